@@ -1,0 +1,166 @@
+/**
+ * The one description of a run. Every field carries a `describe` text, from which the reference page
+ * `docs/config.md` is generated. Unknown keys are refused.
+ */
+
+import { z } from 'zod';
+
+const count = z.int().min(0);
+const positive = z.int().min(1);
+const share = z.number().min(0).max(1);
+
+const source = z
+  .strictObject({
+    path: z.string().min(1).describe('File or folder. Relative paths are taken from the working directory.'),
+    format: z
+      .enum(['auto', 'jsonl', 'text'])
+      .default('auto')
+      .describe('`jsonl`: one JSON object a line; `text`: one document a file (folders are walked); `auto`: by extension.'),
+    textField: z.string().min(1).default('text').describe('JSONL field that holds the text.'),
+    idField: z.string().min(1).default('id').describe('JSONL field kept as the document id, when present.'),
+    titleField: z.string().min(1).default('title').describe('JSONL field kept as the title, when present.'),
+  })
+  .describe('A corpus to read.');
+
+export const dataSchema = z.strictObject({
+  sources: z.array(source).default([]).describe('Training text.'),
+  references: z.array(source).default([]).describe('Texts that become explicit memories (paper §3.2).'),
+  tokenizer: z
+    .strictObject({
+      path: z.string().min(1).optional().describe('A ready Hugging Face `tokenizer.json`; without it one is trained.'),
+      vocabSize: z.int().min(260).default(8192).describe('Size of the trained vocabulary, special tokens and all 256 bytes included.'),
+      sampleBytes: positive.default(50_000_000).describe('Bytes of training text that the tokenizer is trained on.'),
+    })
+    .prefault({})
+    .describe('Byte-level BPE.'),
+  sequenceLength: z.int().min(8).default(2048).describe('Tokens of a training sequence.'),
+  shardTokens: z.int().min(1024).default(16_777_216).describe('Tokens of one Arrow shard.'),
+  validationShare: share.default(0.01).describe('Share of documents kept for validation, chosen by a hash of the document.'),
+  minDocumentCharacters: positive.default(1).describe('Shorter documents are counted and skipped.'),
+});
+
+export const modelSchema = z.strictObject({
+  numLayers: positive.default(6).describe('Transformer blocks L.'),
+  hiddenSize: positive.default(256).describe('Width d of the residual stream.'),
+  numHeads: positive.default(8).describe('Query heads H.'),
+  kvHeads: positive.default(4).describe('Key-value heads; divides `numHeads` (grouped-query attention).'),
+  headDim: z.int().min(2).multipleOf(2).default(32).describe('Dimension of a head d_h, even.'),
+  mlpWidth: positive.default(512).describe('Width W of the gated MLP.'),
+  memoryLayers: count.default(3).describe('The first `memoryLayers` blocks read explicit memories (L_mem).'),
+  vocabSize: positive.optional().describe('Rows of the embedding; the tokenizer’s size when left out.'),
+  ropeTheta: z.number().positive().default(10_000).describe('Base of the rotary position embedding.'),
+  normEpsilon: z.number().positive().default(1e-5).describe('Epsilon of RMSNorm.'),
+  tieEmbeddings: z.boolean().default(false).describe('Share the embedding with the output head.'),
+  initStd: z.number().positive().default(0.02).describe('Standard deviation of the initial weights; outputs of a block are scaled by 1/√(2L).'),
+  embeddingStd: z.number().positive().default(0.02).describe('Standard deviation of the initial embedding.'),
+});
+
+export const memorySchema = z.strictObject({
+  referenceTokens: z.int().min(2).default(128).describe('Longest reference l_ref in tokens; also the shared position interval of all memories.'),
+  keptTokens: positive.default(8).describe('Tokens kept per layer and key-value head, l_mem.'),
+  chunkLength: positive.default(64).describe('Text tokens that read the same memories, l_chunk.'),
+  memoriesPerChunk: positive.default(5).describe('References a chunk reads: its own and those of the chunks before.'),
+  tokenScores: z.enum(['softmax', 'exp']).default('softmax').describe('How tokens are scored when a memory is written: softmax rows, or the plain exp sum (paper §3.3).'),
+});
+
+export const retrievalSchema = z.strictObject({
+  encoder: z.enum(['lexical', 'keys']).default('lexical').describe('What is indexed: `lexical` hashed tf-idf of tokens, `keys` the memories’ own keys.'),
+  dimensions: positive.default(512).describe('Length of the lexical vectors.'),
+  query: z.enum(['previous', 'own']).default('previous').describe('Which chunk is the query during training: the one before (as in decoding) or the chunk itself (the paper’s wording).'),
+  candidates: positive.default(8).describe('Nearest references examined per chunk before the overlap filter.'),
+  overlapThreshold: share.default(0.9).describe('A reference that overlaps a training sequence by more is not given to it (paper §3.5).'),
+  evaluationOverlapThreshold: share.default(0.667).describe('The same in evaluation (paper §7).'),
+});
+
+export const optimizerSchema = z.strictObject({
+  beta1: share.default(0.9).describe('AdamW first moment decay.'),
+  beta2: share.default(0.95).describe('AdamW second moment decay.'),
+  epsilon: z.number().positive().default(1e-8).describe('AdamW epsilon.'),
+  weightDecay: z.number().min(0).default(0.1).describe('Decoupled weight decay; norms are not decayed.'),
+  clipNorm: z.number().positive().default(1).describe('Global gradient norm above which gradients are scaled down.'),
+});
+
+const schedule = z
+  .strictObject({
+    kind: z.enum(['wsd', 'cosine', 'constant']).default('wsd').describe('`wsd`: linear rise, plateau, linear decay over the last share of the steps.'),
+    peak: z.number().positive().default(1e-3).describe('Highest learning rate.'),
+    final: z.number().min(0).default(0).describe('Learning rate at the last step, as a share of `peak`.'),
+    warmupSteps: count.default(100).describe('Steps of linear rise.'),
+    decayShare: share.default(0.1).describe('Share of all steps in the final decay (`wsd`).'),
+  })
+  .prefault({});
+
+const stageFields = {
+  steps: count.default(1000).describe('Optimiser steps of the stage.'),
+  batchSize: positive.default(8).describe('Sequences of one micro-batch.'),
+  accumulate: positive.default(1).describe('Micro-batches of one optimiser step.'),
+  learningRate: schedule.describe('Learning-rate schedule.'),
+  validateEvery: count.default(100).describe('Steps between validations; 0 never.'),
+  validationBatches: positive.default(4).describe('Batches of one validation.'),
+  checkpointEvery: count.default(200).describe('Steps between checkpoints; 0 only at the end.'),
+  keepCheckpoints: positive.default(2).describe('Newest checkpoints kept, besides the best.'),
+  recompute: z.boolean().default(false).describe('Recompute each block in the backward pass instead of keeping its activations.'),
+};
+
+export const warmupSchema = z.strictObject(stageFields);
+
+export const continualSchema = z.strictObject({
+  ...stageFields,
+  memories: z.enum(['bank', 'online']).default('bank').describe('`bank`: precompiled memories, no gradient; `online`: encoded in the step, gradients flow through keys and values (the paper’s).'),
+  plainShare: share.default(0).describe('Share of steps trained without memories.'),
+  growth: z
+    .strictObject({
+      initialShare: share.default(0.25).describe('Share of the references in the bank when the stage starts.'),
+      every: count.default(100).describe('Steps between growths; 0: the whole bank from the start.'),
+      share: share.default(0.25).describe('Share of all references added at each growth.'),
+    })
+    .prefault({})
+    .describe('How the bank grows.'),
+  refreshEvery: count.default(0).describe('Steps between rewritings of the bank with the current weights; 0 never.'),
+});
+
+export const generateSchema = z.strictObject({
+  maxTokens: positive.default(128).describe('Tokens generated at most.'),
+  temperature: z.number().min(0).default(0).describe('0: greedy.'),
+  topP: z.number().gt(0).max(1).default(1).describe('Nucleus sampling.'),
+});
+
+export const evaluationSchema = z.strictObject({
+  questions: z.string().min(1).optional().describe('JSONL file of held-out questions: `{prompt, answer, reference}`.'),
+  maxQuestions: positive.default(200).describe('Questions asked at most.'),
+  memoryCounts: z.array(positive).default([1, 2, 3, 5]).describe('Numbers of memories among which the right one stands.'),
+});
+
+export const runSchema = z.strictObject({
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, 'letters, digits, dot, dash and underscore')
+    .describe('Name of the run; its folder is `<runsFolder>/<name>`.'),
+  runsFolder: z.string().min(1).default('runs').describe('Where run folders are made.'),
+  seed: count.default(1234).describe('Seed of every random choice.'),
+  engine: z.enum(['auto', 'cuda', 'native', 'tensorflow', 'wasm', 'cpu']).default('auto').describe('What computes; `auto` takes the first that is there.'),
+  threads: count.default(0).describe('Threads of the engine; 0: the physical cores.'),
+  data: dataSchema.prefault({}),
+  model: modelSchema.prefault({}),
+  memory: memorySchema.prefault({}),
+  retrieval: retrievalSchema.prefault({}),
+  optimizer: optimizerSchema.prefault({}),
+  warmup: warmupSchema.prefault({}),
+  continual: continualSchema.prefault({}),
+  generate: generateSchema.prefault({}),
+  evaluation: evaluationSchema.prefault({}),
+});
+
+export type RunConfig = z.infer<typeof runSchema>;
+export type SourceConfig = RunConfig['data']['sources'][number];
+export type DataConfig = RunConfig['data'];
+export type ModelConfig = RunConfig['model'];
+export type MemoryConfig = RunConfig['memory'];
+export type RetrievalConfig = RunConfig['retrieval'];
+export type OptimizerConfig = RunConfig['optimizer'];
+export type ScheduleConfig = RunConfig['warmup']['learningRate'];
+export type WarmupConfig = RunConfig['warmup'];
+export type ContinualConfig = RunConfig['continual'];
+export type GenerateConfig = RunConfig['generate'];
+export type EvaluationConfig = RunConfig['evaluation'];
+export type EngineName = RunConfig['engine'];
