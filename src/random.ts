@@ -9,6 +9,7 @@ const MULTIPLIER_1 = 0xcd9e8d57;
 const WEYL_0 = 0x9e3779b9;
 const WEYL_1 = 0xbb67ae85;
 const ROUNDS = 10;
+const FEISTEL_ROUNDS = 8;
 
 /** What a random value is for. Each purpose is its own stream; numbers are part of the file formats, never reuse one. */
 export const PURPOSE = {
@@ -65,7 +66,12 @@ export function philox(
 }
 
 /** Uniform 32-bit words of block `index` of the stream (seed, purpose, step). All arguments are non-negative integers below 2^53. */
-export function randomBits(seed: number, purpose: Purpose, step: number, index: number): [number, number, number, number] {
+export function randomBits(
+  seed: number,
+  purpose: Purpose,
+  step: number,
+  index: number,
+): [number, number, number, number] {
   const key = [seed >>> 0, (Math.floor(seed / 2 ** 32) ^ Math.imul(purpose, WEYL_0)) >>> 0] as const;
   return philox([index >>> 0, Math.floor(index / 2 ** 32) >>> 0, step >>> 0, Math.floor(step / 2 ** 32) >>> 0], key);
 }
@@ -97,22 +103,25 @@ export function randomNormals(seed: number, purpose: Purpose, step: number, coun
 }
 
 /**
- * Position `index` under a keyed permutation of [0, size): a four-round Feistel network over the smallest even-bit
- * domain that holds `size`, walked until it lands inside. Any position is computable alone, in O(1) expected time.
+ * Position `index` under a keyed permutation of [0, size): a Feistel network over the smallest even-bit domain that
+ * holds `size`, walked until it lands inside. Any position is computable alone, in O(1) expected time. Eight rounds:
+ * with four, the order of two items among five is visibly not uniform.
+ * @throws RangeError when `index` is outside [0, size) or `size` is above 2^52
  */
 export function permute(seed: number, purpose: Purpose, epoch: number, index: number, size: number): number {
-  if (!Number.isSafeInteger(size) || size < 1 || index < 0 || index >= size) {
+  if (!Number.isSafeInteger(size) || size > 2 ** 52 || !Number.isInteger(index) || index < 0 || index >= size) {
     throw new RangeError(`permute: index ${index} is outside [0, ${size})`);
   }
   if (size === 1) return 0;
-  const halfBits = Math.max(1, Math.ceil(Math.log2(size) / 2));
-  const half = 2 ** halfBits;
+  // A loop, because Math.log2 rounds: it takes 2^50 + 1 for 2^50, and the walk would never land inside.
+  let half = 2;
+  while (half * half < size) half *= 2;
   let value = index;
   do {
     let left = Math.floor(value / half);
     let right = value % half;
-    for (let round = 0; round < 4; round++) {
-      const mixed = randomBits(seed, purpose, epoch * 4 + round, right)[0] % half;
+    for (let round = 0; round < FEISTEL_ROUNDS; round++) {
+      const mixed = randomBits(seed, purpose, epoch * FEISTEL_ROUNDS + round, right)[0] % half;
       [left, right] = [right, (left ^ mixed) >>> 0];
     }
     value = left * half + right;

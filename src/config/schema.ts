@@ -15,7 +15,9 @@ const source = z
     format: z
       .enum(['auto', 'jsonl', 'text'])
       .default('auto')
-      .describe('`jsonl`: one JSON object a line; `text`: one document a file (folders are walked); `auto`: by extension.'),
+      .describe(
+        '`jsonl`: one JSON object a line; `text`: one document a file (folders are walked); `auto`: by extension.',
+      ),
     textField: z.string().min(1).default('text').describe('JSONL field that holds the text.'),
     idField: z.string().min(1).default('id').describe('JSONL field kept as the document id, when present.'),
     titleField: z.string().min(1).default('title').describe('JSONL field kept as the title, when present.'),
@@ -28,14 +30,20 @@ export const dataSchema = z.strictObject({
   tokenizer: z
     .strictObject({
       path: z.string().min(1).optional().describe('A ready Hugging Face `tokenizer.json`; without it one is trained.'),
-      vocabSize: z.int().min(260).default(8192).describe('Size of the trained vocabulary, special tokens and all 256 bytes included.'),
+      vocabSize: z
+        .int()
+        .min(260)
+        .default(8192)
+        .describe('Size of the trained vocabulary, special tokens and all 256 bytes included.'),
       sampleBytes: positive.default(50_000_000).describe('Bytes of training text that the tokenizer is trained on.'),
     })
     .prefault({})
     .describe('Byte-level BPE.'),
   sequenceLength: z.int().min(8).default(2048).describe('Tokens of a training sequence.'),
   shardTokens: z.int().min(1024).default(16_777_216).describe('Tokens of one Arrow shard.'),
-  validationShare: share.default(0.01).describe('Share of documents kept for validation, chosen by a hash of the document.'),
+  validationShare: share
+    .default(0.01)
+    .describe('Share of documents kept for validation, chosen by a hash of the document.'),
   minDocumentCharacters: positive.default(1).describe('Shorter documents are counted and skipped.'),
 });
 
@@ -51,24 +59,45 @@ export const modelSchema = z.strictObject({
   ropeTheta: z.number().positive().default(10_000).describe('Base of the rotary position embedding.'),
   normEpsilon: z.number().positive().default(1e-5).describe('Epsilon of RMSNorm.'),
   tieEmbeddings: z.boolean().default(false).describe('Share the embedding with the output head.'),
-  initStd: z.number().positive().default(0.02).describe('Standard deviation of the initial weights; outputs of a block are scaled by 1/√(2L).'),
+  initStd: z
+    .number()
+    .positive()
+    .default(0.02)
+    .describe('Standard deviation of the initial weights; outputs of a block are scaled by 1/√(2L).'),
   embeddingStd: z.number().positive().default(0.02).describe('Standard deviation of the initial embedding.'),
 });
 
 export const memorySchema = z.strictObject({
-  referenceTokens: z.int().min(2).default(128).describe('Longest reference l_ref in tokens; also the shared position interval of all memories.'),
+  referenceTokens: z
+    .int()
+    .min(2)
+    .default(128)
+    .describe('Longest reference l_ref in tokens; also the shared position interval of all memories.'),
   keptTokens: positive.default(8).describe('Tokens kept per layer and key-value head, l_mem.'),
   chunkLength: positive.default(64).describe('Text tokens that read the same memories, l_chunk.'),
   memoriesPerChunk: positive.default(5).describe('References a chunk reads: its own and those of the chunks before.'),
-  tokenScores: z.enum(['softmax', 'exp']).default('softmax').describe('How tokens are scored when a memory is written: softmax rows, or the plain exp sum (paper §3.3).'),
+  tokenScores: z
+    .enum(['softmax', 'exp'])
+    .default('softmax')
+    .describe('How tokens are scored when a memory is written: softmax rows, or the plain exp sum (paper §3.3).'),
 });
 
 export const retrievalSchema = z.strictObject({
-  encoder: z.enum(['lexical', 'keys']).default('lexical').describe('What is indexed: `lexical` hashed tf-idf of tokens, `keys` the memories’ own keys.'),
+  encoder: z
+    .enum(['lexical', 'keys'])
+    .default('lexical')
+    .describe('What is indexed: `lexical` hashed tf-idf of tokens, `keys` the memories’ own keys.'),
   dimensions: positive.default(512).describe('Length of the lexical vectors.'),
-  query: z.enum(['previous', 'own']).default('previous').describe('Which chunk is the query during training: the one before (as in decoding) or the chunk itself (the paper’s wording).'),
+  query: z
+    .enum(['previous', 'own'])
+    .default('previous')
+    .describe(
+      'Which chunk is the query during training: the one before (as in decoding) or the chunk itself (the paper’s wording).',
+    ),
   candidates: positive.default(8).describe('Nearest references examined per chunk before the overlap filter.'),
-  overlapThreshold: share.default(0.9).describe('A reference that overlaps a training sequence by more is not given to it (paper §3.5).'),
+  overlapThreshold: share
+    .default(0.9)
+    .describe('A reference that overlaps a training sequence by more is not given to it (paper §3.5).'),
   evaluationOverlapThreshold: share.default(0.667).describe('The same in evaluation (paper §7).'),
 });
 
@@ -82,7 +111,10 @@ export const optimizerSchema = z.strictObject({
 
 const schedule = z
   .strictObject({
-    kind: z.enum(['wsd', 'cosine', 'constant']).default('wsd').describe('`wsd`: linear rise, plateau, linear decay over the last share of the steps.'),
+    kind: z
+      .enum(['wsd', 'cosine', 'constant'])
+      .default('wsd')
+      .describe('`wsd`: linear rise, plateau, linear decay over the last share of the steps.'),
     peak: z.number().positive().default(1e-3).describe('Highest learning rate.'),
     final: z.number().min(0).default(0).describe('Learning rate at the last step, as a share of `peak`.'),
     warmupSteps: count.default(100).describe('Steps of linear rise.'),
@@ -99,14 +131,22 @@ const stageFields = {
   validationBatches: positive.default(4).describe('Batches of one validation.'),
   checkpointEvery: count.default(200).describe('Steps between checkpoints; 0 only at the end.'),
   keepCheckpoints: positive.default(2).describe('Newest checkpoints kept, besides the best.'),
-  recompute: z.boolean().default(false).describe('Recompute each block in the backward pass instead of keeping its activations.'),
+  recompute: z
+    .boolean()
+    .default(false)
+    .describe('Recompute each block in the backward pass instead of keeping its activations.'),
 };
 
 export const warmupSchema = z.strictObject(stageFields);
 
 export const continualSchema = z.strictObject({
   ...stageFields,
-  memories: z.enum(['bank', 'online']).default('bank').describe('`bank`: precompiled memories, no gradient; `online`: encoded in the step, gradients flow through keys and values (the paper’s).'),
+  memories: z
+    .enum(['bank', 'online'])
+    .default('bank')
+    .describe(
+      '`bank`: precompiled memories, no gradient; `online`: encoded in the step, gradients flow through keys and values (the paper’s).',
+    ),
   plainShare: share.default(0).describe('Share of steps trained without memories.'),
   growth: z
     .strictObject({
@@ -128,7 +168,10 @@ export const generateSchema = z.strictObject({
 export const evaluationSchema = z.strictObject({
   questions: z.string().min(1).optional().describe('JSONL file of held-out questions: `{prompt, answer, reference}`.'),
   maxQuestions: positive.default(200).describe('Questions asked at most.'),
-  memoryCounts: z.array(positive).default([1, 2, 3, 5]).describe('Numbers of memories among which the right one stands.'),
+  memoryCounts: z
+    .array(positive)
+    .default([1, 2, 3, 5])
+    .describe('Numbers of memories among which the right one stands.'),
 });
 
 export const runSchema = z.strictObject({
@@ -138,7 +181,10 @@ export const runSchema = z.strictObject({
     .describe('Name of the run; its folder is `<runsFolder>/<name>`.'),
   runsFolder: z.string().min(1).default('runs').describe('Where run folders are made.'),
   seed: count.default(1234).describe('Seed of every random choice.'),
-  engine: z.enum(['auto', 'cuda', 'native', 'tensorflow', 'wasm', 'cpu']).default('auto').describe('What computes; `auto` takes the first that is there.'),
+  engine: z
+    .enum(['auto', 'cuda', 'native', 'tensorflow', 'wasm', 'cpu'])
+    .default('auto')
+    .describe('What computes; `auto` takes the first that is there.'),
   threads: count.default(0).describe('Threads of the engine; 0: the physical cores.'),
   data: dataSchema.prefault({}),
   model: modelSchema.prefault({}),

@@ -1,14 +1,22 @@
 /** Files written whole or not at all, hashes, and the errors of the disk in words. */
 
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { createReadStream, existsSync } from 'node:fs';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { isSystemError, UserError } from '../errors.ts';
+
+/** One `write` takes at most 2 GiB − 1 bytes. */
+const LARGEST_WRITE = 2 ** 30;
 
 /** The name under which a file or folder is written before it is renamed into place. */
 export function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
+}
+
+/** The name of the old folder while `replaceFolder` puts the new one in its place. */
+function asideName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.old`);
 }
 
 /** Makes a rename or a new entry in `folder` survive a power cut. */
@@ -19,6 +27,79 @@ export async function syncFolder(folder: string): Promise<void> {
   } finally {
     await handle.close();
   }
+}
+
+/**
+ * Creates `folder` and its parents so that they survive a power cut.
+ * @throws UserError disk_full
+ */
+export async function makeFolder(folder: string): Promise<void> {
+  const first = await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+    throw diskError(error, folder);
+  });
+  if (first === undefined) return;
+  const top = dirname(resolve(first));
+  for (let parent = dirname(resolve(folder)); parent.length >= top.length; parent = dirname(parent)) {
+    await syncFolder(parent);
+    if (parent === top) return;
+  }
+}
+
+/**
+ * Puts the complete folder `temporary` at `target`, whether or not a folder is there. A folder cannot be renamed over
+ * another, so the old one stands aside for a moment; killed in that moment, `cleanLeftovers` puts it back.
+ */
+export async function replaceFolder(temporary: string, target: string): Promise<void> {
+  const aside = asideName(target);
+  const replaced = await renameIfThere(target, aside);
+  try {
+    await rename(temporary, target);
+  } catch (error) {
+    if (replaced) await rename(aside, target);
+    throw error;
+  }
+  await syncFolder(dirname(target));
+  await rm(aside, { recursive: true, force: true });
+}
+
+/** Renames `from` to `to`, over a leftover of that name; false when there is no `from`. */
+async function renameIfThere(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to);
+    return true;
+  } catch (error) {
+    if (!isSystemError(error)) throw error;
+    if (error.code === 'ENOENT') return false;
+    if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
+    await rm(to, { recursive: true });
+    await rename(from, to);
+    return true;
+  }
+}
+
+/**
+ * Removes what a killed process left under `root`: `.*.tmp` files and folders at any depth; a folder that stood aside
+ * goes back to its name when the new one never arrived. Only for the process that may write there.
+ * @returns the paths removed or put back
+ */
+export async function cleanLeftovers(root: string): Promise<string[]> {
+  const cleaned: string[] = [];
+  for (const entry of await readdir(root, { withFileTypes: true })) {
+    const path = join(root, entry.name);
+    const aside = /^\.(.+)\.old$/.exec(entry.name)?.[1];
+    if (/^\..*\.tmp$/.test(entry.name)) {
+      await rm(path, { recursive: true, force: true });
+    } else if (aside !== undefined && entry.isDirectory()) {
+      if (existsSync(join(root, aside))) await rm(path, { recursive: true });
+      else await rename(path, join(root, aside));
+    } else {
+      if (entry.isDirectory()) cleaned.push(...(await cleanLeftovers(path)));
+      continue;
+    }
+    cleaned.push(path);
+  }
+  if (cleaned.length > 0) await syncFolder(root);
+  return cleaned;
 }
 
 /** Turns "no space left" into a user error that names the file; every other error passes unchanged. */
@@ -42,9 +123,9 @@ export async function writeFileAtomic(
   path: string,
   chunks: string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
 ): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
   const temporary = temporaryName(path);
   try {
+    await makeFolder(dirname(path));
     const handle = await open(temporary, 'w');
     try {
       if (typeof chunks === 'string' || chunks instanceof Uint8Array) {
@@ -68,7 +149,7 @@ export async function writeFileAtomic(
 export async function writeAll(handle: Awaited<ReturnType<typeof open>>, bytes: Uint8Array): Promise<void> {
   let done = 0;
   while (done < bytes.byteLength) {
-    const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done);
+    const { bytesWritten } = await handle.write(bytes, done, Math.min(bytes.byteLength - done, LARGEST_WRITE));
     done += bytesWritten;
   }
 }

@@ -1,0 +1,55 @@
+/** The `memory3` command: parses, runs one command, and turns errors into a message and an exit status. */
+
+import yargs from 'yargs';
+import { UserError } from '../errors.ts';
+import { askCommand } from './ask.ts';
+import { bankCommand } from './bank.ts';
+import { compileCommand } from './compile.ts';
+import { continualCommand } from './continual.ts';
+import { dataCommand } from './data.ts';
+import { doctorCommand } from './doctor.ts';
+import { evalCommand } from './eval.ts';
+import { generateCommand } from './generate.ts';
+import { runCommand } from './run.ts';
+import { warmupCommand } from './warmup.ts';
+
+/** Runs `memory3` with the given arguments; sets `process.exitCode` instead of ending the process. */
+export async function main(args: string[]): Promise<void> {
+  try {
+    await yargs(args)
+      .scriptName('memory3')
+      .usage('$0 <command>\n\nPretrain a language model in two stages with explicit memory (Memory³).')
+      .command(runCommand)
+      .command(dataCommand)
+      .command(warmupCommand)
+      .command(compileCommand)
+      .command(continualCommand)
+      .command(evalCommand)
+      .command(generateCommand)
+      .command(askCommand)
+      .command(bankCommand)
+      .command(doctorCommand)
+      .demandCommand(1, 'Name a command; `memory3 --help` lists them.')
+      .recommendCommands()
+      .strict()
+      .wrap(110)
+      .example('$0 run -c configs/quickstart.yaml', 'the whole pipeline: data, warmup, compile, continual, evaluation')
+      .example('$0 ask -c configs/quickstart.yaml "The capital of Chad is" --trace', 'answer, and show the memories used')
+      .fail((message, error) => {
+        throw error ?? new UserError('usage_invalid', { what: message, action: 'see `memory3 --help`' });
+      })
+      .parseAsync();
+  } catch (error) {
+    process.exitCode = report(error);
+  }
+}
+
+/** Prints what a user needs of an error and returns the exit status. */
+function report(error: unknown): number {
+  if (error instanceof UserError) {
+    process.stderr.write(`error [${error.code}] ${error.message}\n`);
+    return error.exitCode;
+  }
+  process.stderr.write(`memory3 met a defect of its own; please report it with this text:\n${error instanceof Error ? error.stack : String(error)}\n`);
+  return 1;
+}

@@ -1,0 +1,112 @@
+/** What must hold between fields of a run configuration, beyond what each field allows by itself. */
+
+import type { RunConfig } from './schema.ts';
+
+/** A broken rule; `paths` are the fields it compares, the one to blame first. */
+export interface CrossFieldProblem {
+  paths: string[];
+  what: string;
+}
+
+/** Every broken rule of `config`, in the order of the schema. */
+export function crossFieldProblems(config: RunConfig): CrossFieldProblem[] {
+  const problems: CrossFieldProblem[] = [];
+  const require = (holds: boolean, paths: string[], what: string) => {
+    if (!holds) problems.push({ paths, what });
+  };
+  checkData(config, require);
+  checkModel(config, require);
+  checkMemory(config, require);
+  checkOptimizer(config, require);
+  checkStage('warmup', config, require);
+  checkStage('continual', config, require);
+  checkGrowth(config, require);
+  return problems;
+}
+
+type Require = (holds: boolean, paths: string[], what: string) => void;
+
+function checkData({ data }: RunConfig, require: Require): void {
+  require(data.validationShare < 1, ['data.validationShare'], '1 leaves nothing to train on');
+}
+
+function checkModel({ model, data, continual }: RunConfig, require: Require): void {
+  require(model.numHeads % model.kvHeads === 0, [
+    'model.kvHeads',
+    'model.numHeads',
+  ], `${model.kvHeads} does not divide model.numHeads (${model.numHeads})`);
+  require(model.memoryLayers <= model.numLayers, [
+    'model.memoryLayers',
+    'model.numLayers',
+  ], `${model.memoryLayers} is more than model.numLayers (${model.numLayers})`);
+  require(model.memoryLayers > 0 || continual.steps === 0 || continual.plainShare === 1, [
+    'model.memoryLayers',
+    'continual.steps',
+    'continual.plainShare',
+  ], '0, but the continual stage trains with memories; set continual.steps or continual.plainShare otherwise');
+  require(model.vocabSize === undefined ||
+    data.tokenizer.path !== undefined ||
+    model.vocabSize >= data.tokenizer.vocabSize, [
+    'model.vocabSize',
+    'data.tokenizer.vocabSize',
+    'data.tokenizer.path',
+  ], `${model.vocabSize} is less than data.tokenizer.vocabSize (${data.tokenizer.vocabSize})`);
+}
+
+function checkMemory({ memory, retrieval, model, data, continual }: RunConfig, require: Require): void {
+  require(memory.keptTokens <= memory.referenceTokens, [
+    'memory.keptTokens',
+    'memory.referenceTokens',
+  ], `${memory.keptTokens} is more than memory.referenceTokens (${memory.referenceTokens})`);
+  require(memory.chunkLength <= data.sequenceLength, [
+    'memory.chunkLength',
+    'data.sequenceLength',
+  ], `${memory.chunkLength} is more than data.sequenceLength (${data.sequenceLength})`);
+  require(retrieval.query !== 'previous' || memory.chunkLength !== data.sequenceLength || continual.steps === 0, [
+    'retrieval.query',
+    'memory.chunkLength',
+    'data.sequenceLength',
+    'continual.steps',
+  ], `previous needs at least two chunks in a sequence; memory.chunkLength (${memory.chunkLength}) must be less than ` +
+    `data.sequenceLength (${data.sequenceLength})`);
+  require(retrieval.encoder !== 'keys' || model.memoryLayers > 0, [
+    'retrieval.encoder',
+    'model.memoryLayers',
+  ], 'keys needs model.memoryLayers ≥ 1');
+}
+
+function checkOptimizer({ optimizer }: RunConfig, require: Require): void {
+  require(optimizer.beta1 < 1, ['optimizer.beta1'], '1 would never let a gradient in; use less');
+  require(optimizer.beta2 < 1, ['optimizer.beta2'], '1 would never let a gradient in; use less');
+}
+
+function checkStage(name: 'warmup' | 'continual', config: RunConfig, require: Require): void {
+  const stage = config[name];
+  const { kind, warmupSteps, decayShare, final } = stage.learningRate;
+  require(final <= 1, [`${name}.learningRate.final`], `${final} is a share of the peak and cannot be more than 1`);
+  // A stage of no steps is left out, so its other settings have nothing to contradict.
+  if (stage.steps === 0) return;
+  require(warmupSteps <= stage.steps, [
+    `${name}.learningRate.warmupSteps`,
+    `${name}.steps`,
+  ], `${warmupSteps} is more than ${name}.steps (${stage.steps})`);
+  const decaySteps = Math.round(decayShare * stage.steps);
+  require(kind !== 'wsd' || warmupSteps > stage.steps || warmupSteps + decaySteps <= stage.steps, [
+    `${name}.learningRate.decayShare`,
+    `${name}.learningRate.warmupSteps`,
+    `${name}.steps`,
+  ], `the rise (${warmupSteps} steps) and the decay (${decaySteps} steps) overlap in ${name}.steps (${stage.steps})`);
+  require(stage.validateEvery === 0 || config.data.validationShare > 0, [
+    `${name}.validateEvery`,
+    'data.validationShare',
+  ], `${stage.validateEvery}, but data.validationShare is 0; set ${name}.validateEvery: 0 or keep some documents`);
+}
+
+function checkGrowth({ continual }: RunConfig, require: Require): void {
+  const { initialShare, every, share } = continual.growth;
+  require(every === 0 || share > 0 || initialShare === 1, [
+    'continual.growth.share',
+    'continual.growth.initialShare',
+    'continual.growth.every',
+  ], '0 would never grow the bank; set continual.growth.every: 0 for the whole bank from the start');
+}

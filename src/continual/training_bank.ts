@@ -1,0 +1,116 @@
+/** The bank as the continual stage sees it: it grows, is rewritten with the current weights, and is searched. */
+
+import { weightsHash } from '../checkpoint/safetensors.ts';
+import type { RunConfig } from '../config/schema.ts';
+import type { Reference, ReferenceDataset } from '../data/references.ts';
+import { Bank } from '../memory/bank.ts';
+import type { BankWriter } from '../memory/bank_writer.ts';
+import { type RetrievalEncoder, restoreEncoder } from '../memory/encoders.ts';
+import { type GrowthPlan, growthPlan } from '../memory/growth.ts';
+import { Retriever } from '../memory/retrieve.ts';
+import { compileReferences, textWriter, type WriteOptions } from '../memory/write.ts';
+import type { Model } from '../model/model.ts';
+import { parameterShapes } from '../model/shape.ts';
+
+export interface TrainingBankOptions {
+  config: RunConfig;
+  folder: string;
+  model: Model;
+  references: ReferenceDataset;
+  /** Token ids of `<s>Reference:`. */
+  prefix: Int32Array;
+  /** Version to go back to first, when a run resumes. */
+  version?: number;
+}
+
+export class TrainingBank {
+  /** The version that is read now. */
+  bank: Bank;
+  retriever: Retriever;
+  private readonly options: TrainingBankOptions;
+  private readonly plan: GrowthPlan;
+  private readonly writer: BankWriter;
+  private readonly encoder: RetrievalEncoder;
+
+  private constructor(options: TrainingBankOptions, writer: BankWriter, encoder: RetrievalEncoder, opened: Opened) {
+    const { config, references } = options;
+    this.options = options;
+    this.writer = writer;
+    this.encoder = encoder;
+    this.plan = growthPlan(config.continual.growth, references.size, config.seed);
+    this.bank = opened.bank;
+    this.retriever = opened.retriever;
+  }
+
+  /** @throws UserError artefact_missing when nothing was compiled, artefact_mismatch for a bank of another model */
+  static async open(options: TrainingBankOptions): Promise<TrainingBank> {
+    const writer = await Bank.openForWriting(options.folder, { version: options.version });
+    const { encoder: stored, layout } = writer.identity;
+    const encoder = restoreEncoder(stored, layout, textWriter(options.model, writeOptions(options)));
+    return new TrainingBank(options, writer, encoder, await openVersion(options.folder, encoder));
+  }
+
+  /**
+   * Brings the bank to what step `step` (from 1) is to read: references that the plan adds, and every `refreshEvery`
+   * steps all of them written anew, so that they stay readable by the changed model (paper, Remark 9).
+   * @returns what was done, for the log; undefined when the bank stays as it is
+   */
+  async prepare(step: number): Promise<string | undefined> {
+    const { refreshEvery } = this.options.config.continual;
+    const wanted = this.plan.countAt(step - 1);
+    const stale = refreshEvery > 0 && step > 1 && (step - 1) % refreshEvery === 0;
+    if (!stale && wanted <= this.bank.size) return undefined;
+    const hash = await this.currentWriter();
+    if (stale) {
+      await this.writer.replaceAll(this.compile(0, wanted), hash);
+    } else {
+      await this.writer.append(this.compile(this.bank.size, wanted), hash);
+    }
+    const before = this.bank.size;
+    await this.bank.close();
+    Object.assign(this, await openVersion(this.options.folder, this.encoder));
+    const grown = wanted > before ? `grew from ${before} to ${wanted} memories` : `holds ${wanted} memories`;
+    return `bank version ${this.bank.version}: ${grown}${stale ? ', all rewritten with the current weights' : ''}`;
+  }
+
+  /** Drops the versions that neither a checkpoint nor the next step needs. */
+  async prune(keepVersions: readonly number[]): Promise<void> {
+    await this.writer.prune(keepVersions);
+  }
+
+  async close(): Promise<void> {
+    await this.bank.close();
+  }
+
+  /** Memories of the places [from, to) of the growth plan, written with the current weights. */
+  private compile(from: number, to: number): ReturnType<typeof compileReferences> {
+    const { model, references } = this.options;
+    const { plan, encoder } = this;
+    async function* texts(): AsyncGenerator<Reference> {
+      for (let place = from; place < to; place++) yield await references.get(plan.referenceAt(place));
+    }
+    return compileReferences(model, texts(), { ...writeOptions(this.options), encoder });
+  }
+
+  private async currentWriter(): Promise<string> {
+    return await modelHash(this.options.model);
+  }
+}
+
+type Opened = Pick<TrainingBank, 'bank' | 'retriever'>;
+
+async function openVersion(folder: string, encoder: RetrievalEncoder): Promise<Opened> {
+  const bank = await Bank.open(folder);
+  return { bank, retriever: await Retriever.fromBank(bank, encoder) };
+}
+
+function writeOptions({ config, prefix }: TrainingBankOptions): WriteOptions {
+  return { prefix, memory: config.memory };
+}
+
+/** The hash under which a checkpoint of these weights is known. */
+export async function modelHash(model: Model): Promise<string> {
+  const shapes = parameterShapes(model.shape);
+  const weights = await model.weights();
+  return weightsHash(new Map([...weights].map(([name, data]) => [name, { shape: shapes.get(name) ?? [], data }])));
+}

@@ -1,0 +1,60 @@
+/** Training batches. B sequences of a batch, T tokens of a sequence. */
+
+import { UserError } from '../errors.ts';
+import { sampleAt } from './sample_order.ts';
+import type { TokenDataset } from './token_dataset.ts';
+
+export interface BatchShape {
+  /** Sequences of a micro-batch, B. */
+  batchSize: number;
+  /** Micro-batches of a step. */
+  accumulate: number;
+  /** Tokens of a sequence, T. */
+  sequenceLength: number;
+}
+
+export interface Batch {
+  /** Inputs [B, T]. */
+  ids: Int32Array;
+  /** The token after each input [B, T]. */
+  targets: Int32Array;
+  /** Sample number of each row; sample n covers the tokens [n·T, n·T + T] of the dataset. */
+  samples: number[];
+}
+
+/** Samples of T tokens and one more for the last target. */
+export function numSamples(dataset: Pick<TokenDataset, 'numTokens'>, sequenceLength: number): number {
+  return Math.max(0, Math.floor((dataset.numTokens - 1) / sequenceLength));
+}
+
+/**
+ * Micro-batch `microBatch` of optimiser step `step` (both from 0), a pure function of its arguments. A target that begins
+ * the next document is kept: predicting it is predicting the document's end.
+ * @throws UserError input_empty when the dataset is shorter than one sample, or that of a damaged file
+ */
+export async function batchAt(
+  dataset: TokenDataset,
+  seed: number,
+  step: number,
+  microBatch: number,
+  { batchSize, accumulate, sequenceLength: T }: BatchShape,
+): Promise<Batch> {
+  const count = numSamples(dataset, T);
+  if (count === 0) {
+    throw new UserError('input_empty', {
+      where: `the ${dataset.split} tokens`,
+      what: `${dataset.numTokens} tokens are too few for one sequence of ${T} and its last target`,
+      action: 'give more text, a shorter `data.sequenceLength` or another `data.validationShare`',
+    });
+  }
+  const first = (step * accumulate + microBatch) * batchSize;
+  const samples = Array.from({ length: batchSize }, (_, row) => sampleAt(seed, first + row, count));
+  const windows = await Promise.all(samples.map((sample) => dataset.window(sample * T, T + 1)));
+  const ids = new Int32Array(batchSize * T);
+  const targets = new Int32Array(batchSize * T);
+  windows.forEach((window, row) => {
+    ids.set(window.subarray(0, T), row * T);
+    targets.set(window.subarray(1), row * T);
+  });
+  return { ids, targets, samples };
+}

@@ -1,0 +1,145 @@
+/** What a data folder holds, for `memory3 data inspect` and `memory3 data verify`. */
+
+import type { z } from 'zod';
+import { dataPaths } from './build.ts';
+import type { DataCounters } from './documents.ts';
+import type { countersSchema } from './manifest.ts';
+import { ReferenceDataset } from './references.ts';
+import { SPLITS, type Split, TokenDataset } from './token_dataset.ts';
+import { Tokenizer } from './tokenizer.ts';
+
+type Counters = z.infer<typeof countersSchema>;
+
+export interface SplitSummary {
+  documents: number;
+  tokens: number;
+  bytesPerToken: number;
+  shards: { file: string; bytes: number; tokens: number }[];
+  /** Decoded windows from evenly spaced places. */
+  windows: { start: number; text: string }[];
+}
+
+export interface DataSummary {
+  folder: string;
+  tokenizer: { hash: string; vocabSize: number };
+  splits: Record<Split, SplitSummary>;
+  references: {
+    references: number;
+    documents: number;
+    tokensPerReference: number;
+    samples: { title: string; text: string }[];
+  };
+  counters: { sources: Counters; references: Counters };
+}
+
+/** Windows and references shown of each split. */
+const SAMPLES = 3;
+const WINDOW_TOKENS = 48;
+
+/**
+ * Counts, shards, skipped records and decoded samples of a data folder. Reads the manifests and a few record batches.
+ * @throws UserError artefact_missing when nothing is built there; that of a damaged file
+ */
+export async function summarizeData(folder: string): Promise<DataSummary> {
+  const paths = dataPaths(folder);
+  const tokenizer = await Tokenizer.load(paths.tokenizer);
+  const options = { tokenizerHash: tokenizer.hash };
+  const train = await TokenDataset.open(paths.tokens, 'train', options);
+  const validation = await TokenDataset.open(paths.tokens, 'validation', options);
+  const references = await ReferenceDataset.open(paths.references, options);
+  const { counters, tokens } = references.manifest;
+  return {
+    folder,
+    tokenizer: { hash: tokenizer.hash, vocabSize: tokenizer.vocabSize },
+    splits: { train: await summarizeSplit(train, tokenizer), validation: await summarizeSplit(validation, tokenizer) },
+    references: {
+      references: references.size,
+      documents: counters.documents,
+      tokensPerReference: ratio(tokens, references.size),
+      samples: await Promise.all(spread(references.size).map((i) => references.get(i))),
+    },
+    counters: { sources: train.manifest.counters, references: counters },
+  };
+}
+
+async function summarizeSplit(dataset: TokenDataset, tokenizer: Tokenizer): Promise<SplitSummary> {
+  const { tokens, documents, bytes, shards } = dataset.manifest.splits[dataset.split];
+  const windows = spread(Math.ceil(tokens / WINDOW_TOKENS)).map(async (i) => {
+    const start = i * WINDOW_TOKENS;
+    const ids = await dataset.window(start, Math.min(WINDOW_TOKENS, tokens - start));
+    return { start, text: await tokenizer.decode(ids) };
+  });
+  return {
+    documents,
+    tokens,
+    // The begin-of-text token of each document stands for none of its bytes.
+    bytesPerToken: ratio(bytes, tokens - documents),
+    shards: shards.map(({ file, bytes: size, batches }) => {
+      return { file, bytes: size, tokens: batches.reduce((sum, batch) => sum + batch.tokens, 0) };
+    }),
+    windows: await Promise.all(windows),
+  };
+}
+
+/** Up to SAMPLES numbers spread over [0, count). */
+function spread(count: number): number[] {
+  return Array.from({ length: Math.min(SAMPLES, count) }, (_, i) => Math.floor((i * count) / Math.min(SAMPLES, count)));
+}
+
+const ratio = (a: number, b: number) => (b === 0 ? 0 : a / b);
+
+/** {@link summarizeData} as text for a terminal. */
+export async function inspectData(folder: string): Promise<string> {
+  const summary = await summarizeData(folder);
+  const { tokenizer, references, counters } = summary;
+  const lines = [
+    `data folder ${folder}`,
+    `tokenizer   ${tokenizer.vocabSize} tokens, sha256 ${tokenizer.hash.slice(0, 12)}…`,
+  ];
+  for (const split of SPLITS) lines.push('', ...splitLines(split, summary.splits[split]));
+  const perReference = references.tokensPerReference.toFixed(1);
+  lines.push(
+    '',
+    `references  ${references.references} from ${references.documents} documents, ${perReference} tokens each`,
+  );
+  for (const { title, text } of references.samples) lines.push(`  ${title ? `[${title}] ` : ''}${oneLine(text)}`);
+  lines.push('', ...skippedLines('sources', counters.sources), ...skippedLines('references', counters.references));
+  return lines.join('\n');
+}
+
+function splitLines(split: Split, { documents, tokens, bytesPerToken, shards, windows }: SplitSummary): string[] {
+  return [
+    `${split.padEnd(11)} ${documents} documents, ${tokens} tokens, ${bytesPerToken.toFixed(2)} bytes a token`,
+    ...shards.map((shard) => `  ${shard.file}  ${shard.tokens} tokens, ${shard.bytes} bytes`),
+    ...windows.map(({ start, text }) => `  at token ${start}: ${oneLine(text)}`),
+  ];
+}
+
+function skippedLines(name: string, { skipped, examples }: Counters | DataCounters): string[] {
+  const reasons = Object.entries(skipped);
+  if (reasons.length === 0) return [`nothing skipped in ${name}`];
+  return [
+    `skipped in ${name}`,
+    ...reasons.flatMap(([reason, count]) => [
+      `  ${count} × ${reason}`,
+      ...examples.filter((e) => e.reason === reason).map((e) => `      ${e.path} at byte ${e.offset}: ${e.detail}`),
+    ]),
+  ];
+}
+
+/** Line ends made visible, so that a sample stays on its line; cut after 200 characters. */
+function oneLine(text: string): string {
+  const flat = text.replaceAll('\r', '').replaceAll('\n', '⏎');
+  return flat.length > 200 ? `${flat.slice(0, 200)}…` : flat;
+}
+
+/**
+ * Reads every byte of a data folder and compares it with the checksums.
+ * @throws UserError for the first damaged or missing file, or a tokenizer that is not the one the data was made with
+ */
+export async function verifyData(folder: string): Promise<void> {
+  const paths = dataPaths(folder);
+  const tokenizerHash = (await Tokenizer.load(paths.tokenizer)).hash;
+  for (const split of SPLITS) await (await TokenDataset.open(paths.tokens, split, { tokenizerHash })).verify();
+  await (await ReferenceDataset.open(paths.references, { tokenizerHash })).verify();
+}

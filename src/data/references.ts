@@ -1,0 +1,300 @@
+/**
+ * References: short texts that become explicit memories (paper §3.2). Documents are cut at sentence ends into pieces of at
+ * most `referenceTokens` tokens and stored as one Arrow file with a manifest.
+ */
+
+import { join } from 'node:path';
+import { type Data, Field, Int32, type RecordBatch, Schema, Utf8 } from 'apache-arrow';
+import { z } from 'zod';
+import { UserError } from '../errors.ts';
+import { sha256 } from '../io/files.ts';
+import {
+  ArrowFileWriter,
+  arrowFileSchema,
+  checkSize,
+  int32At,
+  int32Column,
+  readBatch,
+  textAt,
+  textColumn,
+  tokenListType,
+  tokensAt,
+  tokensColumn,
+  verifyFile,
+} from './arrow_file.ts';
+import { BatchCache } from './batch_cache.ts';
+import type { DataCounters, Document } from './documents.ts';
+import { inGroups } from './groups.ts';
+import { countersSchema, readManifest, writeManifest } from './manifest.ts';
+import { halve, type Span, sentences, trimSpan } from './sentences.ts';
+import { type OpenOptions, requireTokenizer } from './token_dataset.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+export interface Reference {
+  /** 16 hexadecimal digits of the sha256 of document id and span: the same wherever the document is read again. */
+  id: string;
+  /** Id of the document that it was cut from. */
+  document: string;
+  /** Title of the document, empty when it has none. */
+  title: string;
+  /** [start, end) in the document's text, in code units. */
+  span: [number, number];
+  text: string;
+  /** Token ids of `text`, without any prefix. */
+  tokens: Int32Array;
+}
+
+const VERSION = 1;
+const FILE = 'references.arrow';
+/** A reference is read alone as often as in order: a record batch stays small. */
+const BATCH_TOKENS = 16_384;
+
+const manifestSchema = z.strictObject({
+  tokenizerHash: z.string(),
+  vocabSize: z.int().min(1),
+  /** Tokens of a reference at most. */
+  referenceTokens: z.int().min(1),
+  references: z.int().min(0),
+  tokens: z.int().min(0),
+  file: arrowFileSchema,
+  counters: countersSchema,
+});
+export type ReferenceManifest = z.infer<typeof manifestSchema> & { contentHash: string };
+
+const COLUMN = { id: 0, document: 1, title: 2, start: 3, end: 4, text: 5, tokens: 6 } as const;
+
+function rowSchema(vocabSize: number): Schema {
+  return new Schema([
+    new Field('id', new Utf8(), false),
+    new Field('document', new Utf8(), false),
+    new Field('title', new Utf8(), false),
+    new Field('start', new Int32(), false),
+    new Field('end', new Int32(), false),
+    new Field('text', new Utf8(), false),
+    new Field('tokens', tokenListType(vocabSize), false),
+  ]);
+}
+
+/**
+ * Cuts each document into references of at most `limit` tokens: as many whole sentences as fit; a sentence that does not
+ * fit is halved at a line end or between words until it does.
+ * @throws UserError config_invalid when one character has more than `limit` tokens
+ */
+export async function* cutReferences(
+  documents: AsyncIterable<Document>,
+  tokenizer: Tokenizer,
+  limit: number,
+): AsyncGenerator<Reference> {
+  for await (const group of inGroups(documents)) {
+    const wholes = await tokenizer.encodeBatch(group.map(({ text }) => text.trim()));
+    for (const [i, document] of group.entries()) {
+      const tokens = wholes[i]!;
+      const whole = trimSpan(document.text, { start: 0, end: document.text.length });
+      if (tokens.length <= limit) yield makeReference(document, whole, tokens);
+      else yield* cutDocument(document, tokenizer, limit);
+    }
+  }
+}
+
+async function* cutDocument(document: Document, tokenizer: Tokenizer, limit: number): AsyncGenerator<Reference> {
+  const pieces = await fittingPieces(document, sentences(document.text), tokenizer, limit);
+  for (let first = 0; first < pieces.length; ) {
+    let last = first;
+    for (let sum = pieces[first]!.tokens; last + 1 < pieces.length; last++) {
+      sum += pieces[last + 1]!.tokens;
+      if (sum > limit) break;
+    }
+    let span = { start: pieces[first]!.start, end: pieces[last]!.end };
+    let tokens = await tokenizer.encode(document.text.slice(span.start, span.end));
+    // Tokens of the white space between sentences are not in the sum.
+    while (tokens.length > limit && last > first) {
+      span = { start: span.start, end: pieces[--last]!.end };
+      tokens = await tokenizer.encode(document.text.slice(span.start, span.end));
+    }
+    yield makeReference(document, span, tokens);
+    first = last + 1;
+  }
+}
+
+/** `spans` with their numbers of tokens, those above the limit halved until they fit. */
+async function fittingPieces(
+  document: Document,
+  spans: Span[],
+  tokenizer: Tokenizer,
+  limit: number,
+): Promise<(Span & { tokens: number })[]> {
+  const encoded = await tokenizer.encodeBatch(spans.map(({ start, end }) => document.text.slice(start, end)));
+  const pieces: (Span & { tokens: number })[] = [];
+  for (const [i, span] of spans.entries()) {
+    const tokens = encoded[i]!.length;
+    if (tokens <= limit) {
+      pieces.push({ ...span, tokens });
+      continue;
+    }
+    const halves = halve(document.text, span);
+    if (!halves) {
+      const character = document.text.slice(span.start, span.end);
+      throw new UserError('config_invalid', {
+        where: 'memory.referenceTokens',
+        what: `the character "${character}" in document ${document.id} alone has ${tokens} tokens, more than ${limit}`,
+        action: 'allow longer references',
+      });
+    }
+    pieces.push(...(await fittingPieces(document, halves, tokenizer, limit)));
+  }
+  return pieces;
+}
+
+function makeReference(document: Document, { start, end }: Span, tokens: Int32Array): Reference {
+  const id = sha256(`${document.id}\0${start}:${end}`).slice(0, 16);
+  const text = document.text.slice(start, end);
+  return { id, document: document.id, title: document.title ?? '', span: [start, end], text, tokens };
+}
+
+export interface WriteReferencesOptions {
+  tokenizerHash: string;
+  vocabSize: number;
+  referenceTokens: number;
+}
+
+/**
+ * Writes `<folder>/references.arrow` and, last, `<folder>/manifest.json`.
+ * @param counters what reading the documents counts; stored with the manifest once `references` has ended
+ * @throws UserError disk_full
+ */
+export async function writeReferences(
+  folder: string,
+  references: AsyncIterable<Reference>,
+  options: WriteReferencesOptions,
+  counters: DataCounters,
+): Promise<ReferenceManifest> {
+  const writer = await ArrowFileWriter.create(join(folder, FILE), rowSchema(options.vocabSize));
+  const total = { references: 0, tokens: 0 };
+  let rows: Reference[] = [];
+  let rowTokens = 0;
+  const flush = async () => {
+    if (rows.length > 0) await writer.append(toColumns(rows, options.vocabSize), rows.length, rowTokens);
+    rows = [];
+    rowTokens = 0;
+  };
+  try {
+    for await (const reference of references) {
+      rows.push(reference);
+      rowTokens += reference.tokens.length;
+      total.references += 1;
+      total.tokens += reference.tokens.length;
+      if (rowTokens >= BATCH_TOKENS) await flush();
+    }
+    await flush();
+    await writeManifest(folder, VERSION, { ...options, ...total, file: await writer.close(), counters });
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+  return await readManifest(folder, VERSION, manifestSchema);
+}
+
+function toColumns(rows: Reference[], vocabSize: number): Data[] {
+  const ends = [0];
+  for (const { tokens } of rows) ends.push((ends.at(-1) ?? 0) + tokens.length);
+  const tokens = new Int32Array(ends.at(-1) ?? 0);
+  rows.forEach((row, i) => {
+    tokens.set(row.tokens, ends[i]);
+  });
+  return [
+    textColumn(rows.map(({ id }) => id)),
+    textColumn(rows.map(({ document }) => document)),
+    textColumn(rows.map(({ title }) => title)),
+    int32Column(rows.map(({ span }) => span[0])),
+    int32Column(rows.map(({ span }) => span[1])),
+    textColumn(rows.map(({ text }) => text)),
+    tokensColumn(vocabSize, ends, tokens),
+  ];
+}
+
+/** Reads stored references by number or in order. */
+export class ReferenceDataset {
+  readonly manifest: ReferenceManifest;
+  /** Number of references. */
+  readonly size: number;
+  readonly contentHash: string;
+  readonly #folder: string;
+  /** Number of the first reference of each record batch. */
+  readonly #starts: number[] = [];
+  readonly #cache: BatchCache<RecordBatch>;
+
+  private constructor(folder: string, manifest: ReferenceManifest, cacheBytes: number) {
+    this.#folder = folder;
+    this.manifest = manifest;
+    this.size = manifest.references;
+    this.contentHash = manifest.contentHash;
+    this.#cache = new BatchCache(cacheBytes);
+    let start = 0;
+    for (const { rows } of manifest.file.batches) {
+      this.#starts.push(start);
+      start += rows;
+    }
+  }
+
+  /**
+   * Opens stored references; checks the manifest and the size of the file.
+   * @throws UserError artefact_missing, version_unsupported, file_corrupt, file_truncated, artefact_mismatch
+   */
+  static async open(folder: string, options: OpenOptions = {}): Promise<ReferenceDataset> {
+    const manifest = await readManifest(folder, VERSION, manifestSchema);
+    requireTokenizer(folder, manifest.tokenizerHash, options.tokenizerHash);
+    await checkSize(folder, manifest.file);
+    return new ReferenceDataset(folder, manifest, options.cacheBytes ?? 32 * 2 ** 20);
+  }
+
+  /**
+   * Reference number `i`.
+   * @throws RangeError outside [0, size); UserError when the file is damaged
+   */
+  async get(i: number): Promise<Reference> {
+    if (!Number.isInteger(i) || i < 0 || i >= this.size)
+      throw new RangeError(`reference ${i} is outside [0, ${this.size})`);
+    const number = this.#starts.findLastIndex((start) => start <= i);
+    return referenceAt(await this.#read(number), i - this.#starts[number]!);
+  }
+
+  /** All references in order, `count` at a time (the last group may be smaller). */
+  async *batches(count: number): AsyncGenerator<Reference[]> {
+    let group: Reference[] = [];
+    for (const number of this.#starts.keys()) {
+      const batch = await this.#read(number);
+      for (let row = 0; row < batch.numRows; row++) {
+        group.push(referenceAt(batch, row));
+        if (group.length < count) continue;
+        yield group;
+        group = [];
+      }
+    }
+    if (group.length > 0) yield group;
+  }
+
+  /**
+   * Compares the whole file with its checksum.
+   * @throws UserError file_truncated, file_corrupt or artefact_missing
+   */
+  async verify(): Promise<void> {
+    await verifyFile(this.#folder, this.manifest.file);
+  }
+
+  async #read(number: number): Promise<RecordBatch> {
+    const entry = this.manifest.file.batches[number]!;
+    const path = join(this.#folder, this.manifest.file.file);
+    return await this.#cache.get(number, entry.bytes, () => readBatch(path, rowSchema(this.manifest.vocabSize), entry));
+  }
+}
+
+function referenceAt(batch: RecordBatch, row: number): Reference {
+  return {
+    id: textAt(batch, COLUMN.id, row),
+    document: textAt(batch, COLUMN.document, row),
+    title: textAt(batch, COLUMN.title, row),
+    span: [int32At(batch, COLUMN.start, row), int32At(batch, COLUMN.end, row)],
+    text: textAt(batch, COLUMN.text, row),
+    tokens: tokensAt(batch, COLUMN.tokens, row),
+  };
+}

@@ -1,0 +1,151 @@
+/** Encoding and decoding with a Hugging Face `tokenizer.json`, ours or a foreign one. */
+
+import { readFile } from 'node:fs/promises';
+import { Tokenizer as NativeTokenizer } from 'tokenizers';
+import { isSystemError, UserError } from '../errors.ts';
+import { sha256 } from '../io/files.ts';
+import { REBUILD } from './manifest.ts';
+import { textPieces } from './text_pieces.ts';
+
+const BOS_NAMES = [
+  '<s>',
+  '<bos>',
+  '<|begin_of_text|>',
+  '<｜begin▁of▁sentence｜>',
+  '<|startoftext|>',
+  '[BOS]',
+  '<|endoftext|>',
+];
+const EOS_NAMES = ['</s>', '<eos>', '<|end_of_text|>', '<｜end▁of▁sentence｜>', '[EOS]', '<|endoftext|>'];
+const PAD_NAMES = ['<pad>', '[PAD]', '<|pad|>', '<|endoftext|>'];
+/** Longer texts are encoded in pieces of at most so many code units, since an encoding costs about 100 bytes a token. */
+const MAX_PIECE = 2 ** 18;
+
+export class Tokenizer {
+  /** Largest token id + 1: the rows that an embedding needs. */
+  readonly vocabSize: number;
+  /** Begin of text; every document starts with it. */
+  readonly bos: number;
+  /** End of text, where the vocabulary has one. */
+  readonly eos: number | undefined;
+  /** Fills up short rows; the end of text, else the begin, where the vocabulary has no padding token. */
+  readonly pad: number;
+  /** Ids of `<s>Reference:`, put in front of a reference when it becomes a memory (paper §3.2). */
+  readonly referencePrefix: Int32Array;
+  /** sha256 of the file. */
+  readonly hash: string;
+  readonly #native: NativeTokenizer;
+  /** Finds special tokens spelled out in text; undefined when there are none. */
+  readonly #specials: RegExp | undefined;
+
+  private constructor(
+    native: NativeTokenizer,
+    bos: number,
+    referencePrefix: Int32Array,
+    hash: string,
+    specials: string[],
+  ) {
+    this.#native = native;
+    this.#specials = specials.length > 0 ? new RegExp(specials.map(escapeRegExp).join('|'), 'gu') : undefined;
+    this.vocabSize = Object.values(native.getVocab(true)).reduce((most, id) => Math.max(most, id + 1), 0);
+    this.bos = bos;
+    this.eos = findToken(native, EOS_NAMES);
+    this.pad = findToken(native, PAD_NAMES) ?? this.eos ?? bos;
+    this.referencePrefix = referencePrefix;
+    this.hash = hash;
+  }
+
+  /**
+   * Reads a `tokenizer.json`. Truncation and padding that the file asks for are switched off.
+   * @throws UserError artefact_missing, input_invalid (not a tokenizer, or without a token that begins a text)
+   */
+  static async load(path: string): Promise<Tokenizer> {
+    let text: string;
+    try {
+      text = await readFile(path, 'utf8');
+    } catch (error) {
+      if (!isSystemError(error)) throw error;
+      const what = error.code === 'ENOENT' ? 'the tokenizer does not exist' : error.message;
+      throw new UserError('artefact_missing', { where: path, what, action: REBUILD, cause: error });
+    }
+    const { native, specials } = parseTokenizer(path, text);
+    const bos = findToken(native, BOS_NAMES);
+    if (bos === undefined) {
+      throw new UserError('input_invalid', {
+        where: path,
+        what: `the vocabulary has no token that begins a text (looked for ${BOS_NAMES.join(' ')})`,
+        action: 'add one of them to `added_tokens`, or leave `data.tokenizer.path` out to have a tokenizer trained',
+      });
+    }
+    const prefix = await native.encode('Reference:', null, { addSpecialTokens: false });
+    return new Tokenizer(native, bos, Int32Array.of(bos, ...prefix.getIds()), sha256(text), specials);
+  }
+
+  /**
+   * Token ids of `text`, without any special token: one that is spelled out in the text is encoded as ordinary
+   * characters. Texts above 2^18 characters are encoded in pieces cut between words, which with byte-level tokenizers
+   * gives the same ids.
+   */
+  async encode(text: string): Promise<Int32Array> {
+    const [ids] = await this.encodeBatch([text]);
+    return ids ?? new Int32Array(0);
+  }
+
+  /** {@link encode} of every text, spread over the cores. */
+  async encodeBatch(texts: readonly string[]): Promise<Int32Array[]> {
+    const pieces = texts.map((text) => this.#cut(text));
+    const encodings = await this.#native.encodeBatch(pieces.flat(), { addSpecialTokens: false });
+    let at = 0;
+    return pieces.map(({ length }) => {
+      const parts = encodings.slice(at, at + length).map((encoding) => encoding.getIds());
+      at += length;
+      return Int32Array.from(parts.length === 1 && parts[0] ? parts[0] : parts.flat());
+    });
+  }
+
+  /** Text of `ids`; bytes that are no UTF-8 become U+FFFD. Special tokens are spelled out unless `skipSpecial`. */
+  async decode(ids: ArrayLike<number>, options: { skipSpecial?: boolean } = {}): Promise<string> {
+    return await this.#native.decode(Array.from(ids), options.skipSpecial ?? false);
+  }
+
+  /** Cuts a text so that no piece is too long and none holds a special token whole. */
+  #cut(text: string): string[] {
+    const cuts: number[] = [];
+    if (this.#specials) {
+      this.#specials.lastIndex = 0;
+      for (let match = this.#specials.exec(text); match; match = this.#specials.exec(text)) {
+        const cut = match.index + String.fromCodePoint(match[0].codePointAt(0) ?? 0).length;
+        cuts.push(cut);
+        this.#specials.lastIndex = cut;
+      }
+    }
+    return [...cuts, text.length].flatMap((end, i) => [...textPieces(text.slice(cuts[i - 1] ?? 0, end), MAX_PIECE)]);
+  }
+}
+
+function parseTokenizer(path: string, text: string): { native: NativeTokenizer; specials: string[] } {
+  try {
+    const { added_tokens: added = [] } = JSON.parse(text) as { added_tokens?: { content: string; special: boolean }[] };
+    const native = NativeTokenizer.fromString(text);
+    native.disableTruncation();
+    native.disablePadding();
+    return { native, specials: added.filter((token) => token.special).map((token) => token.content) };
+  } catch (error) {
+    throw new UserError('input_invalid', {
+      where: path,
+      what: `not a Hugging Face tokenizer.json: ${error instanceof Error ? error.message : String(error)}`,
+      action: 'give the `tokenizer.json` that `tokenizers` or `transformers` saved',
+      cause: error,
+    });
+  }
+}
+
+function findToken(native: NativeTokenizer, names: readonly string[]): number | undefined {
+  for (const name of names) {
+    const id = native.tokenToId(name);
+    if (id !== null) return id;
+  }
+  return undefined;
+}
+
+const escapeRegExp = (text: string) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&');

@@ -1,0 +1,277 @@
+/**
+ * The memory bank: a log-structured store of explicit memories in a folder (paper §3.2, "warm start").
+ *
+ *   bank.json, encoder.bin     what the bank is for; never change
+ *   segment-<id>/              immutable memories, see segment.ts
+ *   manifest-<version>.json    the segments and tombstones of a version
+ *   CURRENT                    the newest whole version
+ *
+ * A `Bank` is a snapshot: it keeps the version it opened, whatever a writer does meanwhile.
+ *
+ * Legend: n memories asked for, Lmem memory layers, K key-value heads, S kept tokens, D head dimension.
+ */
+
+import { UserError } from '../errors.ts';
+import { BankWriter, type BankWriterOptions } from './bank_writer.ts';
+import { type BankIdentity, type MemoryRecord, type ReaderIdentity, rowLength } from './layout.ts';
+import { type Manifest, Versions } from './manifest.ts';
+import type { Catalog, RecordTable } from './records.ts';
+import { type CacheStats, RowCache } from './row_cache.ts';
+import { type SegmentEntry, SegmentReader } from './segment.ts';
+
+export interface BankOptions {
+  /** A version to open instead of the current one. */
+  version?: number;
+  /** What the reader can read; left out, anything is opened, as for listing. */
+  identity?: ReaderIdentity;
+  /** Rows kept in memory; share one cache among versions. Default: 256 MiB of its own. */
+  cache?: RowCache;
+}
+
+const CACHE_BYTES = 256 * 2 ** 20;
+const VECTORS_AT_ONCE = 4096;
+
+/** An opened segment with the columns that look-ups need. */
+interface LoadedSegment {
+  reader: SegmentReader;
+  catalog: Catalog;
+}
+
+/** Where a memory lies: row `row` of segment number `segment`. */
+interface Place {
+  segment: number;
+  row: number;
+}
+
+/** One version of a bank, for reading. Positions count its memories from 0 in the order of the segments. */
+export class Bank {
+  readonly folder: string;
+  readonly identity: BankIdentity;
+  readonly version: number;
+  /** sha256 over everything this version holds. */
+  readonly contentHash: string;
+  /** Hashes of the weights that wrote the memories, sorted. */
+  readonly writers: readonly string[];
+  #segments: LoadedSegment[];
+  #places: Place[] = [];
+  #positions = new Map<string, number>();
+  #cache: RowCache;
+  #lastRecords: { segment: number; table: RecordTable } | undefined;
+
+  private constructor(versions: Versions, manifest: Manifest, segments: LoadedSegment[], cache: RowCache) {
+    this.folder = versions.folder;
+    this.identity = versions.identity;
+    this.version = manifest.version;
+    this.contentHash = manifest.contentHash;
+    this.writers = [...new Set(manifest.segments.map((segment) => segment.writer))].sort();
+    this.#segments = segments;
+    this.#cache = cache;
+    segments.forEach(({ reader, catalog }, segment) => {
+      const deleted = new Set(reader.entry.deleted);
+      catalog.ids.forEach((id, row) => {
+        if (deleted.has(row)) return;
+        this.#positions.set(id, this.#places.length);
+        this.#places.push({ segment, row });
+      });
+    });
+  }
+
+  /**
+   * Makes an empty bank of version 0.
+   * @throws UserError input_invalid when the folder holds a bank already
+   */
+  static async create(folder: string, identity: BankIdentity, options: BankWriterOptions = {}): Promise<BankWriter> {
+    const versions = await Versions.create(folder, identity);
+    return BankWriter.open(versions, await versions.current(), options);
+  }
+
+  /**
+   * Opens a bank for changes and removes what a killed writer left behind.
+   * @param options.version go back to this version first: later ones are dropped, as a run that resumes from an
+   * earlier checkpoint makes them again
+   * @throws UserError artefact_missing when there is no bank or no such version
+   */
+  static async openForWriting(
+    folder: string,
+    options: BankWriterOptions & { version?: number } = {},
+  ): Promise<BankWriter> {
+    const versions = await Versions.open(folder);
+    const current = await versions.current();
+    const manifest = options.version === undefined ? current : await versions.get(options.version);
+    const writer = await BankWriter.open(versions, manifest, options);
+    if (manifest.version !== current.version) await versions.makeCurrent(manifest);
+    const numbers = await versions.numbers();
+    await versions.removeAllBut(numbers.filter((number) => number <= manifest.version));
+    return writer;
+  }
+
+  /**
+   * Opens a version for reading.
+   * @throws UserError artefact_missing (no bank, no such version), artefact_mismatch (another model, tokenizer or
+   * writer), file_truncated, file_corrupt or version_unsupported, naming the file and what to do
+   */
+  static async open(folder: string, options: BankOptions = {}): Promise<Bank> {
+    const versions = await Versions.open(folder);
+    const manifest = options.version === undefined ? await versions.current() : await versions.get(options.version);
+    if (options.identity !== undefined) refuseForeign(versions, manifest, options.identity);
+    const segments: LoadedSegment[] = [];
+    try {
+      for (const entry of manifest.segments) segments.push(await loadSegment(versions, entry));
+    } catch (error) {
+      await Promise.all(segments.map(({ reader }) => reader.close()));
+      throw error;
+    }
+    return new Bank(versions, manifest, segments, options.cache ?? new RowCache(CACHE_BYTES));
+  }
+
+  /** Memories in this version. */
+  get size(): number {
+    return this.#places.length;
+  }
+
+  /** Ids of all memories, by position. */
+  ids(): string[] {
+    return this.#places.map(({ segment, row }) => this.#segment(segment).catalog.ids[row]!);
+  }
+
+  has(id: string): boolean {
+    return this.#positions.has(id);
+  }
+
+  /** Token ids of the reference, without prefix. @throws UserError memory_unknown */
+  tokens(id: string): Int32Array {
+    const { segment, row } = this.#place(id);
+    const { tokens, starts } = this.#segment(segment).catalog;
+    return tokens.subarray(starts[row], starts[row + 1]);
+  }
+
+  /** Kept tokens of the memory that are real. @throws UserError memory_unknown */
+  keptLength(id: string): number {
+    const { segment, row } = this.#place(id);
+    return this.#segment(segment).catalog.keptLengths[row]!;
+  }
+
+  /** Hash of the weights that wrote the memory. @throws UserError memory_unknown */
+  writer(id: string): string {
+    return this.#segment(this.#place(id).segment).reader.entry.writer;
+  }
+
+  /** The record of one memory. @throws UserError memory_unknown, file_corrupt */
+  async get(id: string): Promise<MemoryRecord> {
+    const { segment, row } = this.#place(id);
+    return (await this.#records(segment)).record(row);
+  }
+
+  /** All records by position, one segment in memory at a time. */
+  async *list(): AsyncGenerator<MemoryRecord> {
+    for (const { segment, row } of this.#places) yield (await this.#records(segment)).record(row);
+  }
+
+  /**
+   * Numbers of the memories `ids`, in their order: [n, Lmem, 2, K, S, D]. Rows that are not in the cache are read in
+   * the order in which they lie on disk.
+   * @throws UserError memory_unknown, file_corrupt, file_truncated
+   */
+  async readRows(ids: readonly string[]): Promise<Float32Array> {
+    const width = rowLength(this.identity.layout);
+    const out = new Float32Array(ids.length * width);
+    const missing: { slot: number; key: string; place: Place }[] = [];
+    ids.forEach((id, slot) => {
+      const place = this.#place(id);
+      const key = `${this.#segment(place.segment).reader.entry.id}:${place.row}`;
+      const row = this.#cache.get(key);
+      if (row === undefined) missing.push({ slot, key, place });
+      else out.set(row, slot * width);
+    });
+    missing.sort((a, b) => a.place.segment - b.place.segment || a.place.row - b.place.row);
+    for (const { slot, key, place } of missing) {
+      const row = await this.#segment(place.segment).reader.rows(place.row, place.row + 1);
+      out.set(row, slot * width);
+      this.#cache.set(key, row);
+    }
+    return out;
+  }
+
+  /** Retrieval vectors of all memories by position, in pieces: ids and vectors [n, dimensions]. */
+  async *vectors(): AsyncGenerator<{ ids: string[]; vectors: Float32Array }> {
+    const { dimensions } = this.identity.encoder;
+    for (const { reader, catalog } of this.#segments) {
+      const deleted = new Set(reader.entry.deleted);
+      for (let from = 0; from < reader.entry.memories; from += VECTORS_AT_ONCE) {
+        const until = Math.min(reader.entry.memories, from + VECTORS_AT_ONCE);
+        const all = await reader.vectors(from, until);
+        const rows = Array.from({ length: until - from }, (_, i) => from + i).filter((row) => !deleted.has(row));
+        const vectors = new Float32Array(rows.length * dimensions);
+        rows.forEach((row, i) => {
+          vectors.set(all.subarray((row - from) * dimensions, (row - from + 1) * dimensions), i * dimensions);
+        });
+        yield { ids: rows.map((row) => catalog.ids[row]!), vectors };
+      }
+    }
+  }
+
+  /** Reads every byte of this version and checks it. @throws UserError file_corrupt or file_truncated, naming the file */
+  async verify(): Promise<void> {
+    for (const { reader } of this.#segments) await reader.verify();
+  }
+
+  /** Use of the row cache, over all banks that share it. */
+  get cacheStats(): CacheStats {
+    return this.#cache.stats;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#segments.map(({ reader }) => reader.close()));
+  }
+
+  #place(id: string): Place {
+    const position = this.#positions.get(id);
+    const place = position === undefined ? undefined : this.#places[position];
+    if (place === undefined) {
+      const what = `version ${this.version} holds no memory ${id}`;
+      throw new UserError('memory_unknown', {
+        where: this.folder,
+        what,
+        action: 'list the ids with `memory3 memories list`',
+      });
+    }
+    return place;
+  }
+
+  #segment(number: number): LoadedSegment {
+    return this.#segments[number]!;
+  }
+
+  async #records(segment: number): Promise<RecordTable> {
+    if (this.#lastRecords?.segment !== segment) {
+      this.#lastRecords = { segment, table: await this.#segment(segment).reader.records() };
+    }
+    return this.#lastRecords.table;
+  }
+}
+
+async function loadSegment(versions: Versions, entry: SegmentEntry): Promise<LoadedSegment> {
+  const reader = await SegmentReader.open(versions.folder, entry, versions.identity);
+  try {
+    return { reader, catalog: (await reader.records()).catalog() };
+  } catch (error) {
+    await reader.close();
+    throw error;
+  }
+}
+
+function refuseForeign(versions: Versions, manifest: Manifest, reader: ReaderIdentity): void {
+  const { folder, identity } = versions;
+  const refuse = (name: string, bankSide: string, readerSide: string): void => {
+    throw new UserError('artefact_mismatch', {
+      where: folder,
+      what: `the bank was written by ${name} ${bankSide}, it is to be read by ${name} ${readerSide}`,
+      action: `read it with the checkpoint that wrote it, or delete the folder and run \`memory3 compile\``,
+    });
+  };
+  if (identity.modelKey !== reader.modelKey) refuse('model', identity.modelKey, reader.modelKey);
+  if (identity.tokenizerHash !== reader.tokenizerHash)
+    refuse('tokenizer', identity.tokenizerHash, reader.tokenizerHash);
+  const foreign = manifest.segments.find((segment) => !reader.writers.includes(segment.writer));
+  if (foreign !== undefined) refuse('weights', foreign.writer, reader.writers.join(' or ') || '(none)');
+}

@@ -1,0 +1,219 @@
+/**
+ * Changes to a bank. Every change is one new version: segments first, then the manifest, then CURRENT, so that a
+ * process that is killed anywhere leaves the old version or the new one, whole.
+ */
+
+import { UserError } from '../errors.ts';
+import { type BankIdentity, keptCount, type MemoryBatch, rowLength } from './layout.ts';
+import type { Manifest, Versions } from './manifest.ts';
+import { type SegmentEntry, SegmentReader, SegmentWriter } from './segment.ts';
+
+/** Batches of memories, made while they are being stored. */
+export type MemoryBatches = AsyncIterable<MemoryBatch> | Iterable<MemoryBatch>;
+
+/** Where a memory lies: row `row` of segment `segment`. */
+interface Place {
+  segment: string;
+  row: number;
+}
+
+/** Segments that no version names yet. */
+interface WrittenSegments {
+  entries: SegmentEntry[];
+  places: [string, Place][];
+}
+
+export interface BankWriterOptions {
+  /** Memories of one segment at most. Part of what a resumed run must repeat to get the same bytes. */
+  segmentMemories?: number;
+}
+
+const SEGMENT_MEMORIES = 4096;
+
+/** The one writer of a bank. It must be the only one: the run folder's lock sees to that. */
+export class BankWriter {
+  readonly identity: BankIdentity;
+  readonly folder: string;
+  #versions: Versions;
+  #manifest: Manifest;
+  #places: Map<string, Place>;
+  #segmentMemories: number;
+
+  private constructor(versions: Versions, manifest: Manifest, places: Map<string, Place>, options: BankWriterOptions) {
+    this.identity = versions.identity;
+    this.folder = versions.folder;
+    this.#versions = versions;
+    this.#manifest = manifest;
+    this.#places = places;
+    this.#segmentMemories = options.segmentMemories ?? SEGMENT_MEMORIES;
+  }
+
+  /** Use `Bank.create` or `Bank.openForWriting`. */
+  static async open(versions: Versions, manifest: Manifest, options: BankWriterOptions = {}): Promise<BankWriter> {
+    const places = await placesOf(versions, manifest.segments);
+    return new BankWriter(versions, manifest, places, options);
+  }
+
+  get version(): number {
+    return this.#manifest.version;
+  }
+
+  get contentHash(): string {
+    return this.#manifest.contentHash;
+  }
+
+  /** Memories in the current version. */
+  get size(): number {
+    return this.#places.size;
+  }
+
+  has(id: string): boolean {
+    return this.#places.has(id);
+  }
+
+  /**
+   * Adds memories.
+   * @param writer hash of the weights that encoded them
+   * @returns the new version; the old one when there was nothing to add
+   * @throws UserError input_invalid when an id is in the bank already, training_diverged when a number is not finite,
+   * disk_full; the bank keeps its version then
+   */
+  async append(memories: MemoryBatches, writer: string): Promise<number> {
+    return this.edit([], memories, writer);
+  }
+
+  /** Removes memories. @throws UserError memory_unknown, naming the id; nothing is removed then */
+  async delete(ids: readonly string[]): Promise<number> {
+    return this.edit(ids, [], '');
+  }
+
+  /** Removes `ids` and adds `memories`, which may have the same ids, in one version. */
+  async edit(ids: readonly string[], memories: MemoryBatches, writer: string): Promise<number> {
+    const remaining = this.#without(ids);
+    const removed = new Set(ids);
+    const taken = new Set([...this.#places.keys()].filter((id) => !removed.has(id)));
+    const added = await this.#writeSegments(memories, writer, taken);
+    if (removed.size === 0 && added.entries.length === 0) return this.version;
+    const stay = [...this.#places].filter(([id]) => !removed.has(id));
+    return this.#commit([...remaining, ...added.entries], new Map([...stay, ...added.places]));
+  }
+
+  /** Replaces all memories, as a refresh with new weights does, in one version. */
+  async replaceAll(memories: MemoryBatches, writer: string): Promise<number> {
+    const { entries, places } = await this.#writeSegments(memories, writer, new Set());
+    return this.#commit(entries, new Map(places));
+  }
+
+  /** Removes all versions but the current one and `keepVersions`, and the segments that only they named. */
+  async prune(keepVersions: readonly number[]): Promise<void> {
+    await this.#versions.removeAllBut([...keepVersions, this.version]);
+  }
+
+  async #commit(segments: readonly SegmentEntry[], places: Map<string, Place>): Promise<number> {
+    this.#manifest = await this.#versions.write(this.version + 1, segments);
+    this.#places = places;
+    return this.version;
+  }
+
+  /** The segments of the current version without `ids`. A segment of which nothing remains is left out. */
+  #without(ids: readonly string[]): SegmentEntry[] {
+    const rows = new Map<string, number[]>();
+    for (const id of new Set(ids)) {
+      const place = this.#places.get(id);
+      if (place === undefined) {
+        const action = 'list the ids with `memory3 memories list`';
+        throw new UserError('memory_unknown', { where: this.folder, what: `there is no memory ${id}`, action });
+      }
+      rows.set(place.segment, [...(rows.get(place.segment) ?? []), place.row]);
+    }
+    return this.#manifest.segments
+      .map((entry) => ({
+        ...entry,
+        deleted: [...entry.deleted, ...(rows.get(entry.id) ?? [])].sort((a, b) => a - b),
+      }))
+      .filter((entry) => entry.deleted.length < entry.memories);
+  }
+
+  async #writeSegments(memories: MemoryBatches, writer: string, taken: Set<string>): Promise<WrittenSegments> {
+    const written: WrittenSegments = { entries: [], places: [] };
+    let segment: SegmentWriter | undefined;
+    const finish = async (full: SegmentWriter): Promise<void> => {
+      const entry = await full.finish();
+      written.entries.push(entry);
+      full.ids.forEach((id, row) => {
+        written.places.push([id, { segment: entry.id, row }]);
+      });
+      segment = undefined;
+    };
+    try {
+      for await (const batch of memories) {
+        this.#check(batch, taken);
+        for (let from = 0; from < batch.records.length; ) {
+          segment ??= await SegmentWriter.create(this.folder, this.identity, writer);
+          const until = Math.min(batch.records.length, from + this.#segmentMemories - segment.memories);
+          await segment.add(batch, from, until);
+          if (segment.memories === this.#segmentMemories) await finish(segment);
+          from = until;
+        }
+      }
+      if (segment !== undefined) await finish(segment);
+      return written;
+    } catch (error) {
+      await segment?.abandon();
+      throw error;
+    }
+  }
+
+  /** Refuses batches that would make the bank unreadable or poison training; adds the ids to `taken`. */
+  #check(batch: MemoryBatch, taken: Set<string>): void {
+    const { layout, encoder } = this.identity;
+    const width = rowLength(layout);
+    const count = batch.records.length;
+    if (batch.rows.length !== count * width || batch.vectors.length !== count * encoder.dimensions) {
+      throw new RangeError(
+        `a batch of ${count} memories has ${batch.rows.length} numbers and ${batch.vectors.length} in vectors`,
+      );
+    }
+    batch.records.forEach((record, i) => {
+      if (record.kept.length !== keptCount(layout) || record.keptLength > layout.keptTokens) {
+        throw new RangeError(`memory ${record.id} keeps ${record.kept.length} positions, length ${record.keptLength}`);
+      }
+      if (taken.has(record.id)) {
+        const action = 'delete it first, or edit it';
+        throw new UserError('input_invalid', {
+          where: this.folder,
+          what: `memory ${record.id} is there already`,
+          action,
+        });
+      }
+      taken.add(record.id);
+      const row = batch.rows.subarray(i * width, (i + 1) * width);
+      const vector = batch.vectors.subarray(i * encoder.dimensions, (i + 1) * encoder.dimensions);
+      if (!row.every(Number.isFinite) || !vector.every(Number.isFinite)) {
+        const what = `memory ${record.id} holds a value that is not finite`;
+        throw new UserError('training_diverged', {
+          where: this.folder,
+          what,
+          action: 'write it with an earlier checkpoint',
+        });
+      }
+    });
+  }
+}
+
+async function placesOf(versions: Versions, segments: readonly SegmentEntry[]): Promise<Map<string, Place>> {
+  const places = new Map<string, Place>();
+  for (const entry of segments) {
+    const reader = await SegmentReader.open(versions.folder, entry, versions.identity);
+    try {
+      const { ids } = (await reader.records()).catalog();
+      const deleted = new Set(entry.deleted);
+      ids.forEach((id, row) => {
+        if (!deleted.has(row)) places.set(id, { segment: entry.id, row });
+      });
+    } finally {
+      await reader.close();
+    }
+  }
+  return places;
+}

@@ -1,0 +1,140 @@
+/** Vector search. Legend: n vectors, d dimensions, k results of a query. */
+
+/** The nearest vectors of each query, best first. */
+export interface SearchResult {
+  /** [n, k]; −1 where there are fewer than k vectors. */
+  ids: Int32Array;
+  /** Cosine similarities, [n, k]; −Infinity beside an id of −1. */
+  scores: Float32Array;
+}
+
+/** An index over vectors with integer ids. */
+export interface VectorIndex {
+  readonly dimensions: number;
+  readonly size: number;
+  /** Adds `vectors` [n, d] under `ids`, which must not be in the index yet. */
+  add(ids: ArrayLike<number>, vectors: Float32Array): void;
+  /** Removes the vectors of `ids`; ids that are not there are passed over. */
+  remove(ids: Iterable<number>): void;
+  /** The `k` nearest of each of `queries` [n, d]; equal scores in the order of ids, lower first. */
+  search(queries: Float32Array, k: number): SearchResult | Promise<SearchResult>;
+}
+
+/** Queries compared at once, so that each number of the index is loaded once for all of them. */
+const QUERY_BLOCK = 4;
+/** Index rows visited by all queries before the next ones, so that they stay in the processor's cache. */
+const ROW_BLOCK = 256;
+
+/** Compares a query with every vector: exact and deterministic. About 1 G multiply-adds a second. */
+export class ExactIndex implements VectorIndex {
+  readonly dimensions: number;
+  #ids: number[] = [];
+  #vectors = new Float32Array(0);
+
+  constructor(dimensions: number) {
+    this.dimensions = dimensions;
+  }
+
+  get size(): number {
+    return this.#ids.length;
+  }
+
+  add(ids: ArrayLike<number>, vectors: Float32Array): void {
+    const { dimensions } = this;
+    if (vectors.length !== ids.length * dimensions) {
+      throw new RangeError(`${ids.length} vectors of ${dimensions} dimensions cannot have ${vectors.length} numbers`);
+    }
+    const used = this.size * dimensions;
+    if (used + vectors.length > this.#vectors.length) {
+      const grown = new Float32Array(Math.max(used + vectors.length, 2 * this.#vectors.length));
+      grown.set(this.#vectors.subarray(0, used));
+      this.#vectors = grown;
+    }
+    this.#vectors.set(normalised(vectors, dimensions), used);
+    this.#ids.push(...Array.from(ids));
+  }
+
+  remove(ids: Iterable<number>): void {
+    const { dimensions } = this;
+    const gone = new Set(ids);
+    let kept = 0;
+    this.#ids.forEach((id, row) => {
+      if (gone.has(id)) return;
+      this.#vectors.copyWithin(kept * dimensions, row * dimensions, (row + 1) * dimensions);
+      this.#ids[kept++] = id;
+    });
+    this.#ids.length = kept;
+  }
+
+  search(queries: Float32Array, k: number): SearchResult {
+    const count = queries.length / this.dimensions;
+    // Padded with zero queries to whole blocks; what they find is dropped.
+    const padded = Math.ceil(count / QUERY_BLOCK) * QUERY_BLOCK;
+    const vectors = new Float32Array(padded * this.dimensions);
+    vectors.set(normalised(queries, this.dimensions));
+    const best: SearchResult = {
+      ids: new Int32Array(padded * k).fill(-1),
+      scores: new Float32Array(padded * k).fill(-Infinity),
+    };
+    for (let row = 0; row < this.size; row += ROW_BLOCK) {
+      for (let query = 0; query < count; query += QUERY_BLOCK) {
+        this.#compare(vectors, query, row, Math.min(this.size, row + ROW_BLOCK), best, k);
+      }
+    }
+    return { ids: best.ids.slice(0, count * k), scores: best.scores.slice(0, count * k) };
+  }
+
+  #compare(queries: Float32Array, query: number, from: number, until: number, best: SearchResult, k: number): void {
+    const d = this.dimensions;
+    const vectors = this.#vectors;
+    const q = query * d;
+    for (let row = from; row < until; row++) {
+      const id = this.#ids[row]!;
+      let s0 = 0;
+      let s1 = 0;
+      let s2 = 0;
+      let s3 = 0;
+      for (let i = 0, r = row * d; i < d; i++, r++) {
+        const value = vectors[r]!;
+        s0 += value * queries[q + i]!;
+        s1 += value * queries[q + d + i]!;
+        s2 += value * queries[q + 2 * d + i]!;
+        s3 += value * queries[q + 3 * d + i]!;
+      }
+      insert(best, query, k, id, s0);
+      insert(best, query + 1, k, id, s1);
+      insert(best, query + 2, k, id, s2);
+      insert(best, query + 3, k, id, s3);
+    }
+  }
+}
+
+/** Puts an id among the best of a query if it belongs there. */
+function insert({ ids, scores }: SearchResult, query: number, k: number, id: number, score: number): void {
+  const rounded = Math.fround(score);
+  const first = query * k;
+  let slot = first + k;
+  while (slot > first) {
+    const before = scores[slot - 1]!;
+    if (rounded < before || (rounded === before && id > ids[slot - 1]!)) break;
+    slot--;
+  }
+  if (slot === first + k) return;
+  scores.copyWithin(slot + 1, slot, first + k - 1);
+  ids.copyWithin(slot + 1, slot, first + k - 1);
+  scores[slot] = rounded;
+  ids[slot] = id;
+}
+
+/** A copy of `vectors` [n, d], each of length one; zero vectors stay zero. */
+export function normalised(vectors: Float32Array, dimensions: number): Float32Array {
+  const out = Float32Array.from(vectors);
+  for (let start = 0; start < out.length; start += dimensions) {
+    let squares = 0;
+    for (let i = start; i < start + dimensions; i++) squares += out[i]! * out[i]!;
+    if (squares === 0) continue;
+    const scale = 1 / Math.sqrt(squares);
+    for (let i = start; i < start + dimensions; i++) out[i]! *= scale;
+  }
+  return out;
+}

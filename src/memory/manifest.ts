@@ -1,0 +1,246 @@
+/**
+ * The versions of a bank. `bank.json` says what the bank is for, `manifest-<version>.json` lists the segments of a
+ * version, and CURRENT, replaced atomically, names the newest whole version. Each names the next by hash.
+ */
+
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { UserError } from '../errors.ts';
+import { sha256, sha256File, syncFolder, temporaryName, writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
+import type { BankIdentity } from './layout.ts';
+import { type SegmentEntry, segmentFolder, segmentsOnDisk } from './segment.ts';
+import { parseStored, readStored, readStoredBytes, repairAction } from './stored_json.ts';
+
+const FORMAT_VERSION = 1;
+const BANK = 'bank.json';
+const ENCODER_STATE = 'encoder.bin';
+const CURRENT = 'CURRENT';
+const COMPILE = 'run `memory3 compile` to write one';
+
+/** One version of a bank. */
+export interface Manifest {
+  version: number;
+  segments: SegmentEntry[];
+  /** sha256 over everything the version holds: the same memories in the same order give the same hash. */
+  contentHash: string;
+}
+
+const bankSchema = z.strictObject({
+  format: z.literal('memory3-bank'),
+  formatVersion: z.literal(FORMAT_VERSION),
+  modelKey: z.string(),
+  tokenizerHash: z.string(),
+  layout: z.strictObject({
+    memoryLayers: z.int().min(1),
+    kvHeads: z.int().min(1),
+    keptTokens: z.int().min(1),
+    headDim: z.int().min(1),
+  }),
+  encoder: z.strictObject({
+    dimensions: z.int().min(1),
+    description: z.record(z.string(), z.unknown()),
+    stateHash: z.string(),
+  }),
+});
+
+const manifestSchema = z.strictObject({
+  format: z.literal('memory3-bank-manifest'),
+  formatVersion: z.literal(FORMAT_VERSION),
+  version: z.int().min(0),
+  bankHash: z.string(),
+  segments: z.array(
+    z.strictObject({
+      id: z.string().regex(/^[0-9a-f]{16}$/),
+      memories: z.int().min(1),
+      writer: z.string(),
+      deleted: z.array(z.int().min(0)),
+    }),
+  ),
+  contentHash: z.string(),
+});
+
+const currentSchema = z.strictObject({
+  formatVersion: z.literal(FORMAT_VERSION),
+  version: z.int().min(0),
+  contentHash: z.string(),
+});
+
+/** A bank folder seen as versions; knows nothing about the contents of segments. */
+export class Versions {
+  readonly folder: string;
+  readonly identity: BankIdentity;
+  #bankHash: string;
+
+  private constructor(folder: string, identity: BankIdentity, bankHash: string) {
+    this.folder = folder;
+    this.identity = identity;
+    this.#bankHash = bankHash;
+  }
+
+  /**
+   * Makes an empty bank of version 0. What a creation that was killed left behind is removed first.
+   * @throws UserError input_invalid when a bank is there already
+   */
+  static async create(folder: string, identity: BankIdentity): Promise<Versions> {
+    await mkdir(folder, { recursive: true });
+    const names = await readdir(folder);
+    if (names.some((name) => name === CURRENT || name.startsWith('segment-') || (versionOf(name) ?? 0) > 0)) {
+      const action = 'delete the folder to start again, or add to the bank that is there';
+      throw new UserError('input_invalid', { where: folder, what: 'the folder holds a memory bank already', action });
+    }
+    await removeTemporaries(folder);
+    const { modelKey, tokenizerHash, layout, encoder } = identity;
+    const stateHash = sha256(encoder.state);
+    const { dimensions, description } = encoder;
+    await writeFileAtomic(join(folder, ENCODER_STATE), encoder.state);
+    await writeJsonAtomic(join(folder, BANK), {
+      format: 'memory3-bank',
+      formatVersion: FORMAT_VERSION,
+      modelKey,
+      tokenizerHash,
+      layout,
+      encoder: { dimensions, description, stateHash },
+    });
+    const versions = new Versions(folder, identity, await sha256File(join(folder, BANK)));
+    await versions.write(0, []);
+    return versions;
+  }
+
+  /** Opens the folder of a bank. @throws UserError artefact_missing, file_corrupt or version_unsupported */
+  static async open(folder: string): Promise<Versions> {
+    const path = join(folder, BANK);
+    await readStored(join(folder, CURRENT), COMPILE);
+    const action = repairAction(folder);
+    const text = await readStored(path, action);
+    const { modelKey, tokenizerHash, layout, encoder } = parseStored(text, bankSchema, FORMAT_VERSION, path, action);
+    const state = await readState(join(folder, ENCODER_STATE), encoder.stateHash, action);
+    const { dimensions, description } = encoder;
+    const identity = { modelKey, tokenizerHash, layout, encoder: { dimensions, description, state } };
+    return new Versions(folder, identity, sha256(text));
+  }
+
+  /** The version that CURRENT names. */
+  async current(): Promise<Manifest> {
+    const path = join(this.folder, CURRENT);
+    const action = repairAction(this.folder);
+    const current = parseStored(await readStored(path, COMPILE), currentSchema, FORMAT_VERSION, path, action);
+    const manifest = await this.#read(current.version);
+    if (manifest.contentHash !== current.contentHash) {
+      const what = `it names a version ${current.version} with other contents than ${manifestName(current.version)}`;
+      throw new UserError('file_corrupt', { where: path, what, action });
+    }
+    return manifest;
+  }
+
+  /** A version up to the current one. @throws UserError artefact_missing, naming the versions that there are */
+  async get(version: number): Promise<Manifest> {
+    const current = await this.current();
+    if (version === current.version) return current;
+    const there = (await this.numbers()).filter((number) => number <= current.version);
+    if (there.includes(version)) return this.#read(version);
+    throw new UserError('artefact_missing', {
+      where: this.folder,
+      what: `version ${version} of the bank is not there; there are ${there.join(', ')}`,
+      action: 'resume from a checkpoint that names one of these, or delete the folder and run `memory3 compile`',
+    });
+  }
+
+  /** Numbers of the manifests in the folder, ascending; those above the current one are leftovers. */
+  async numbers(): Promise<number[]> {
+    const numbers = (await readdir(this.folder)).map(versionOf).filter((number) => number !== undefined);
+    return numbers.sort((a, b) => a - b);
+  }
+
+  /** Writes a version and makes it current. Its segments must be in place. */
+  async write(version: number, segments: readonly SegmentEntry[]): Promise<Manifest> {
+    const contentHash = this.#contentHash(version, segments);
+    await writeJsonAtomic(join(this.folder, manifestName(version)), {
+      format: 'memory3-bank-manifest',
+      formatVersion: FORMAT_VERSION,
+      version,
+      bankHash: this.#bankHash,
+      segments,
+      contentHash,
+    });
+    const manifest = { version, segments: [...segments], contentHash };
+    await this.makeCurrent(manifest);
+    return manifest;
+  }
+
+  async makeCurrent(manifest: Manifest): Promise<void> {
+    const { version, contentHash } = manifest;
+    await writeJsonAtomic(join(this.folder, CURRENT), { formatVersion: FORMAT_VERSION, version, contentHash });
+  }
+
+  /**
+   * Removes all versions but `keep`, then segments that no remaining version names, then temporary files. A kill in
+   * between leaves segments without a version, which the next call removes.
+   * @throws UserError file_corrupt when a kept version cannot be read; nothing is removed then
+   */
+  async removeAllBut(keep: readonly number[]): Promise<void> {
+    const numbers = await this.numbers();
+    const kept = await Promise.all(
+      numbers.filter((number) => keep.includes(number)).map((number) => this.#read(number)),
+    );
+    for (const number of numbers.filter((number) => !keep.includes(number))) {
+      await rm(join(this.folder, manifestName(number)), { force: true });
+    }
+    await syncFolder(this.folder);
+    const named = new Set(kept.flatMap((manifest) => manifest.segments.map((segment) => segment.id)));
+    for (const id of await segmentsOnDisk(this.folder)) {
+      if (!named.has(id)) await removeWhole(segmentFolder(this.folder, id));
+    }
+    await removeTemporaries(this.folder);
+  }
+
+  async #read(version: number): Promise<Manifest> {
+    const path = join(this.folder, manifestName(version));
+    const action = repairAction(this.folder);
+    const stored = parseStored(await readStored(path, action), manifestSchema, FORMAT_VERSION, path, action);
+    const { segments, contentHash } = stored;
+    if (stored.bankHash !== this.#bankHash) {
+      throw new UserError('file_corrupt', { where: path, what: `the file belongs to another ${BANK}`, action });
+    }
+    if (stored.version !== version || this.#contentHash(version, segments) !== contentHash) {
+      throw new UserError('file_corrupt', { where: path, what: 'the file does not match its own hash', action });
+    }
+    return { version, segments, contentHash };
+  }
+
+  #contentHash(version: number, segments: readonly SegmentEntry[]): string {
+    const entries = segments.map(({ id, memories, writer, deleted }) => [id, memories, writer, deleted]);
+    return sha256(JSON.stringify([this.#bankHash, version, entries]));
+  }
+}
+
+async function readState(path: string, expectedHash: string, action: string): Promise<Uint8Array> {
+  const state = await readStoredBytes(path, action);
+  if (sha256(state) !== expectedHash) {
+    throw new UserError('file_corrupt', { where: path, what: 'the file does not match its checksum', action });
+  }
+  return state;
+}
+
+function manifestName(version: number): string {
+  return `manifest-${version}.json`;
+}
+
+function versionOf(name: string): number | undefined {
+  const match = /^manifest-(\d+)\.json$/.exec(name);
+  return match === null ? undefined : Number(match[1]);
+}
+
+/** Removes a folder so that its name never stands for half of its contents. */
+async function removeWhole(folder: string): Promise<void> {
+  const temporary = temporaryName(folder);
+  await rename(folder, temporary);
+  await rm(temporary, { recursive: true, force: true });
+}
+
+/** Removes what a process that was killed while writing left behind. */
+async function removeTemporaries(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (name.startsWith('.') && name.endsWith('.tmp')) await rm(join(folder, name), { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * Which memories the chunks of a text read.
+ *
+ * Legend: B sequences, T tokens of a sequence, C = ⌈T / chunkLength⌉ chunks, R memories a chunk reads at most.
+ */
+
+import type { MemoryConfig, RetrievalConfig } from '../config/schema.ts';
+import type { Bank } from './bank.ts';
+import type { RetrievalEncoder } from './encoders.ts';
+import { ExactIndex, type VectorIndex } from './index.ts';
+import { exceeds } from './overlap.ts';
+
+/** A memory that was found, with its cosine similarity to the query. */
+export interface Found {
+  id: string;
+  score: number;
+}
+
+/** Something that finds memories; `Retriever` is the real one. */
+export interface MemorySearch {
+  /** For each chunk of token ids at most `count` memories, nearest first. */
+  search(chunks: readonly Int32Array[], count: number): Promise<Found[][]>;
+  /** Token ids of the reference that the memory was written from. */
+  tokens(id: string): Int32Array;
+}
+
+/** Search over the references of a bank version, or over references that are not written yet. */
+export class Retriever implements MemorySearch {
+  #encoder: RetrievalEncoder;
+  #index: VectorIndex;
+  #ids: string[] = [];
+  #tokens: (id: string) => Int32Array;
+
+  private constructor(encoder: RetrievalEncoder, tokens: (id: string) => Int32Array) {
+    this.#encoder = encoder;
+    this.#index = new ExactIndex(encoder.dimensions);
+    this.#tokens = tokens;
+  }
+
+  /**
+   * Loads the vectors of a bank version into memory. A retriever belongs to its version: make a new one after a growth.
+   * @throws UserError file_corrupt or file_truncated, naming the file
+   */
+  static async fromBank(bank: Bank, encoder: RetrievalEncoder): Promise<Retriever> {
+    const retriever = new Retriever(encoder, (id) => bank.tokens(id));
+    for await (const { ids, vectors } of bank.vectors()) retriever.#add(ids, vectors);
+    return retriever;
+  }
+
+  /** Encodes references by their tokens alone: for training that writes memories in the step (`memories: online`). */
+  static async fromReferences(
+    references: AsyncIterable<{ id: string; tokens: Int32Array }> | Iterable<{ id: string; tokens: Int32Array }>,
+    encoder: RetrievalEncoder & { encodeReferences(references: { tokens: readonly Int32Array[] }): Float32Array },
+  ): Promise<Retriever> {
+    const texts = new Map<string, Int32Array>();
+    const retriever = new Retriever(encoder, (id) => texts.get(id) ?? new Int32Array(0));
+    for await (const { id, tokens } of references) {
+      texts.set(id, tokens);
+      retriever.#add([id], encoder.encodeReferences({ tokens: [tokens] }));
+    }
+    return retriever;
+  }
+
+  get size(): number {
+    return this.#ids.length;
+  }
+
+  tokens(id: string): Int32Array {
+    return this.#tokens(id);
+  }
+
+  async search(chunks: readonly Int32Array[], count: number): Promise<Found[][]> {
+    const { ids, scores } = await this.#index.search(await this.#encoder.encodeQueries(chunks), count);
+    return chunks.map((_, chunk) => {
+      const found: Found[] = [];
+      for (let slot = chunk * count; slot < (chunk + 1) * count && ids[slot]! >= 0; slot++) {
+        found.push({ id: this.#ids[ids[slot]!]!, score: scores[slot]! });
+      }
+      return found;
+    });
+  }
+
+  #add(ids: readonly string[], vectors: Float32Array): void {
+    const first = this.#ids.length;
+    this.#index.add(
+      ids.map((_, i) => first + i),
+      vectors,
+    );
+    for (const id of ids) this.#ids.push(id);
+  }
+}
+
+export type ChunkMemoryOptions = Pick<RetrievalConfig, 'query' | 'candidates' | 'overlapThreshold'> &
+  Pick<MemoryConfig, 'chunkLength' | 'memoriesPerChunk'>;
+
+/** What the chunks of one sequence read. */
+export interface ChunkMemories {
+  /** The memory that each chunk retrieved itself, [C]. */
+  own: (Found | undefined)[];
+  /** Ids that each chunk reads, its own first, then those of the chunks before, without repetitions: [C][≤ R]. */
+  chunks: string[][];
+  /** Candidates passed over because they overlap the sequence too much. */
+  excluded: number;
+}
+
+/**
+ * Memories of training sequences (paper §3.5): each chunk retrieves one reference, the nearest that does not overlap the
+ * whole sequence by more than the threshold, and also reads those of the chunks before it.
+ * @param sequences token ids, [B][T]
+ * @param options `query` `previous`: a chunk is searched for with the chunk before it, as in decoding, and the first
+ * chunk has no memory of its own; `own`: with itself
+ */
+export async function chunkMemories(
+  sequences: readonly Int32Array[],
+  options: ChunkMemoryOptions,
+  memories: MemorySearch,
+): Promise<ChunkMemories[]> {
+  const cut = sequences.map((sequence) => cutChunks(sequence, options.chunkLength));
+  const queries = cut.map((chunks) => (options.query === 'previous' ? chunks.slice(0, -1) : chunks));
+  const found = await memories.search(queries.flat(), options.candidates);
+  let next = 0;
+  return sequences.map((sequence, b) => {
+    const candidates = found.slice(next, next + queries[b]!.length);
+    next += candidates.length;
+    if (options.query === 'previous') candidates.unshift([]);
+    const { allowed, excluded } = overlapFilter(sequence, options.overlapThreshold, memories);
+    const own = candidates.map((nearest) => nearest.find(({ id }) => allowed(id)));
+    const chunks = own.map((_, chunk) => newestFirst(own, chunk, options.memoriesPerChunk));
+    return { own, chunks, excluded: excluded() };
+  });
+}
+
+/**
+ * Says of a memory whether its reference overlaps `sequence` by no more than `threshold`; each is looked at once.
+ * @returns `allowed`, and `excluded`: how many different memories were not
+ */
+export function overlapFilter(
+  sequence: Int32Array,
+  threshold: number,
+  memories: Pick<MemorySearch, 'tokens'>,
+): { allowed: (id: string) => boolean; excluded: () => number } {
+  const known = new Map<string, boolean>();
+  const allowed = (id: string): boolean => {
+    const answer = known.get(id) ?? !exceeds(sequence, memories.tokens(id), threshold);
+    known.set(id, answer);
+    return answer;
+  };
+  return { allowed, excluded: () => [...known.values()].filter((answer) => !answer).length };
+}
+
+/** Pieces of `chunkLength` tokens; the last may be shorter. */
+export function cutChunks(sequence: Int32Array, chunkLength: number): Int32Array[] {
+  const count = Math.ceil(sequence.length / chunkLength);
+  return Array.from({ length: count }, (_, c) => sequence.subarray(c * chunkLength, (c + 1) * chunkLength));
+}
+
+/** Ids retrieved by `chunk` and the chunks just before it, `count` chunks in all. */
+function newestFirst(own: readonly (Found | undefined)[], chunk: number, count: number): string[] {
+  const ids = new Set<string>();
+  for (let c = chunk; c >= 0 && c > chunk - count; c--) {
+    const found = own[c];
+    if (found !== undefined) ids.add(found.id);
+  }
+  return [...ids];
+}

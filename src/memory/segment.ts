@@ -1,0 +1,298 @@
+/**
+ * A segment: an immutable folder of memories, named by the hash of its description.
+ *
+ *   memories.arrow  records (text, tokens, kept positions)
+ *   rows.bin        float32 [n, Lmem, 2, K, S, D], one memory contiguous
+ *   index.bin       float32 [n, dimensions], the retrieval vectors
+ *   segment.json    written last: format version, owner, sizes and block checksums of the three files
+ */
+
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { isSystemError, UserError } from '../errors.ts';
+import { diskError, sha256, syncFolder, temporaryName, writeJsonAtomic } from '../io/files.ts';
+import { BlockFile, BlockFileWriter, type BlockSums, blockBytesFor } from './block_file.ts';
+import { type BankIdentity, keptCount, type MemoryBatch, type MemoryRecord, rowLength } from './layout.ts';
+import { encodeRecords, RecordTable } from './records.ts';
+import { parseStored, readStored, repairAction } from './stored_json.ts';
+
+const FORMAT_VERSION = 1;
+const FLOAT_BYTES = 4;
+const RECORDS = 'memories.arrow';
+const ROWS = 'rows.bin';
+const INDEX = 'index.bin';
+const DESCRIPTION = 'segment.json';
+
+/** A segment as a manifest lists it. */
+export interface SegmentEntry {
+  id: string;
+  memories: number;
+  /** Hash of the weights that wrote the memories. */
+  writer: string;
+  /** Rows that are no longer in the bank, ascending. */
+  deleted: number[];
+}
+
+const blockSums = z.strictObject({
+  bytes: z.int().min(0),
+  blockBytes: z.int().min(1),
+  blocks: z.array(z.string()),
+}) satisfies z.ZodType<BlockSums>;
+
+const descriptionSchema = z.strictObject({
+  format: z.literal('memory3-segment'),
+  formatVersion: z.literal(FORMAT_VERSION),
+  memories: z.int().min(1),
+  modelKey: z.string(),
+  tokenizerHash: z.string(),
+  writer: z.string(),
+  layout: z.strictObject({
+    memoryLayers: z.int(),
+    kvHeads: z.int(),
+    keptTokens: z.int(),
+    headDim: z.int(),
+  }),
+  encoder: z.record(z.string(), z.unknown()),
+  dimensions: z.int().min(1),
+  files: z.strictObject({ [RECORDS]: blockSums, [ROWS]: blockSums, [INDEX]: blockSums }),
+});
+type Description = z.infer<typeof descriptionSchema>;
+
+/** Folder of a segment inside its bank. */
+export function segmentFolder(bankFolder: string, id: string): string {
+  return join(bankFolder, `segment-${id}`);
+}
+
+/** Ids of the segment folders that lie in a bank folder, listed in a manifest or not. */
+export async function segmentsOnDisk(bankFolder: string): Promise<string[]> {
+  const names = await readdir(bankFolder);
+  return names.filter((name) => name.startsWith('segment-')).map((name) => name.slice('segment-'.length));
+}
+
+/** Writes one segment beside its final place; nothing is visible before `finish`. */
+export class SegmentWriter {
+  #bankFolder: string;
+  #temporary: string;
+  #identity: BankIdentity;
+  #writer: string;
+  #rows: BlockFileWriter;
+  #index: BlockFileWriter;
+  #records: MemoryRecord[] = [];
+
+  private constructor(
+    bankFolder: string,
+    identity: BankIdentity,
+    writer: string,
+    files: [BlockFileWriter, BlockFileWriter],
+  ) {
+    this.#bankFolder = bankFolder;
+    this.#temporary = temporaryFolder(bankFolder);
+    this.#identity = identity;
+    this.#writer = writer;
+    [this.#rows, this.#index] = files;
+  }
+
+  static async create(bankFolder: string, identity: BankIdentity, writer: string): Promise<SegmentWriter> {
+    const temporary = temporaryFolder(bankFolder);
+    await rm(temporary, { recursive: true, force: true });
+    await mkdir(temporary);
+    const open = (name: string, floats: number) =>
+      BlockFileWriter.create(join(temporary, name), blockBytesFor(floats * FLOAT_BYTES));
+    const rows = await open(ROWS, rowLength(identity.layout));
+    const index = await open(INDEX, identity.encoder.dimensions);
+    return new SegmentWriter(bankFolder, identity, writer, [rows, index]);
+  }
+
+  get memories(): number {
+    return this.#records.length;
+  }
+
+  /** Ids of the memories, by row. */
+  get ids(): string[] {
+    return this.#records.map((record) => record.id);
+  }
+
+  /** Adds memories [from, until) of a batch whose shapes were checked by the caller. */
+  async add(batch: MemoryBatch, from: number, until: number): Promise<void> {
+    const { layout, encoder } = this.#identity;
+    try {
+      await this.#rows.write(floatBytes(batch.rows, from * rowLength(layout), until * rowLength(layout)));
+      await this.#index.write(floatBytes(batch.vectors, from * encoder.dimensions, until * encoder.dimensions));
+    } catch (error) {
+      throw diskError(error, this.#bankFolder);
+    }
+    this.#records.push(...batch.records.slice(from, until));
+  }
+
+  /** Fsyncs everything and renames the segment to its place. The same memories always give the same segment. */
+  async finish(): Promise<SegmentEntry> {
+    try {
+      const description = await this.#describe();
+      await writeJsonAtomic(join(this.#temporary, DESCRIPTION), description);
+      const id = segmentId(descriptionText(description));
+      await this.#moveTo(segmentFolder(this.#bankFolder, id));
+      return { id, memories: this.#records.length, writer: this.#writer, deleted: [] };
+    } catch (error) {
+      throw diskError(error, this.#bankFolder);
+    }
+  }
+
+  /** Removes what was written. */
+  async abandon(): Promise<void> {
+    await this.#rows.abandon();
+    await this.#index.abandon();
+    await rm(this.#temporary, { recursive: true, force: true });
+  }
+
+  async #describe(): Promise<Description> {
+    const { layout, encoder, modelKey, tokenizerHash } = this.#identity;
+    const records = await BlockFileWriter.create(join(this.#temporary, RECORDS), blockBytesFor(1));
+    await records.write(encodeRecords(this.#records, keptCount(layout)));
+    return {
+      format: 'memory3-segment',
+      formatVersion: FORMAT_VERSION,
+      memories: this.#records.length,
+      modelKey,
+      tokenizerHash,
+      writer: this.#writer,
+      layout,
+      encoder: encoder.description,
+      dimensions: encoder.dimensions,
+      files: {
+        [RECORDS]: await records.finish(),
+        [ROWS]: await this.#rows.finish(),
+        [INDEX]: await this.#index.finish(),
+      },
+    };
+  }
+
+  async #moveTo(folder: string): Promise<void> {
+    try {
+      await rename(this.#temporary, folder);
+    } catch (error) {
+      // A folder of this name holds exactly these memories: it was renamed whole, and its name is its hash.
+      if (!isSystemError(error) || (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST')) throw error;
+      await rm(this.#temporary, { recursive: true, force: true });
+    }
+    await syncFolder(this.#bankFolder);
+  }
+}
+
+/** Reads one segment. Its files stay open, so that it can be read even after a writer has pruned it. */
+export class SegmentReader {
+  readonly entry: SegmentEntry;
+  readonly folder: string;
+  #identity: BankIdentity;
+  #records: BlockFile;
+  #rows: BlockFile;
+  #index: BlockFile;
+
+  private constructor(
+    entry: SegmentEntry,
+    folder: string,
+    identity: BankIdentity,
+    files: [BlockFile, BlockFile, BlockFile],
+  ) {
+    this.entry = entry;
+    this.folder = folder;
+    this.#identity = identity;
+    [this.#records, this.#rows, this.#index] = files;
+  }
+
+  /**
+   * Opens the segment of a manifest entry.
+   * @throws UserError artefact_missing, file_truncated, file_corrupt, version_unsupported or artefact_mismatch
+   */
+  static async open(bankFolder: string, entry: SegmentEntry, identity: BankIdentity): Promise<SegmentReader> {
+    const folder = segmentFolder(bankFolder, entry.id);
+    const action = repairAction(bankFolder);
+    const path = join(folder, DESCRIPTION);
+    const text = await readStored(path, action);
+    const description = parseStored(text, descriptionSchema, FORMAT_VERSION, path, action);
+    if (segmentId(text) !== entry.id) {
+      throw new UserError('file_corrupt', {
+        where: path,
+        what: 'the file does not match the name of its folder',
+        action,
+      });
+    }
+    checkOwner(description, entry, identity, folder);
+    const opened: BlockFile[] = [];
+    try {
+      for (const name of [RECORDS, ROWS, INDEX] as const) {
+        opened.push(await BlockFile.open(join(folder, name), description.files[name], action));
+      }
+    } catch (error) {
+      await Promise.all(opened.map((file) => file.close()));
+      throw error;
+    }
+    return new SegmentReader(entry, folder, identity, opened as [BlockFile, BlockFile, BlockFile]);
+  }
+
+  /** All records, decoded; the whole file is checked and read, a few MB for a full segment. */
+  async records(): Promise<RecordTable> {
+    const bytes = await this.#records.read(0, this.#records.bytes);
+    const table = new RecordTable(bytes);
+    if (table.length !== this.entry.memories) {
+      const what = `the file holds ${table.length} memories, its description says ${this.entry.memories}`;
+      throw new UserError('file_corrupt', { where: this.#records.path, what });
+    }
+    return table;
+  }
+
+  /** Rows [from, until), [until − from, Lmem, 2, K, S, D], in one read of exactly their bytes once a block is checked. */
+  async rows(from: number, until: number): Promise<Float32Array> {
+    return readFloats(this.#rows, rowLength(this.#identity.layout), from, until);
+  }
+
+  /** Retrieval vectors [from, until), [until − from, dimensions]. */
+  async vectors(from: number, until: number): Promise<Float32Array> {
+    return readFloats(this.#index, this.#identity.encoder.dimensions, from, until);
+  }
+
+  /** Reads every byte and checks it. @throws UserError file_corrupt or file_truncated, naming the file */
+  async verify(): Promise<void> {
+    for (const file of [this.#records, this.#rows, this.#index]) await file.verify();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#records.close(), this.#rows.close(), this.#index.close()]);
+  }
+}
+
+function checkOwner(description: Description, entry: SegmentEntry, identity: BankIdentity, folder: string): void {
+  const sides: [string, unknown, unknown][] = [
+    ['model', description.modelKey, identity.modelKey],
+    ['tokenizer', description.tokenizerHash, identity.tokenizerHash],
+    ['writer', description.writer, entry.writer],
+    ['number of memories', description.memories, entry.memories],
+  ];
+  for (const [name, found, expected] of sides) {
+    if (found === expected) continue;
+    const what = `the segment has ${name} ${found}, its bank says ${expected}`;
+    throw new UserError('artefact_mismatch', { where: folder, what, action: repairAction(join(folder, '..')) });
+  }
+}
+
+async function readFloats(file: BlockFile, width: number, from: number, until: number): Promise<Float32Array> {
+  const bytes = await file.read(from * width * FLOAT_BYTES, (until - from) * width * FLOAT_BYTES);
+  return new Float32Array(bytes.buffer);
+}
+
+function floatBytes(values: Float32Array, from: number, until: number): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset + from * FLOAT_BYTES, (until - from) * FLOAT_BYTES);
+}
+
+function temporaryFolder(bankFolder: string): string {
+  return temporaryName(join(bankFolder, 'segment'));
+}
+
+/** The text that `writeJsonAtomic` writes. */
+function descriptionText(description: Description): string {
+  return `${JSON.stringify(description, null, 2)}\n`;
+}
+
+function segmentId(descriptionText: string): string {
+  return sha256(descriptionText).slice(0, 16);
+}

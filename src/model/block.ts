@@ -1,0 +1,67 @@
+/**
+ * One transformer block, as in the paper §3.4: pre-norm, grouped-query attention with rotary positions and explicit
+ * memories, gated MLP, no bias.
+ * Legend: N = B·T rows, B batch, T tokens, Tk tokens with those of the cache, d hiddenSize, H query heads, K key-value
+ * heads, D headDim, M memories, S kept tokens per memory, R memory slots per chunk.
+ */
+
+import * as tf from '../engine/tf.ts';
+import { type AttentionMemory, attention, linear, rmsNorm, rope, swiglu } from '../ops/index.ts';
+import type { KeyValueCache } from './cache.ts';
+import type { LayerWeights } from './model.ts';
+import type { ModelShape } from './shape.ts';
+
+/** The attention inputs of a block before position encoding. */
+export interface Projections {
+  query: tf.Tensor4D; // [B, T, H, D]
+  key: tf.Tensor4D; // [B, T, K, D]
+  value: tf.Tensor4D; // [B, T, K, D]
+}
+
+/** The norm and the three projections in front of attention. `x` is `[N, d]`. */
+export function project(shape: ModelShape, weights: LayerWeights, x: tf.Tensor2D, tokens: number): Projections {
+  const normed = rmsNorm(x, weights.inputNorm, shape.normEpsilon);
+  const heads = (weight: tf.Tensor, count: number): tf.Tensor4D =>
+    linear(normed, weight).reshape([-1, tokens, count, shape.headDim]);
+  return {
+    query: heads(weights.query, shape.numHeads),
+    key: heads(weights.key, shape.kvHeads),
+    value: heads(weights.value, shape.kvHeads),
+  };
+}
+
+/** The rest of a block after attention: output projection and MLP, each added to the residual stream `x` `[N, d]`. */
+export function finish(shape: ModelShape, weights: LayerWeights, x: tf.Tensor2D, attended: tf.Tensor4D): tf.Tensor2D {
+  const joined = attended.reshape<tf.Tensor2D>([-1, shape.numHeads * shape.headDim]);
+  const middle = tf.add(x, linear(joined, weights.output));
+  const normed = rmsNorm(middle, weights.mlpNorm, shape.normEpsilon);
+  const gated = swiglu(linear(normed, weights.gate), linear(normed, weights.up));
+  return tf.add(middle, linear(gated, weights.down));
+}
+
+/** What a block needs besides its weights and its input. */
+export interface BlockContext {
+  shape: ModelShape;
+  layer: number;
+  /** One position per token, the same for all sequences of the batch, `[T]`. */
+  positions: Int32Array;
+  /** The memories that this block reads; none outside the memory layers. */
+  memory?: AttentionMemory;
+  cache?: KeyValueCache;
+}
+
+/**
+ * A whole block.
+ * @returns the new residual stream `[N, d]` and, with memories, the attention mass on each memory slot `[B, T, H, R]`
+ */
+export function block(
+  { shape, layer, positions, memory, cache }: BlockContext,
+  weights: LayerWeights,
+  x: tf.Tensor2D,
+): { x: tf.Tensor2D; share?: tf.Tensor4D } {
+  const { query, key, value } = project(shape, weights, x, positions.length);
+  const rotated = rope(key, positions, shape.ropeTheta);
+  const { keys, values } = cache?.append(layer, rotated, value) ?? { keys: rotated, values: value };
+  const { out, share } = attention(rope(query, positions, shape.ropeTheta), keys, values, memory);
+  return { x: finish(shape, weights, x, out), ...(memory && { share }) };
+}

@@ -1,0 +1,131 @@
+/**
+ * Writing memories: references to sparse keys and values (paper §3.2, §3.3).
+ * Legend: N references, L tokens of the longest with its prefix, Lmem memory layers, K key-value heads, S kept tokens,
+ * D headDim, d hiddenSize.
+ */
+
+import type { MemoryConfig } from '../config/schema.ts';
+import * as tf from '../engine/tf.ts';
+import { attention, embedding, gatherTokens, rope, selectTokens, tokenScores } from '../ops/index.ts';
+import { finish, project } from './block.ts';
+import { flatIds, type TokenIds } from './forward.ts';
+import type { LayerWeights, Model } from './model.ts';
+import { recomputed } from './recompute.ts';
+
+export interface EncodeOptions {
+  /** Tokens in front of each reference that take no part in the selection (`<s>Reference:`). */
+  prefixLength: number;
+  /** Tokens kept per layer and key-value head, S. */
+  keptTokens: number;
+  /** How a token is scored (paper §3.3). */
+  tokenScores: MemoryConfig['tokenScores'];
+  /** In a training step: run each block again in the backward pass instead of keeping its activations. */
+  recompute?: boolean;
+}
+
+export interface EncodedReferences {
+  /** Keys after RoPE at the places of the tokens in the reference, one `[N, K, S, D]` per memory layer. */
+  keys: tf.Tensor4D[];
+  /** Values, likewise. */
+  values: tf.Tensor4D[];
+  /** Places of the kept tokens inside the reference, prefix not counted, `[N, Lmem, K, S]`; zeros past `keptLengths`. */
+  kept: Int32Array;
+  /** Tokens kept of each reference, `[N]`: S, or all when there are fewer. */
+  keptLengths: Int32Array;
+}
+
+/**
+ * Encodes references, each alone and in any order, and keeps the tokens that matter most. Only the memory layers run,
+ * and the last of them stops at its keys and values: nothing reads what would follow. Inside a gradient tape, keys and
+ * values are differentiable with respect to the parameters; the choice of tokens is a constant.
+ * @param ids prefix and reference tokens, `[N, L]`, padded at the end; positions count from 0 over both
+ * @param lengths tokens of each row, prefix included, padding not
+ * @returns tensors owned by the caller (or by the enclosing `tf.tidy`)
+ */
+export function encodeReferences(
+  model: Model,
+  ids: TokenIds,
+  lengths: ArrayLike<number>,
+  options: EncodeOptions,
+): EncodedReferences {
+  const { memoryLayers, kvHeads } = model.shape;
+  const { prefixLength, keptTokens } = options;
+  const keptLengths = Int32Array.from(lengths, (length) => Math.min(keptTokens, Math.max(0, length - prefixLength)));
+  const kept = new Int32Array(lengths.length * memoryLayers * kvHeads * keptTokens);
+  const memories = tf.tidy(() => {
+    const keys: tf.Tensor4D[] = [];
+    const values: tf.Tensor4D[] = [];
+    const rowLengths = tf.tensor1d(Int32Array.from(lengths), 'int32');
+    let x = embedding(flatIds(ids), model.embedding);
+    for (let layer = 0; layer < memoryLayers; layer++) {
+      const encoded = encodeLayer(model, layer, x, rowLengths, options);
+      keys.push(gatherTokens(encoded.keys, encoded.indices));
+      values.push(gatherTokens(encoded.values, encoded.indices));
+      storeKept(kept, layer, encoded.indices, { keptLengths, prefixLength, memoryLayers });
+      encoded.indices.dispose();
+      if (encoded.x) x = encoded.x;
+    }
+    return { keys, values };
+  });
+  return { ...memories, kept, keptLengths };
+}
+
+/** Keys after RoPE and values of all tokens, `[N, L, K, D]`; the residual stream `[N·L, d]`, but for the last layer. */
+type EncodedTokens = { keys: tf.Tensor4D; values: tf.Tensor4D; x?: tf.Tensor2D };
+
+type EncoderInputs = LayerWeights & { x: tf.Tensor2D };
+
+function encodeLayer(
+  model: Model,
+  layer: number,
+  x: tf.Tensor2D,
+  lengths: tf.Tensor1D,
+  options: EncodeOptions,
+): EncodedTokens & { indices: tf.Tensor3D } {
+  const { shape } = model;
+  const tokens = x.shape[0] / lengths.size;
+  const positions = Int32Array.from({ length: tokens }, (_, token) => token);
+  let indices: tf.Tensor3D | undefined;
+  const encode = ({ x: input, ...weights }: EncoderInputs): EncodedTokens => {
+    const { query, key, value } = project(shape, weights, input, tokens);
+    // When the backward pass comes through here again, the tokens are chosen already.
+    indices ??= tf.keep(chooseTokens(query, key, lengths, options));
+    const keys = rope(key, positions, shape.ropeTheta);
+    if (layer === shape.memoryLayers - 1) return { keys, values: value };
+    const { out } = attention(rope(query, positions, shape.ropeTheta), keys, value);
+    return { keys, values: value, x: finish(shape, weights, input, out) };
+  };
+  const inputs = { x, ...model.layers[layer]! };
+  const encoded = options.recompute
+    ? recomputed<EncoderInputs, EncodedTokens>(encode, inputs, x.shape[0])
+    : encode(inputs);
+  return { ...encoded, indices: indices! };
+}
+
+/** The places in the row of the tokens that receive most attention, int32 `[N, K, S]`, scored without positions. */
+function chooseTokens(
+  query: tf.Tensor4D,
+  key: tf.Tensor4D,
+  lengths: tf.Tensor1D,
+  { prefixLength, keptTokens, tokenScores: rule }: EncodeOptions,
+): tf.Tensor3D {
+  return selectTokens(tokenScores(query, key, lengths, prefixLength, rule), keptTokens);
+}
+
+/** Writes the chosen places of one layer, int32 `[N, K, S]`, into `kept` `[N, Lmem, K, S]`, counted without the prefix. */
+function storeKept(
+  kept: Int32Array,
+  layer: number,
+  indices: tf.Tensor3D,
+  { keptLengths, prefixLength, memoryLayers }: { keptLengths: Int32Array; prefixLength: number; memoryLayers: number },
+): void {
+  const [, heads, keptTokens] = indices.shape;
+  const rows = indices.dataSync<'int32'>();
+  for (const [reference, length] of keptLengths.entries()) {
+    for (let head = 0; head < heads; head++) {
+      const from = (reference * heads + head) * keptTokens;
+      const to = ((reference * memoryLayers + layer) * heads + head) * keptTokens;
+      for (let s = 0; s < length; s++) kept[to + s] = rows[from + s]! - prefixLength;
+    }
+  }
+}

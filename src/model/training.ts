@@ -1,0 +1,107 @@
+/**
+ * The loss of a micro-batch and its gradients.
+ * Legend: B batch, T tokens, N references, L tokens of the longest reference with its prefix, C chunks, R memory slots.
+ */
+
+import * as tf from '../engine/tf.ts';
+import { type EncodeOptions, encodeReferences } from './encode.ts';
+import { forward, type LayerMemories, loss, type TokenIds } from './forward.ts';
+import type { Model } from './model.ts';
+
+/** References that are encoded in the step itself, so that gradients reach them (online mode, the paper's). */
+export interface OnlineReferences extends Omit<EncodeOptions, 'recompute'> {
+  /** Prefix and reference tokens, `[N, L]`, padded at the end. */
+  ids: TokenIds;
+  /** Tokens of each row, prefix included. */
+  lengths: ArrayLike<number>;
+  /** The reference in each slot of each chunk, int32 `[B, C, R]`; −1 is an empty slot. Owned by the caller. */
+  index: tf.Tensor3D;
+  /** First token that belongs to a chunk. */
+  start: number;
+  chunkLength: number;
+}
+
+export interface TrainingBatch {
+  ids: TokenIds;
+  /** The token after each, `[B, T]`; −1 leaves a token out of the loss. */
+  targets: Int32Array | readonly ArrayLike<number>[];
+  /** Position of each token, `[T]`. */
+  positions: Int32Array;
+  /** Precompiled memories; at most one of this and `onlineReferences`. Owned by the caller. */
+  memories?: LayerMemories;
+  onlineReferences?: OnlineReferences;
+  /** Run each block again in the backward pass instead of keeping its activations. */
+  recompute?: boolean;
+}
+
+export interface LossAndGradients {
+  /** Loss in nats, summed over the tokens that count. */
+  lossSum: number;
+  /** Tokens that count. */
+  count: number;
+  /** Gradients of `lossSum` under the names of the parameters; owned by the caller. */
+  gradients: Map<string, tf.Tensor>;
+  /** Mean attention mass on memories over memory layers, heads and the tokens that can read one; absent without any. */
+  memoryShare?: number;
+}
+
+/** Runs a micro-batch forward and backward. Sums over tokens, so that micro-batches add up exactly. */
+export async function lossAndGradients(model: Model, batch: TrainingBatch): Promise<LossAndGradients> {
+  const names = [...model.parameters.keys()];
+  const variables = [...model.parameters.values()];
+  const { ids, targets, positions, recompute } = batch;
+  let mass: tf.Scalar | undefined;
+  const { value, grads } = tf.variableGrads(() => {
+    const memories = batch.onlineReferences ? encodeOnline(model, batch.onlineReferences, recompute) : batch.memories;
+    const { hidden, shares } = forward(model, { ids, positions, memories, recompute });
+    if (shares && shares.length > 0) mass = tf.keep(tf.addN(shares.map((share) => share.sum())).asScalar());
+    return loss(model, hidden, targets).lossSum;
+  }, variables);
+  const [lossSum = Number.NaN] = await value.data<'float32'>();
+  value.dispose();
+  const gradients = new Map(names.map((name, i) => [name, grads[variables[i]!.name]!]));
+  const result = { lossSum, count: countTargets(targets), gradients };
+  return mass ? { ...result, memoryShare: await meanShare(model, batch, mass) } : result;
+}
+
+function encodeOnline(model: Model, references: OnlineReferences, recompute: boolean | undefined): LayerMemories {
+  const { ids, lengths, index, start, chunkLength, ...options } = references;
+  const { keys, values, keptLengths } = encodeReferences(model, ids, lengths, { ...options, recompute });
+  return { keys, values, lengths: tf.tensor1d(keptLengths, 'int32'), index, start, chunkLength, gradient: true };
+}
+
+function countTargets(targets: TrainingBatch['targets']): number {
+  const rows = targets instanceof Int32Array ? [targets] : targets;
+  let count = 0;
+  for (const row of rows) for (let i = 0; i < row.length; i++) if (row[i]! >= 0) count++;
+  return count;
+}
+
+/** The summed attention mass on memories as a mean; consumes `mass`. */
+async function meanShare(model: Model, batch: TrainingBatch, mass: tf.Scalar): Promise<number> {
+  const [sum = Number.NaN] = await mass.data<'float32'>();
+  mass.dispose();
+  const readers = await countReaders(batch);
+  return readers === 0 ? 0 : sum / (readers * model.shape.numHeads * model.shape.memoryLayers);
+}
+
+/** The tokens of the batch whose chunk has a memory that is not empty. */
+async function countReaders({ memories, onlineReferences, positions }: TrainingBatch): Promise<number> {
+  const reading = onlineReferences ?? memories;
+  if (!reading) return 0;
+  const readable = onlineReferences
+    ? Array.from(onlineReferences.lengths, (length) => length > onlineReferences.prefixLength)
+    : Array.from(await memories!.lengths.data<'int32'>(), (length) => length > 0);
+  const { index, start, chunkLength } = reading;
+  const [, chunks, slots] = index.shape;
+  const slotMemories = await index.data<'int32'>();
+  let readers = 0;
+  for (let row = 0; row < slotMemories.length / slots; row++) {
+    if (!slotMemories.subarray(row * slots, (row + 1) * slots).some((memory) => readable[memory])) continue;
+    const chunk = row % chunks;
+    const first = Math.max(0, start + chunk * chunkLength);
+    const end = chunk === chunks - 1 ? positions.length : Math.min(positions.length, start + (chunk + 1) * chunkLength);
+    readers += Math.max(0, end - first);
+  }
+  return readers;
+}

@@ -1,0 +1,112 @@
+/**
+ * Grouped-query attention over the context and, in memory layers, over explicit memories: one softmax over both
+ * (paper §3.1, §3.2).
+ * Legend: B batch, T query tokens, Tk context tokens, H query heads, K key-value heads, G = H/K, D headDim, M memories
+ * of the step, S kept tokens per memory, C chunks, R memory slots per chunk.
+ */
+
+import * as tf from '../engine/tf.ts';
+import { attendComposed, attendGradComposed } from './attention_composed.ts';
+import { defineKernel } from './kernel.ts';
+
+/** The memories of one layer. Nothing here is owned by the operation. */
+export interface AttentionMemory {
+  /** Keys after RoPE, `[M, K, S, D]`. */
+  keys: tf.Tensor;
+  /** Values, `[M, K, S, D]`. */
+  values: tf.Tensor;
+  /** Valid tokens of each memory, int32 `[M]`, at most S; 0 is allowed. */
+  lengths: tf.Tensor;
+  /** The memory in each slot of each chunk, int32 `[B, C, R]`; −1 is an empty slot. */
+  index: tf.Tensor;
+  /** First query token that belongs to a chunk; the ones before it see no memory. */
+  start: number;
+  /** Tokens of a chunk; tokens behind the last chunk belong to it. */
+  chunkLength: number;
+  /** Whether keys and values receive gradients (online mode). */
+  gradient: boolean;
+}
+
+export interface AttentionResult {
+  /** `[B, T, H, D]` */
+  out: tf.Tensor4D;
+  /** Attention mass on each memory slot, `[B, T, H, R]`, not differentiable; R is 0 without memories. */
+  share: tf.Tensor4D;
+}
+
+/** Inputs of the kernel `Attention`; the last four are there together or not at all. */
+export type AttentionInputs = {
+  q: tf.Tensor;
+  k: tf.Tensor;
+  v: tf.Tensor;
+  memoryKeys?: tf.Tensor;
+  memoryValues?: tf.Tensor;
+  lengths?: tf.Tensor;
+  index?: tf.Tensor;
+};
+
+export type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean };
+
+type Inputs = Record<keyof AttentionInputs, tf.Tensor>;
+
+const INPUTS = ['q', 'k', 'v', 'memoryKeys', 'memoryValues', 'lengths', 'index'] as const;
+
+/**
+ * Outputs: out, share, and what the same engine's `AttentionGrad` wants to keep from the forward pass, in any form
+ * (the composition keeps the probabilities).
+ */
+const attend = defineKernel<Inputs, AttentionAttributes>({
+  name: 'Attention',
+  forward: attendComposed,
+  gradient: {
+    inputs: INPUTS,
+    outputs: [0, 2],
+    backward: ([dy], saved, [out, state], attributes) => {
+      const inputs = Object.fromEntries(Object.entries(saved).filter(([, tensor]) => tensor)) as Inputs;
+      const [dq, dk, dv, dMemoryKeys, dMemoryValues] = attendGrad(
+        { ...inputs, dy: dy!, out: out!, state: state! },
+        attributes,
+      );
+      return {
+        q: () => dq!,
+        k: () => dk!,
+        v: () => dv!,
+        ...(dMemoryKeys && dMemoryValues && { memoryKeys: () => dMemoryKeys, memoryValues: () => dMemoryValues }),
+      };
+    },
+  },
+});
+
+/** Outputs: dq, dk, dv and, with `memoryGradient`, those of memory keys and values. */
+const attendGrad = defineKernel<Inputs & { dy: tf.Tensor; out: tf.Tensor; state: tf.Tensor }, AttentionAttributes>({
+  name: 'AttentionGrad',
+  forward: attendGradComposed,
+});
+
+/**
+ * Attention with scale 1/√D. Query i sees the keys j ≤ i + (Tk − T), so that with a key-value cache the queries are the
+ * last T tokens. Query i ≥ `memory.start` belongs to chunk ⌊(i − start) / chunkLength⌋ and also sees, without causal
+ * mask, all valid tokens of the memories of its chunk.
+ * @param q `[B, T, H, D]`
+ * @param k `[B, Tk, K, D]`, K divides H, Tk ≥ T; query head h reads key-value head ⌊h / G⌋
+ * @param v `[B, Tk, K, D]`
+ */
+export function attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, memory?: AttentionMemory): AttentionResult {
+  const [batch, tokens, heads] = q.shape as [number, number, number];
+  const readable = memory && memory.keys.size > 0 && memory.index.size > 0 && memory.start < tokens;
+  const inputs: AttentionInputs = { q, k, v };
+  if (readable) {
+    const { keys: memoryKeys, values: memoryValues, lengths, index } = memory;
+    Object.assign(inputs, { memoryKeys, memoryValues, lengths, index });
+  }
+  const [out, share, state] = attend(inputs as Inputs, {
+    start: readable ? memory.start : 0,
+    chunkLength: readable ? memory.chunkLength : tokens,
+    memoryGradient: readable ? memory.gradient : false,
+  });
+  // The tape holds its own reference when it needs one.
+  state!.dispose();
+  if (readable || !memory) return { out: out as tf.Tensor4D, share: share as tf.Tensor4D };
+  share!.dispose();
+  return { out: out as tf.Tensor4D, share: tf.zeros([batch, tokens, heads, memory.index.shape[2]!]) };
+}

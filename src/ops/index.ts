@@ -1,0 +1,14 @@
+/** The fused operations of the model. */
+
+export { type AdamwOptions, adamw } from './adamw.ts';
+export { type AttentionMemory, type AttentionResult, attention } from './attention.ts';
+export { type CrossEntropyResult, crossEntropy } from './cross_entropy.ts';
+export { embedding } from './embedding.ts';
+export { gatherTokens } from './gather_tokens.ts';
+export { globalNorm } from './global_norm.ts';
+export { linear } from './linear.ts';
+export { rmsNorm } from './rms_norm.ts';
+export { rope } from './rope.ts';
+export { selectTokens } from './select_tokens.ts';
+export { swiglu } from './swiglu.ts';
+export { type TokenScoreRule, tokenScores } from './token_scores.ts';

@@ -1,0 +1,123 @@
+/** A run opened for work: its folder locked, its configuration checked against the one it began with, an engine chosen. */
+
+import { readFile } from 'node:fs/promises';
+import { parse } from 'yaml';
+import { configDifferences, resolvedConfigYaml } from '../config/load.ts';
+import type { RunConfig } from '../config/schema.ts';
+import { Tokenizer } from '../data/tokenizer.ts';
+import { openEngine } from '../engine/engine.ts';
+import { isSystemError, UserError } from '../errors.ts';
+import { writeFileAtomic } from '../io/files.ts';
+import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
+import type { ModelShape } from '../model/shape.ts';
+import { StopRequest } from '../train/stop.ts';
+
+/** Parts of a configuration that may change between two commands on one run: they decide nothing that is trained. */
+const FREE_TO_CHANGE = /^(generate|evaluation|threads|runsFolder)\b|\.(checkpointEvery|keepCheckpoints)$/;
+
+export interface Workspace {
+  config: RunConfig;
+  folder: RunFolder;
+  stop: StopRequest;
+  say(message: string): void;
+}
+
+export interface OpenOptions {
+  /** Go on although the configuration differs from the one that the run began with. */
+  acceptChanges?: boolean;
+}
+
+/** Plain progress messages go where the progress bar is, so that standard output holds results only. */
+export function say(message: string): void {
+  process.stderr.write(`${message}\n`);
+}
+
+/** The folder of a run. */
+export function runFolder(config: RunConfig): RunFolder {
+  return new RunFolder(`${config.runsFolder}/${config.name}`);
+}
+
+/**
+ * Opens a run, does `work` and closes it again, also after an error.
+ * @returns the exit status: that of `work`, or of the signal that stopped it
+ * @throws UserError run_locked, or config_invalid when the run began with another configuration
+ */
+export async function withWorkspace(
+  config: RunConfig,
+  options: OpenOptions,
+  work: (workspace: Workspace) => Promise<void>,
+): Promise<number> {
+  const folder = runFolder(config);
+  const lock = await lockRunFolder(folder.root);
+  const stop = new StopRequest(say);
+  try {
+    for (const path of lock.cleaned) say(`cleaned up after an interrupted process: ${path}`);
+    await settleConfig(folder, config, options);
+    await startEngine(config);
+    await work({ config, folder, stop, say });
+    return stop.exitCode;
+  } finally {
+    stop.release();
+    lock.release();
+  }
+}
+
+/** Starts the engine that the configuration names and says which and why. */
+export async function startEngine(config: RunConfig): Promise<string> {
+  const { name, reason } = await openEngine(config.engine, config.threads);
+  say(`engine: ${name} (${reason})`);
+  return name;
+}
+
+/** Saves the resolved configuration with the run, or checks that it is still the same. */
+async function settleConfig(folder: RunFolder, config: RunConfig, { acceptChanges }: OpenOptions): Promise<void> {
+  const saved = await savedConfig(folder);
+  if (saved !== undefined && acceptChanges !== true) {
+    const changed = configDifferences(saved, config).filter((path) => !FREE_TO_CHANGE.test(path));
+    if (changed.length > 0) {
+      throw new UserError('config_invalid', {
+        where: folder.config,
+        what: `the run began with other values of: ${changed.join(', ')}`,
+        action: 'choose another name for the new run, or give --accept-changes to go on with the new values',
+      });
+    }
+  }
+  const yaml = resolvedConfigYaml(config);
+  await writeFileAtomic(folder.config, yaml);
+}
+
+async function savedConfig(folder: RunFolder): Promise<unknown> {
+  try {
+    return parse(await readFile(folder.config, 'utf8'));
+  } catch (error) {
+    if (isSystemError(error) && error.code === 'ENOENT') return undefined;
+    throw new UserError('file_corrupt', {
+      where: folder.config,
+      what: 'the saved configuration cannot be read',
+      action: 'delete this file; it is written again',
+      cause: error,
+    });
+  }
+}
+
+/** The tokenizer of a run. @throws UserError artefact_missing when the data is not built */
+export function openTokenizer(folder: RunFolder): Promise<Tokenizer> {
+  return Tokenizer.load(tokenizerPath(folder));
+}
+
+export function tokenizerPath(folder: RunFolder): string {
+  return `${folder.data}/tokenizer.json`;
+}
+
+/** The model's shape with the vocabulary of the tokenizer. @throws UserError config_invalid when it does not hold it */
+export function modelShape(config: RunConfig, tokenizer: Tokenizer): ModelShape {
+  const vocabSize = config.model.vocabSize ?? tokenizer.vocabSize;
+  if (vocabSize < tokenizer.vocabSize) {
+    throw new UserError('config_invalid', {
+      where: 'model.vocabSize',
+      what: `${vocabSize} is less than the ${tokenizer.vocabSize} tokens of the tokenizer`,
+      action: 'leave it out, or give at least the size of the tokenizer',
+    });
+  }
+  return { ...config.model, vocabSize };
+}

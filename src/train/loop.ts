@@ -1,0 +1,148 @@
+/**
+ * The training loop of both stages: fetch, accumulate, check, update, measure, save. One optimiser step is
+ * `trainStep`; everything after it is bookkeeping.
+ */
+
+import { UserError } from '../errors.ts';
+import type { Model } from '../model/model.ts';
+import { flopsPerToken } from '../model/shape.ts';
+import { lossAndGradients } from '../model/training.ts';
+import type { AdamW } from '../optim/adamw.ts';
+import { learningRate } from '../optim/schedule.ts';
+import { accumulateGradients, clipAndUpdate, disposeGradients, type Gradients } from '../optim/update.ts';
+import { Progress } from '../tracking/progress.ts';
+import type { TrainingRecord } from './record.ts';
+import type { Stage } from './stage.ts';
+import type { StopRequest } from './stop.ts';
+
+export interface TrainingState {
+  /** Optimiser steps made. */
+  step: number;
+  /** Target tokens that counted so far. */
+  tokensSeen: number;
+  best: { step: number; loss: number } | undefined;
+}
+
+export interface Training {
+  stage: Stage;
+  model: Model;
+  optimizer: AdamW;
+  /** Global gradient norm above which gradients are scaled down. */
+  clipNorm: number;
+  record: TrainingRecord;
+  state: TrainingState;
+  stop: StopRequest;
+  say(message: string): void;
+}
+
+/** Sums over the micro-batches of one step. */
+interface Accumulated {
+  gradients: Gradients;
+  lossSum: number;
+  tokens: number;
+  memoryShare: number;
+  dataMs: number;
+  retrievalMs: number;
+}
+
+/**
+ * Trains from `training.state` to the end of the stage, or to the step in which a stop was requested.
+ * @returns true when the stage is complete
+ * @throws UserError training_diverged when a loss or gradient is not finite; the weights are those of the step before
+ */
+export async function train(training: Training): Promise<boolean> {
+  const { stage, state, stop, record } = training;
+  const { settings } = stage;
+  const progress = new Progress({ label: stage.name, total: settings.steps, unit: 'steps' });
+  try {
+    while (state.step < settings.steps && !stop.requested) {
+      const row = await trainStep(training);
+      progress.update(state.step, { loss: row.loss, 'tok/s': row.tokensPerSecond });
+      if (isDue(settings.validateEvery, state.step, settings.steps)) await validate(training);
+      await record.step(row);
+      if (isDue(settings.checkpointEvery, state.step, settings.steps) || stop.requested) await record.checkpoint(training);
+    }
+  } finally {
+    progress.stop();
+  }
+  return state.step >= settings.steps;
+}
+
+/** True every `interval` steps and at the last one; `interval` 0 means at the last one only. */
+function isDue(interval: number, step: number, lastStep: number): boolean {
+  return step === lastStep || (interval > 0 && step % interval === 0);
+}
+
+async function trainStep(training: Training): Promise<StepRow> {
+  const { stage, model, optimizer, state, record } = training;
+  const started = performance.now();
+  const step = state.step + 1;
+  await stage.prepare(step);
+  const sums = await accumulate(stage, model, step);
+  const rate = learningRate(stage.settings.learningRate, step, stage.settings.steps);
+  const loss = sums.lossSum / sums.tokens;
+  const { gradientNorm, updated } = await clipAndUpdate(optimizer, sums.gradients, {
+    learningRate: rate,
+    clipNorm: training.clipNorm,
+    tokens: sums.tokens,
+  });
+  disposeGradients(sums.gradients);
+  if (!updated) throw diverged(stage, step, loss, gradientNorm, record);
+
+  state.step = step;
+  state.tokensSeen += sums.tokens;
+  const seconds = (performance.now() - started) / 1000;
+  return {
+    step,
+    loss,
+    learningRate: rate,
+    gradientNorm,
+    tokensSeen: state.tokensSeen,
+    tokensPerSecond: sums.tokens / seconds,
+    gigaflopsPerSecond: (sums.tokens * flopsPerToken(model.shape, record.sequenceLength)) / seconds / 1e9,
+    dataMs: sums.dataMs,
+    retrievalMs: sums.retrievalMs,
+    computeMs: seconds * 1000 - sums.dataMs - sums.retrievalMs,
+    ...(sums.memoryShare > 0 ? { memoryShare: sums.memoryShare } : {}),
+    ...stage.measure(),
+  };
+}
+
+/** One row of the metrics file; times in milliseconds. */
+export type StepRow = { step: number; loss: number; tokensPerSecond: number } & Record<string, number>;
+
+/** Loss and gradients are sums over tokens, so that dividing once by all valid tokens of the step weighs each alike. */
+async function accumulate(stage: Stage, model: Model, step: number): Promise<Accumulated> {
+  let gradients: Gradients | undefined;
+  const sums = { lossSum: 0, tokens: 0, memoryShare: 0, dataMs: 0, retrievalMs: 0 };
+  for (let micro = 0; micro < stage.settings.accumulate; micro++) {
+    const batch = await stage.microBatch(step, micro);
+    const result = await lossAndGradients(model, batch.input);
+    batch.dispose();
+    gradients = accumulateGradients(gradients, result.gradients);
+    sums.lossSum += result.lossSum;
+    sums.tokens += result.count;
+    sums.memoryShare += (result.memoryShare ?? 0) / stage.settings.accumulate;
+    sums.dataMs += batch.dataMs;
+    sums.retrievalMs += batch.retrievalMs;
+  }
+  return { ...sums, gradients: gradients ?? new Map() };
+}
+
+async function validate({ stage, state, record, say }: Training): Promise<void> {
+  const losses = await stage.validate();
+  const [loss] = Object.values(losses);
+  if (loss === undefined) return;
+  if (state.best === undefined || loss < state.best.loss) state.best = { step: state.step, loss };
+  await record.validation({ step: state.step, ...losses });
+  const shown = Object.entries(losses).map(([name, value]) => `${name} ${value.toFixed(4)}`);
+  say(`${stage.name} step ${state.step}: validation ${shown.join(', ')}`);
+}
+
+function diverged(stage: Stage, step: number, loss: number, norm: number, record: TrainingRecord): UserError {
+  return new UserError('training_diverged', {
+    where: `${stage.name} step ${step}`,
+    what: `the loss is ${loss} and the gradient norm ${norm}; the update was not made`,
+    action: `resume from a checkpoint in ${record.checkpoints} with a smaller ${stage.name}.learningRate.peak and --accept-changes`,
+  });
+}

@@ -1,0 +1,45 @@
+/** What the shared loop asks of a stage. The loop does not know which one it runs. */
+
+import type { WarmupConfig } from '../config/schema.ts';
+import type { TrainingBatch } from '../model/training.ts';
+
+export type StageName = 'warmup' | 'continual';
+
+/** The settings that both stages have. */
+export type StageSettings = WarmupConfig;
+
+/** One micro-batch, ready for the model. */
+export interface MicroBatch {
+  input: TrainingBatch & { targets: Int32Array };
+  /** Milliseconds spent reading tokens, and searching and reading memories. */
+  dataMs: number;
+  retrievalMs: number;
+  /** Frees the tensors that `input` holds. */
+  dispose(): void;
+}
+
+export interface Stage {
+  readonly name: StageName;
+  readonly settings: StageSettings;
+  /** What must be true before optimiser step `step` (1-based) runs, such as a bank that has grown. */
+  prepare(step: number): Promise<void>;
+  /** Micro-batch `micro` of step `step`: a pure function of the run's configuration, the weights and the bank. */
+  microBatch(step: number, micro: number): Promise<MicroBatch>;
+  /** Validation losses by metric name, such as `loss` and `lossWithoutMemory`. The first one decides which checkpoint is best. */
+  validate(): Promise<Record<string, number>>;
+  /** Columns that the stage adds to the metrics row of the step just made. */
+  measure(): Record<string, number>;
+  /** What the stage adds to the checkpoint's state. */
+  state(): StageState;
+  /** Called after each checkpoint, when old ones are gone. */
+  saved?(): Promise<void>;
+}
+
+export interface StageState {
+  /** Hash of the stage-one weights that the stage began with. */
+  parent?: string;
+  /** Version of the bank that the next step reads. */
+  bankVersion?: number;
+  /** Hashes of the weights that wrote its memories. */
+  bankWriters?: string[];
+}

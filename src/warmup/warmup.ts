@@ -1,0 +1,43 @@
+/** Stage one: ordinary pretraining without memories (paper §3.5: without it a model learns to ignore them). */
+
+import type { RunConfig } from '../config/schema.ts';
+import type { TokenDataset } from '../data/token_dataset.ts';
+import type { Model } from '../model/model.ts';
+import type { MicroBatch, Stage, StageState } from '../train/stage.ts';
+import { TextBatches, timed } from '../train/text_batches.ts';
+import { meanLoss } from '../train/validation.ts';
+
+export class WarmupStage implements Stage {
+  readonly name = 'warmup';
+  readonly settings: RunConfig['warmup'];
+  private readonly model: Model;
+  private readonly text: TextBatches;
+
+  constructor(config: RunConfig, model: Model, train: TokenDataset, validation: TokenDataset) {
+    this.settings = config.warmup;
+    this.model = model;
+    this.text = new TextBatches(config, config.warmup, train, validation);
+  }
+
+  async prepare(): Promise<void> {}
+
+  async microBatch(step: number, micro: number): Promise<MicroBatch> {
+    const { value, ms } = await timed(() => this.text.training(step, micro));
+    return this.text.plain(value, ms);
+  }
+
+  async validate(): Promise<Record<string, number>> {
+    const count = this.text.validationCount;
+    if (count === 0) return {};
+    const batchAt = async (i: number): Promise<MicroBatch> => this.text.plain(await this.text.validating(i), 0);
+    return { loss: await meanLoss(this.model, count, batchAt) };
+  }
+
+  measure(): Record<string, number> {
+    return {};
+  }
+
+  state(): StageState {
+    return {};
+  }
+}

@@ -1,0 +1,108 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it, vi } from 'vitest';
+import { Bank } from '../../src/memory/bank.ts';
+import type { BankWriter } from '../../src/memory/bank_writer.ts';
+import { batch, filesOf, IDENTITY, range, temporaryFolder } from './fixtures.ts';
+
+/** Calls of the file system that change something and may still succeed; the process is "dead" at 0. */
+const life = vi.hoisted(() => ({ left: Number.POSITIVE_INFINITY }));
+
+vi.mock('node:fs/promises', async (importOriginal) => {
+  const real = await importOriginal<typeof import('node:fs/promises')>();
+  const mortal = <A extends unknown[], R>(call: (...args: A) => Promise<R>, changes: (...args: A) => boolean) => {
+    return async (...args: A): Promise<R> => {
+      if (changes(...args) && life.left-- <= 0) throw new Error('killed');
+      return call(...args);
+    };
+  };
+  return {
+    ...real,
+    open: mortal(real.open, (_, flags) => flags !== 'r'),
+    rename: mortal(real.rename, () => true),
+    rm: mortal(real.rm, () => true),
+    mkdir: mortal(real.mkdir as (path: string) => Promise<undefined>, () => true),
+  };
+});
+
+const SMALL = { segmentMemories: 3 };
+
+/** Changes of every kind, each one version. */
+const CHANGES: ((writer: BankWriter) => Promise<unknown>)[] = [
+  (writer) => writer.append([batch(range(0, 5))], 'w1'),
+  (writer) => writer.edit(['m1', 'm4'], [batch([1, 9], 2)], 'w1'),
+  (writer) => writer.replaceAll([batch(range(0, 4), 3)], 'w2'),
+  (writer) => writer.prune([1]),
+  (writer) => writer.append([batch([30])], 'w2'),
+];
+
+async function contents(folder: string): Promise<{ version: number; rows: string }> {
+  const bank = await Bank.open(folder);
+  await bank.verify();
+  const rows = Buffer.from((await bank.readRows(bank.ids())).buffer).toString('base64');
+  await bank.close();
+  return { version: bank.version, rows };
+}
+
+describe('a writer that is killed', () => {
+  it('before any change of the file system leaves the old version or the new one, and can be repeated', async () => {
+    const root = await temporaryFolder();
+    const folder = join(root, 'bank');
+    const trial = join(root, 'trial');
+    await Bank.create(folder, IDENTITY);
+    for (const change of CHANGES) {
+      const before = await contents(folder);
+      const start = join(root, 'start');
+      await cp(folder, start, { recursive: true });
+      await change(await Bank.openForWriting(folder, SMALL));
+      const after = await contents(folder);
+      const files = await filesOf(folder);
+
+      let finished = false;
+      for (let calls = 0; !finished; calls++) {
+        await cp(start, trial, { recursive: true });
+        const writer = await Bank.openForWriting(trial, SMALL);
+        life.left = calls;
+        finished = await change(writer).then(
+          () => true,
+          () => false,
+        );
+        life.left = Number.POSITIVE_INFINITY;
+        const found = await contents(trial);
+        expect([before, after]).toContainEqual(found);
+        const again = await Bank.openForWriting(trial, SMALL);
+        if (found.version === before.version) await change(again);
+        expect(await filesOf(trial)).toEqual(files);
+        await rm(trial, { recursive: true });
+        expect(calls).toBeLessThan(200);
+      }
+      await rm(start, { recursive: true });
+    }
+  });
+
+  it('by SIGKILL at any moment leaves a bank that opens whole and can be written', async () => {
+    const folder = join(await temporaryFolder(), 'bank');
+    await Bank.create(folder, IDENTITY);
+    const script = fileURLToPath(new URL('endless_writer.ts', import.meta.url));
+    for (const delay of [15, 70, 160]) {
+      const child = spawn(process.execPath, ['--import', 'tsx', script, folder], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const exit = once(child, 'exit');
+      await once(child.stdout, 'data');
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      child.kill('SIGKILL');
+      await exit;
+      const { version } = await contents(folder);
+      expect(version).toBeGreaterThan(0);
+    }
+    const writer = await Bank.openForWriting(folder);
+    await writer.replaceAll([batch(range(0, 3))], 'w1');
+    await writer.prune([]);
+    expect([...(await filesOf(folder)).keys()].filter((name) => name.startsWith('.'))).toEqual([]);
+    expect((await contents(folder)).version).toBe(writer.version);
+  }, 20_000);
+});
