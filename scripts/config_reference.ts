@@ -48,18 +48,25 @@ export function configReference(): string {
   ].join('\n');
 }
 
-function table(lines: string[]): string {
-  return ['| Key | Allowed | Default | Meaning |', '|---|---|---|---|', ...lines, ''].join('\n');
+/** A Markdown table with aligned columns, as the formatter wants it. */
+function table(rows: string[][]): string {
+  const all = [
+    ['Key', 'Allowed', 'Default', 'Meaning'],
+    ...rows.map((row) => row.map((cell) => cell.replaceAll('|', '\\|'))),
+  ];
+  const widths = [0, 1, 2, 3].map((column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
+  const [heading, ...body] = all.map((row) => `| ${row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join(' | ')} |`);
+  const rule = `| ${widths.map((width) => '-'.repeat(width)).join(' | ')} |`;
+  return [heading, rule, ...body, ''].join('\n');
 }
 
 /** One row for a field and one for each field inside it. */
-function rows(path: string, field: FieldSchema, parent: FieldSchema): string[] {
+function rows(path: string, field: FieldSchema, parent: FieldSchema): string[][] {
   const key = path.split('.').at(-1) ?? path;
   const inner = field.properties ? field : field.items?.properties ? field.items : undefined;
   const prefix = field.properties ? `${path}.` : `${path}[].`;
-  const cells = [`\`${path}\``, allowedCell(field), defaultCell(key, field, parent), field.description ?? ''];
   return [
-    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`,
+    [`\`${path}\``, allowedCell(field), defaultCell(key, field, parent), field.description ?? ''],
     ...Object.entries(inner?.properties ?? {}).flatMap(([name, child]) => rows(`${prefix}${name}`, child, inner ?? {})),
   ];
 }

@@ -30,7 +30,7 @@ if up_to_date node_modules/.setup-hash "$packages"; then
   say "packages are up to date"
 else
   say "installing the packages of package-lock.json into node_modules/ (npm ci)"
-  npm ci --include=dev --no-fund --no-audit < /dev/null || fail "npm ci failed; is the package registry reachable?"
+  npm ci --include=dev --no-fund --no-audit < /dev/null || fail "npm ci failed; its message is above"
   echo "$packages" > node_modules/.setup-hash
 fi
 

@@ -31,7 +31,9 @@ interface Axis {
 const WIDTH = 800;
 const HEIGHT = 450;
 const PLOT = { left: 76, right: 776, top: 84, bottom: 392 };
-const TICKS = 6;
+/** About so many steps between ticks. */
+const X_TICKS = 10;
+const Y_TICKS = 6;
 /** Okabe and Ito's colours, told apart by colour-blind readers too, the dark ones first. */
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000'];
 const DASHES = ['', '7 4', '2 3'];
@@ -46,9 +48,12 @@ export function curvesSvg(chart: Chart): string {
   const lines = chart.series.map((series) => segments(series, chart.logY ?? false));
   const points = lines.flat(2);
   const marks = chart.marks ?? [];
-  const xAxis = linearAxis([...points.map(({ x }) => x), ...marks.map(({ x }) => x)], PLOT.left, PLOT.right, false);
+  const xs = [...points, ...marks].map(({ x }) => x);
   const ys = points.map(({ y }) => y);
-  const yAxis = chart.logY ? logAxis(ys, PLOT.bottom, PLOT.top) : linearAxis(ys, PLOT.bottom, PLOT.top, true);
+  const xAxis = linearAxis(xs, { from: PLOT.left, to: PLOT.right, steps: X_TICKS, whole: false });
+  const yAxis = chart.logY
+    ? logAxis(ys)
+    : linearAxis(ys, { from: PLOT.bottom, to: PLOT.top, steps: Y_TICKS, whole: true });
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}"` +
       ` role="img" font-family="system-ui, 'DejaVu Sans', Helvetica, Arial, sans-serif" font-size="12" fill="#333">`,
@@ -117,10 +122,11 @@ function extent(values: number[]): { low: number; high: number } {
 }
 
 /** Ticks at multiples of 1, 2 or 5 times a power of ten; `whole` widens the axis to the ticks around the data. */
-function linearAxis(values: number[], from: number, to: number, whole: boolean): Axis {
+function linearAxis(values: number[], along: { from: number; to: number; steps: number; whole: boolean }): Axis {
+  const { from, to, steps, whole } = along;
   let { low, high } = extent(values);
   if (low === high) [low, high] = low === 0 ? [0, 1] : [low - Math.abs(low) / 2, high + Math.abs(high) / 2];
-  const step = niceStep((high - low) / TICKS);
+  const step = niceStep((high - low) / steps);
   if (whole) [low, high] = [Math.floor(low / step) * step, Math.ceil(high / step) * step];
   const ticks = [];
   // The hair's breadth keeps a last tick that rounding has pushed past the end.
@@ -131,7 +137,7 @@ function linearAxis(values: number[], from: number, to: number, whole: boolean):
 }
 
 /** Ticks at powers of ten, with 2 and 5 between them when there are few. */
-function logAxis(values: number[], from: number, to: number): Axis {
+function logAxis(values: number[]): Axis {
   const { low: least, high: greatest } = extent(values.length > 0 ? values : [1, 10]);
   const candidates = [];
   for (let power = Math.floor(Math.log10(least)) - 1; power <= Math.ceil(Math.log10(greatest)) + 1; power++) {
@@ -141,12 +147,12 @@ function logAxis(values: number[], from: number, to: number): Axis {
   const above = candidates.find((value) => value >= greatest && value > below) ?? greatest;
   const inside = candidates.filter((value) => value >= below && value <= above);
   const powers = inside.filter((value) => Number.isInteger(Math.log10(value)));
-  const skip = Math.ceil(powers.length / (TICKS + 2));
-  const shown = inside.length <= TICKS + 4 ? inside : powers.filter((_, i) => i % skip === 0);
-  const span = Math.log(above / below);
+  const skip = Math.ceil(powers.length / (Y_TICKS + 2));
+  const shown = inside.length <= Y_TICKS + 4 ? inside : powers.filter((_, i) => i % skip === 0);
+  const span = Math.log(above) - Math.log(below);
   return {
     ticks: shown.map((value) => ({ value, text: tickText(value, value) })),
-    place: (value) => from + (Math.log(value / below) / span) * (to - from),
+    place: (value) => PLOT.bottom - ((Math.log(value) - Math.log(below)) / span) * (PLOT.bottom - PLOT.top),
   };
 }
 

@@ -10,7 +10,10 @@ export const continualCommand: CommandModule<object, StageArguments> = {
   builder: (yargs) =>
     stageOptions(yargs)
       .example('$0 continual -c configs/quickstart.yaml', 'train, or go on from the newest checkpoint')
-      .example('$0 continual -c configs/quickstart.yaml --resume runs/quickstart/continual/step-00000200', 'go on from this one'),
+      .example(
+        '$0 continual -c configs/quickstart.yaml --resume runs/quickstart/continual/step-00000200',
+        'go on from this one',
+      ),
   handler: async (args) => {
     const { config } = await loadConfig(args.config, { set: args.set });
     const { runContinual } = await import('../pipeline/stages.ts');

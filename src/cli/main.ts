@@ -34,7 +34,10 @@ export async function main(args: string[]): Promise<void> {
       .strict()
       .wrap(110)
       .example('$0 run -c configs/quickstart.yaml', 'the whole pipeline: data, warmup, compile, continual, evaluation')
-      .example('$0 ask -c configs/quickstart.yaml "The capital of Chad is" --trace', 'answer, and show the memories used')
+      .example(
+        '$0 ask -c configs/quickstart.yaml "The capital of Chad is" --trace',
+        'answer, and show the memories used',
+      )
       .fail((message, error) => {
         throw error ?? new UserError('usage_invalid', { what: message, action: 'see `memory3 --help`' });
       })
@@ -50,6 +53,8 @@ function report(error: unknown): number {
     process.stderr.write(`error [${error.code}] ${error.message}\n`);
     return error.exitCode;
   }
-  process.stderr.write(`memory3 met a defect of its own; please report it with this text:\n${error instanceof Error ? error.stack : String(error)}\n`);
+  process.stderr.write(
+    `memory3 met a defect of its own; please report it with this text:\n${error instanceof Error ? error.stack : String(error)}\n`,
+  );
   return 1;
 }

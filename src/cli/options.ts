@@ -26,17 +26,21 @@ export function configOptions<T>(yargs: Argv<T>): Argv<T & ConfigArguments> {
     .group(['config', 'set'], 'Run:') as unknown as Argv<T & ConfigArguments>;
 }
 
+/** `--accept-changes`. */
+export function changeOption<T>(yargs: Argv<T>): Argv<T & { acceptChanges: boolean }> {
+  return yargs.option('accept-changes', {
+    type: 'boolean',
+    default: false,
+    describe: 'Go on although the configuration differs from the one the run began with',
+  }) as unknown as Argv<T & { acceptChanges: boolean }>;
+}
+
 /** `-c`, `--set`, `--resume` and `--accept-changes`, for commands that train. */
 export function stageOptions<T>(yargs: Argv<T>): Argv<T & StageArguments> {
-  return configOptions(yargs)
-    .option('resume', {
-      type: 'string',
-      default: 'auto',
-      describe: '`auto`: newest valid checkpoint of the run, or a fresh start; `never`: refuse a run that has begun; or the path of a checkpoint',
-    })
-    .option('accept-changes', {
-      type: 'boolean',
-      default: false,
-      describe: 'Go on although the configuration differs from the one the run began with',
-    }) as unknown as Argv<T & StageArguments>;
+  return changeOption(configOptions(yargs)).option('resume', {
+    type: 'string',
+    default: 'auto',
+    describe:
+      '`auto`: newest valid checkpoint, or a fresh start; `never`: refuse a run that has begun; or a checkpoint folder',
+  }) as unknown as Argv<T & StageArguments>;
 }

@@ -163,6 +163,7 @@ export const generateSchema = z.strictObject({
   maxTokens: positive.default(128).describe('Tokens generated at most.'),
   temperature: z.number().min(0).default(0).describe('0: greedy.'),
   topP: z.number().gt(0).max(1).default(1).describe('Nucleus sampling.'),
+  stop: z.array(z.string().min(1)).default([]).describe('Generation ends after any of these texts.'),
 });
 
 export const evaluationSchema = z.strictObject({
@@ -172,6 +173,7 @@ export const evaluationSchema = z.strictObject({
     .array(positive)
     .default([1, 2, 3, 5])
     .describe('Numbers of memories among which the right one stands.'),
+  ragSeparator: z.string().default('\n').describe('What stands between a reference and a question when the reference is given as text.'),
 });
 
 export const runSchema = z.strictObject({

@@ -144,7 +144,7 @@ export function override(root: Located | undefined, path: readonly string[], val
   if (Array.isArray(root?.value)) {
     const index = Number(part);
     const item = root.value[index];
-    if (!item) throw new RangeError(`the list has ${root.value.length} items, none with the number ${part}`);
+    if (!item) throw new RangeError(`the list has no item ${part}, its length is ${root.value.length}`);
     return { place: root.place, value: root.value.with(index, override(item, rest, value)) };
   }
   const mapping = root?.value instanceof Map ? root.value : undefined;

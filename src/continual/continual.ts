@@ -7,15 +7,22 @@ import { listCheckpoints, verifyCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
 import type { Batch } from '../data/batches.ts';
 import type { TokenDataset } from '../data/token_dataset.ts';
-import { disposeMemories, memoryTensors, readingPositions, slotTensor, withPrefix, withPrefixIgnored } from '../memory/reading.ts';
+import {
+  disposeMemories,
+  memoryTensors,
+  readingPositions,
+  slotTensor,
+  withPrefix,
+  withPrefixIgnored,
+} from '../memory/reading.ts';
 import { chunkMemories, cutChunks } from '../memory/retrieve.ts';
 import { slotIndex, stepMemories } from '../memory/step_memories.ts';
+import { padded } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
 import type { MicroBatch, Stage, StageState } from '../train/stage.ts';
 import { TextBatches, timed } from '../train/text_batches.ts';
 import { meanLoss } from '../train/validation.ts';
-import { padded } from '../memory/write.ts';
 import type { TrainingBank } from './training_bank.ts';
 
 export interface ContinualOptions {
@@ -106,7 +113,11 @@ export class ContinualStage implements Stage {
     const { sequenceLength } = this.text;
     const found = await timed(async () => {
       const sequences = cutChunks(ids, sequenceLength);
-      const chunks = await chunkMemories(sequences, { ...config.retrieval, ...config.memory, overlapThreshold }, bank.retriever);
+      const chunks = await chunkMemories(
+        sequences,
+        { ...config.retrieval, ...config.memory, overlapThreshold },
+        bank.retriever,
+      );
       const slots = chunks.map((sequence) => sequence.chunks);
       return memories === 'online' ? this.online(slots) : await this.precompiled(slots);
     });
@@ -135,7 +146,10 @@ export class ContinualStage implements Stage {
     const { memoriesPerChunk, keptTokens, tokenScores, chunkLength } = config.memory;
     const { ids, index: flat } = slotIndex(slots, memoriesPerChunk);
     if (ids.length === 0) return { read: {}, dispose: () => {} };
-    const { ids: tokens, lengths } = padded(ids.map((id) => bank.bank.tokens(id)), prefix);
+    const { ids: tokens, lengths } = padded(
+      ids.map((id) => bank.bank.tokens(id)),
+      prefix,
+    );
     const index = slotTensor(flat, slots.length, memoriesPerChunk);
     const onlineReferences = {
       ids: tokens,

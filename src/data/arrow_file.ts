@@ -253,11 +253,11 @@ export function int64Column(values: readonly number[]): Data {
   return makeData({ type: new Int64(), length: values.length, nullCount: 0, data });
 }
 
-/** All tokens of a list column, rows back to back. */
+/** All tokens of a list column, rows back to back, without the zeros that fill the buffer up to eight bytes. */
 export function tokenValues(batch: RecordBatch, column: number): Uint16Array | Uint32Array {
-  const list = batch.data.children[column];
-  const values: unknown = list?.children[0]?.values;
-  if (values instanceof Uint16Array || values instanceof Uint32Array) return values;
+  const child = batch.data.children[column]?.children[0];
+  const values: unknown = child?.values;
+  if (values instanceof Uint16Array || values instanceof Uint32Array) return values.subarray(0, child?.length);
   throw new TypeError(`column ${column} is not a list of tokens`);
 }
 

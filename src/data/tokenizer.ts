@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { Tokenizer as NativeTokenizer } from 'tokenizers';
 import { isSystemError, UserError } from '../errors.ts';
 import { sha256 } from '../io/files.ts';
+import type { AddedToken } from './bpe_trainer.ts';
 import { REBUILD } from './manifest.ts';
 import { textPieces } from './text_pieces.ts';
 
@@ -124,19 +125,30 @@ export class Tokenizer {
 }
 
 function parseTokenizer(path: string, text: string): { native: NativeTokenizer; specials: string[] } {
+  const invalid = (what: string, cause?: unknown) => {
+    const action = 'give the `tokenizer.json` that `tokenizers` or `transformers` saved';
+    return new UserError('input_invalid', { where: path, what, action, cause });
+  };
   try {
-    const { added_tokens: added = [] } = JSON.parse(text) as { added_tokens?: { content: string; special: boolean }[] };
+    const { added_tokens: added = [] } = JSON.parse(text) as {
+      added_tokens?: Pick<AddedToken, 'id' | 'content' | 'special'>[];
+    };
     const native = NativeTokenizer.fromString(text);
     native.disableTruncation();
     native.disablePadding();
+    // The library numbers added tokens itself where the file leaves gaps; a model's embedding would not follow.
+    const moved = added.find(({ id, content }) => native.tokenToId(content) !== id);
+    if (moved)
+      throw invalid(
+        `added token ${moved.content} has id ${moved.id}, but its place is ${native.tokenToId(moved.content)}`,
+      );
     return { native, specials: added.filter((token) => token.special).map((token) => token.content) };
   } catch (error) {
-    throw new UserError('input_invalid', {
-      where: path,
-      what: `not a Hugging Face tokenizer.json: ${error instanceof Error ? error.message : String(error)}`,
-      action: 'give the `tokenizer.json` that `tokenizers` or `transformers` saved',
-      cause: error,
-    });
+    if (error instanceof UserError) throw error;
+    throw invalid(
+      `not a Hugging Face tokenizer.json: ${error instanceof Error ? error.message : String(error)}`,
+      error,
+    );
   }
 }
 

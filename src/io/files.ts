@@ -58,8 +58,11 @@ export async function replaceFolder(temporary: string, target: string): Promise<
     if (replaced) await rename(aside, target);
     throw error;
   }
-  await syncFolder(dirname(target));
-  await rm(aside, { recursive: true, force: true });
+  try {
+    await syncFolder(dirname(target));
+  } finally {
+    await rm(aside, { recursive: true, force: true });
+  }
 }
 
 /** Renames `from` to `to`, over a leftover of that name; false when there is no `from`. */

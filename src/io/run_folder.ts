@@ -39,6 +39,11 @@ export class RunFolder {
   metricsFile(stage: 'warmup' | 'continual'): string {
     return join(this.metrics, `${stage}.jsonl`);
   }
+
+  /** The file of a stage's validation losses. */
+  validationFile(stage: 'warmup' | 'continual'): string {
+    return join(this.metrics, `${stage}-validation.jsonl`);
+  }
 }
 
 /** Who holds a lock, told so exactly that a re-used process id is not taken for the holder. */

@@ -104,6 +104,31 @@ export class BankWriter {
     return this.#commit(entries, new Map(places));
   }
 
+  /**
+   * Rewrites the segments that hold deleted memories without them, in one version of the same memories in the same
+   * order; `prune` then frees their space.
+   */
+  async compact(): Promise<number> {
+    const segments: SegmentEntry[] = [];
+    const places = new Map(this.#places);
+    for (const entry of this.#manifest.segments) {
+      if (entry.deleted.length === 0) {
+        segments.push(entry);
+        continue;
+      }
+      const reader = await SegmentReader.open(this.folder, entry, this.identity);
+      try {
+        const written = await this.#writeSegments(reader.liveBatches(), entry.writer, new Set());
+        segments.push(...written.entries);
+        for (const [id, place] of written.places) places.set(id, place);
+      } finally {
+        await reader.close();
+      }
+    }
+    const changed = this.#manifest.segments.some((entry) => entry.deleted.length > 0);
+    return changed ? this.#commit(segments, places) : this.version;
+  }
+
   /** Removes all versions but the current one and `keepVersions`, and the segments that only they named. */
   async prune(keepVersions: readonly number[]): Promise<void> {
     await this.#versions.removeAllBut([...keepVersions, this.version]);

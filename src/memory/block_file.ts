@@ -37,6 +37,18 @@ export class BlockFileWriter {
     return new BlockFileWriter(await open(path, 'wx'), blockBytes);
   }
 
+  /** Writes a file in one call, in blocks of 1 MiB. */
+  static async writeFile(path: string, bytes: Uint8Array): Promise<BlockSums> {
+    const file = await BlockFileWriter.create(path, BLOCK_BYTES);
+    try {
+      await file.write(bytes);
+      return await file.finish();
+    } catch (error) {
+      await file.abandon();
+      throw error;
+    }
+  }
+
   async write(bytes: Uint8Array): Promise<void> {
     for (let start = 0; start < bytes.byteLength; ) {
       const end = Math.min(bytes.byteLength, start + this.#sums.blockBytes - this.#filled);

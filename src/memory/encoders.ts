@@ -35,6 +35,8 @@ export interface RetrievalEncoder {
 /** Writes texts as references are written; what `KeysEncoder` encodes queries with. */
 export type WriteTexts = (texts: readonly Int32Array[]) => Promise<Omit<WrittenReferences, 'tokens'>>;
 
+const COMPILE_AGAIN = 'delete the bank folder and run `memory3 compile`';
+
 /** Buckets of the table of document frequencies; features that share one share their frequency. */
 const FREQUENCY_BUCKETS = 2 ** 18;
 
@@ -204,6 +206,6 @@ export function restoreEncoder(stored: StoredEncoder, layout: MemoryLayout, writ
   if (kind === 'keys') return new KeysEncoder(layout, writeTexts);
   throw new UserError('version_unsupported', {
     what: `the bank was made with the retrieval encoder ${JSON.stringify(kind)}, which this program does not know`,
-    action: 'delete the bank folder and run `memory3 compile`',
+    action: COMPILE_AGAIN,
   });
 }

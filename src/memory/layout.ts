@@ -48,7 +48,8 @@ export interface MemoryRecord {
   id: string;
   /** Id of the document that the reference was cut from. */
   document: string;
-  title?: string;
+  /** Title of the document, empty when it has none. */
+  title: string;
   text: string;
   /** Characters [start, end) of the document. */
   span: readonly [number, number];

@@ -41,11 +41,11 @@ export function encodeRecords(records: readonly MemoryRecord[], keptCount: numbe
   const item = new Field('item', new Int32(), false);
   const integers = (values: Int32Array) => makeData({ type: new Int32(), data: values });
   const column = (pick: (record: MemoryRecord) => number) => makeVector(Int32Array.from(records, pick));
-  const text = (pick: (record: MemoryRecord) => string | null) => vectorFromArray(records.map(pick), new Utf8());
+  const text = (pick: (record: MemoryRecord) => string) => vectorFromArray(records.map(pick), new Utf8());
   const table = new Table({
     id: text((record) => record.id),
     document: text((record) => record.document),
-    title: text((record) => record.title ?? null),
+    title: text((record) => record.title),
     text: text((record) => record.text),
     start: column((record) => record.span[0]),
     end: column((record) => record.span[1]),
@@ -85,11 +85,10 @@ export class RecordTable {
   }
 
   record(row: number): MemoryRecord {
-    const title = this.#cell('title', row);
     return {
       id: String(this.#cell('id', row)),
       document: String(this.#cell('document', row)),
-      ...(title === null ? {} : { title: String(title) }),
+      title: String(this.#cell('title', row)),
       text: String(this.#cell('text', row)),
       span: [Number(this.#cell('start', row)), Number(this.#cell('end', row))],
       tokens: this.#integers('tokens', row),

@@ -100,8 +100,13 @@ export class SegmentWriter {
     const open = (name: string, floats: number) =>
       BlockFileWriter.create(join(temporary, name), blockBytesFor(floats * FLOAT_BYTES));
     const rows = await open(ROWS, rowLength(identity.layout));
-    const index = await open(INDEX, identity.encoder.dimensions);
-    return new SegmentWriter(bankFolder, identity, writer, [rows, index]);
+    try {
+      const index = await open(INDEX, identity.encoder.dimensions);
+      return new SegmentWriter(bankFolder, identity, writer, [rows, index]);
+    } catch (error) {
+      await rows.abandon();
+      throw error;
+    }
   }
 
   get memories(): number {
@@ -147,8 +152,7 @@ export class SegmentWriter {
 
   async #describe(): Promise<Description> {
     const { layout, encoder, modelKey, tokenizerHash } = this.#identity;
-    const records = await BlockFileWriter.create(join(this.#temporary, RECORDS), blockBytesFor(1));
-    await records.write(encodeRecords(this.#records, keptCount(layout)));
+    const records = encodeRecords(this.#records, keptCount(layout));
     return {
       format: 'memory3-segment',
       formatVersion: FORMAT_VERSION,
@@ -160,7 +164,7 @@ export class SegmentWriter {
       encoder: encoder.description,
       dimensions: encoder.dimensions,
       files: {
-        [RECORDS]: await records.finish(),
+        [RECORDS]: await BlockFileWriter.writeFile(join(this.#temporary, RECORDS), records),
         [ROWS]: await this.#rows.finish(),
         [INDEX]: await this.#index.finish(),
       },
@@ -249,6 +253,17 @@ export class SegmentReader {
   /** Retrieval vectors [from, until), [until − from, dimensions]. */
   async vectors(from: number, until: number): Promise<Float32Array> {
     return readFloats(this.#index, this.#identity.encoder.dimensions, from, until);
+  }
+
+  /** The memories that are not deleted, one at a time. */
+  async *liveBatches(): AsyncGenerator<MemoryBatch> {
+    const records = await this.records();
+    const deleted = new Set(this.entry.deleted);
+    for (let row = 0; row < this.entry.memories; row++) {
+      if (deleted.has(row)) continue;
+      const [rows, vectors] = [await this.rows(row, row + 1), await this.vectors(row, row + 1)];
+      yield { records: [records.record(row)], rows, vectors };
+    }
   }
 
   /** Reads every byte and checks it. @throws UserError file_corrupt or file_truncated, naming the file */

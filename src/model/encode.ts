@@ -58,12 +58,17 @@ export function encodeReferences(
     const rowLengths = tf.tensor1d(Int32Array.from(lengths), 'int32');
     let x = embedding(flatIds(ids), model.embedding);
     for (let layer = 0; layer < memoryLayers; layer++) {
-      const encoded = encodeLayer(model, layer, x, rowLengths, options);
-      keys.push(gatherTokens(encoded.keys, encoded.indices));
-      values.push(gatherTokens(encoded.values, encoded.indices));
-      storeKept(kept, layer, encoded.indices, { keptLengths, prefixLength, memoryLayers });
-      encoded.indices.dispose();
-      if (encoded.x) x = encoded.x;
+      const input = x;
+      const encoded = tf.tidy(() => {
+        const { keys, values, x: output, indices } = encodeLayer(model, layer, input, rowLengths, options);
+        storeKept(kept, layer, indices, { keptLengths, prefixLength, memoryLayers });
+        const sparse = { keys: gatherTokens(keys, indices), values: gatherTokens(values, indices) };
+        indices.dispose();
+        return { ...sparse, x: output };
+      });
+      keys.push(encoded.keys);
+      values.push(encoded.values);
+      x = encoded.x ?? x;
     }
     return { keys, values };
   });

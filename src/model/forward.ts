@@ -63,7 +63,9 @@ export function forward(model: Model, { ids, positions, memories, cache, recompu
     for (const [layer, weights] of model.layers.entries()) {
       const memory = memories && layer < shape.memoryLayers ? memoryOfLayer(memories, layer) : undefined;
       const context = { shape, layer, positions, memory, cache };
-      const result = recompute && !cache ? recomputedBlock(context, weights, x) : block(context, weights, x);
+      const input = x;
+      const run = recompute && !cache ? recomputedBlock : block;
+      const result = tf.tidy(() => run(context, weights, input));
       x = result.x;
       if (result.share) shares.push(result.share);
     }
@@ -88,7 +90,9 @@ function recomputedBlock(context: BlockContext, weights: LayerWeights, x: tf.Ten
   type Encoded = { keys?: tf.Tensor; values?: tf.Tensor; lengths?: tf.Tensor };
   const { memory } = context;
   // Given memories outlive the step; those encoded in it live as long as they are inputs.
-  const encoded: Encoded = memory?.gradient ? { keys: memory.keys, values: memory.values, lengths: memory.lengths } : {};
+  const encoded: Encoded = memory?.gradient
+    ? { keys: memory.keys, values: memory.values, lengths: memory.lengths }
+    : {};
   const run = ({ x: input, keys, values, lengths, ...rest }: LayerWeights & Encoded & { x: tf.Tensor2D }) => {
     const read = memory && keys && values && lengths ? { ...memory, keys, values, lengths } : memory;
     return block({ ...context, memory: read }, rest, input);

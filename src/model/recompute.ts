@@ -54,9 +54,10 @@ function gradientsOf(f: () => tf.Tensor, inputs: tf.Tensor[], dy: tf.Tensor): tf
   const engine = tf.engine();
   const outerTape = engine.state.activeTape;
   try {
-    const { value, grads } = engine.gradients(f, inputs, dy, true);
+    const variables = inputs.filter(({ dtype }) => dtype === 'float32');
+    const { value, grads } = engine.gradients(f, variables, dy, true);
     value.dispose();
-    return inputs.map((input, i) => grads[i] ?? tf.zerosLike(input));
+    return inputs.map((input) => grads[variables.indexOf(input)] ?? tf.zerosLike(input));
   } finally {
     engine.state.activeTape = outerTape;
   }

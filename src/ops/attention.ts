@@ -7,7 +7,7 @@
 
 import * as tf from '../engine/tf.ts';
 import { attendComposed, attendGradComposed } from './attention_composed.ts';
-import { defineKernel } from './kernel.ts';
+import { defineKernel, type KernelInputs } from './kernel.ts';
 
 /** The memories of one layer. Nothing here is owned by the operation. */
 export interface AttentionMemory {
@@ -34,54 +34,48 @@ export interface AttentionResult {
   share: tf.Tensor4D;
 }
 
-/** Inputs of the kernel `Attention`; the last four are there together or not at all. */
-export type AttentionInputs = {
-  q: tf.Tensor;
-  k: tf.Tensor;
-  v: tf.Tensor;
-  memoryKeys?: tf.Tensor;
-  memoryValues?: tf.Tensor;
-  lengths?: tf.Tensor;
-  index?: tf.Tensor;
-};
-
+export type ContextInputs = { q: tf.Tensor; k: tf.Tensor; v: tf.Tensor };
+export type MemoryInputs = { memoryKeys: tf.Tensor; memoryValues: tf.Tensor; lengths: tf.Tensor; index: tf.Tensor };
+export type AttentionInputs = ContextInputs & Partial<MemoryInputs>;
+export type AttentionGradInputs = AttentionInputs & { dy: tf.Tensor; out: tf.Tensor; state: tf.Tensor };
 export type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean };
 
-type Inputs = Record<keyof AttentionInputs, tf.Tensor>;
-
-const INPUTS = ['q', 'k', 'v', 'memoryKeys', 'memoryValues', 'lengths', 'index'] as const;
-
 /**
- * Outputs: out, share, and what the same engine's `AttentionGrad` wants to keep from the forward pass, in any form
- * (the composition keeps the probabilities).
+ * The operation exists under two kernel names, with and without memories, because a tfjs kernel has a fixed list of
+ * inputs. Outputs: out, share, and what the same engine's gradient kernel wants to keep from the forward pass, in any
+ * form (the composition keeps the probabilities). Outputs of the gradient: dq, dk, dv and, with `memoryGradient`, those
+ * of memory keys and values.
  */
-const attend = defineKernel<Inputs, AttentionAttributes>({
-  name: 'Attention',
-  forward: attendComposed,
-  gradient: {
-    inputs: INPUTS,
-    outputs: [0, 2],
-    backward: ([dy], saved, [out, state], attributes) => {
-      const inputs = Object.fromEntries(Object.entries(saved).filter(([, tensor]) => tensor)) as Inputs;
-      const [dq, dk, dv, dMemoryKeys, dMemoryValues] = attendGrad(
-        { ...inputs, dy: dy!, out: out!, state: state! },
-        attributes,
-      );
-      return {
-        q: () => dq!,
-        k: () => dk!,
-        v: () => dv!,
-        ...(dMemoryKeys && dMemoryValues && { memoryKeys: () => dMemoryKeys, memoryValues: () => dMemoryValues }),
-      };
+function defineAttention<I extends ContextInputs & KernelInputs>(name: string, inputs: readonly (keyof I & string)[]) {
+  const gradient = defineKernel<I & AttentionGradInputs & KernelInputs, AttentionAttributes>({
+    name: `${name}Grad`,
+    forward: attendGradComposed,
+  });
+  return defineKernel<I, AttentionAttributes>({
+    name,
+    forward: attendComposed,
+    gradient: {
+      inputs,
+      outputs: [0, 2],
+      backward: ([dy], saved, [out, state], attributes) => {
+        const given = { ...(saved as I), dy: dy!, out: out!, state: state! };
+        const [q, k, v, memoryKeys, memoryValues] = gradient(given, attributes);
+        const grads = { q, k, v, ...(attributes.memoryGradient && { memoryKeys, memoryValues }) };
+        const thunks = Object.entries(grads).map(([input, grad]) => [input, () => grad!]);
+        return Object.fromEntries(thunks) as Record<keyof I & string, () => tf.Tensor>;
+      },
     },
-  },
-});
+  });
+}
 
-/** Outputs: dq, dk, dv and, with `memoryGradient`, those of memory keys and values. */
-const attendGrad = defineKernel<Inputs & { dy: tf.Tensor; out: tf.Tensor; state: tf.Tensor }, AttentionAttributes>({
-  name: 'AttentionGrad',
-  forward: attendGradComposed,
-});
+const CONTEXT_INPUTS = ['q', 'k', 'v'] as const;
+const MEMORY_INPUTS = ['memoryKeys', 'memoryValues', 'lengths', 'index'] as const;
+
+const attendContext = defineAttention<ContextInputs>('Attention', CONTEXT_INPUTS);
+const attendMemories = defineAttention<ContextInputs & MemoryInputs>('MemoryAttention', [
+  ...CONTEXT_INPUTS,
+  ...MEMORY_INPUTS,
+]);
 
 /**
  * Attention with scale 1/√D. Query i sees the keys j ≤ i + (Tk − T), so that with a key-value cache the queries are the
@@ -94,16 +88,12 @@ const attendGrad = defineKernel<Inputs & { dy: tf.Tensor; out: tf.Tensor; state:
 export function attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, memory?: AttentionMemory): AttentionResult {
   const [batch, tokens, heads] = q.shape as [number, number, number];
   const readable = memory && memory.keys.size > 0 && memory.index.size > 0 && memory.start < tokens;
-  const inputs: AttentionInputs = { q, k, v };
-  if (readable) {
-    const { keys: memoryKeys, values: memoryValues, lengths, index } = memory;
-    Object.assign(inputs, { memoryKeys, memoryValues, lengths, index });
-  }
-  const [out, share, state] = attend(inputs as Inputs, {
-    start: readable ? memory.start : 0,
-    chunkLength: readable ? memory.chunkLength : tokens,
-    memoryGradient: readable ? memory.gradient : false,
-  });
+  const [out, share, state] = readable
+    ? attendMemories(
+        { q, k, v, memoryKeys: memory.keys, memoryValues: memory.values, lengths: memory.lengths, index: memory.index },
+        { start: memory.start, chunkLength: memory.chunkLength, memoryGradient: memory.gradient },
+      )
+    : attendContext({ q, k, v }, { start: 0, chunkLength: tokens, memoryGradient: false });
   // The tape holds its own reference when it needs one.
   state!.dispose();
   if (readable || !memory) return { out: out as tf.Tensor4D, share: share as tf.Tensor4D };

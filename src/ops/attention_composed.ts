@@ -7,7 +7,7 @@
  */
 
 import * as tf from '../engine/tf.ts';
-import type { AttentionAttributes, AttentionInputs } from './attention.ts';
+import type { AttentionAttributes, AttentionGradInputs, AttentionInputs } from './attention.ts';
 import { gatherRows, rowIndex, scatterRows } from './composition.ts';
 import { ConstantCache } from './kernel.ts';
 
@@ -201,10 +201,7 @@ export function attendComposed(inputs: AttentionInputs, attributes: AttentionAtt
 }
 
 /** Composition of `AttentionGrad`. With dO the gradient of `out`: dScores = P ∘ (dO·Vᵀ − rowsum(dO ∘ out)). */
-export function attendGradComposed(
-  inputs: AttentionInputs & { dy: tf.Tensor; out: tf.Tensor; state: tf.Tensor },
-  attributes: AttentionAttributes,
-): tf.Tensor[] {
+export function attendGradComposed(inputs: AttentionGradInputs, attributes: AttentionAttributes): tf.Tensor[] {
   const layout = layoutOf(inputs, attributes);
   const scale = 1 / Math.sqrt(layout.dim);
   const queries = groupRows(tf.mul(inputs.q, scale), layout);

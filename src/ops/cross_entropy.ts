@@ -13,17 +13,18 @@ export interface CrossEntropyResult {
 
 type Inputs = { hidden: tf.Tensor; weight: tf.Tensor; targets: tf.Tensor };
 
-/** Logits of more elements than this never exist at once. */
+type Attributes = { maxLogits: number };
+
 const MAX_LOGITS = 2 ** 22;
 
 /**
  * Outputs: the sum, the losses, and what the same engine's `CrossEntropyGrad` wants to keep (the composition keeps the
  * probabilities when all tokens fit in one block).
  */
-const headLoss = defineKernel<Inputs>({
+const headLoss = defineKernel<Inputs, Attributes>({
   name: 'CrossEntropy',
-  forward: ({ hidden, weight, targets }) => {
-    const blocks = blocksOf(hidden, weight, targets).map((block) => lossOfBlock(block, weight));
+  forward: ({ hidden, weight, targets }, { maxLogits }) => {
+    const blocks = blocksOf(hidden, weight, targets, maxLogits).map((block) => lossOfBlock(block, weight));
     const losses = tf.concat(blocks.map(({ losses }) => losses));
     const state = blocks.length === 1 ? blocks[0]!.probabilities : tf.zeros([0]);
     return [tf.sum(losses), losses, state];
@@ -31,20 +32,20 @@ const headLoss = defineKernel<Inputs>({
   gradient: {
     inputs: ['hidden', 'weight', 'targets'],
     outputs: [2],
-    backward: ([dy], { hidden, weight, targets }, [state]) => {
+    backward: ([dy], { hidden, weight, targets }, [state], attributes) => {
       const inputs = { hidden: hidden!, weight: weight!, targets: targets!, dy: dy!, state: state! };
-      const [dHidden, dWeight] = headLossGrad(inputs, {});
+      const [dHidden, dWeight] = headLossGrad(inputs, attributes);
       return { hidden: () => dHidden!, weight: () => dWeight! };
     },
   },
 });
 
-const headLossGrad = defineKernel<Inputs & { dy: tf.Tensor; state: tf.Tensor }>({
+const headLossGrad = defineKernel<Inputs & { dy: tf.Tensor; state: tf.Tensor }, Attributes>({
   name: 'CrossEntropyGrad',
-  forward: ({ hidden, weight, targets, dy, state }) => {
+  forward: ({ hidden, weight, targets, dy, state }, { maxLogits }) => {
     const dHidden: tf.Tensor[] = [];
     let dWeight: tf.Tensor | undefined;
-    for (const block of blocksOf(hidden, weight, targets)) {
+    for (const block of blocksOf(hidden, weight, targets, maxLogits)) {
       const part = tf.tidy(() => {
         const probabilities = state.size > 0 ? (state as tf.Tensor2D) : tf.softmax(logitsOf(block, weight));
         return gradOfBlock(block, weight, probabilities, dy);
@@ -65,9 +66,9 @@ interface Block {
   counts: tf.Tensor2D; // [n, 1]
 }
 
-function blocksOf(hidden: tf.Tensor, weight: tf.Tensor, targets: tf.Tensor): Block[] {
+function blocksOf(hidden: tf.Tensor, weight: tf.Tensor, targets: tf.Tensor, maxLogits: number): Block[] {
   const [tokens, width] = hidden.shape as [number, number];
-  const rows = Math.max(1, Math.floor(MAX_LOGITS / weight.shape[0]!));
+  const rows = Math.max(1, Math.floor(maxLogits / weight.shape[0]!));
   const ids = targets.dataSync<'int32'>();
   const blocks: Block[] = [];
   for (let from = 0; from < tokens; from += rows) {
@@ -121,9 +122,15 @@ function gradOfBlock(
  * @param hidden `[N, d]`
  * @param weight `[V, d]`
  * @param targets int32 `[N]`, −1 leaves a token out
+ * @param maxLogits elements of the logits that exist at once, at most (but at least one row)
  */
-export function crossEntropy(hidden: tf.Tensor, weight: tf.Tensor, targets: tf.Tensor): CrossEntropyResult {
-  const [sum, losses, state] = headLoss({ hidden, weight, targets }, {});
+export function crossEntropy(
+  hidden: tf.Tensor,
+  weight: tf.Tensor,
+  targets: tf.Tensor,
+  maxLogits = MAX_LOGITS,
+): CrossEntropyResult {
+  const [sum, losses, state] = headLoss({ hidden, weight, targets }, { maxLogits });
   // The tape holds its own reference when it needs one.
   state!.dispose();
   return { sum: sum as tf.Scalar, losses: losses as tf.Tensor1D };

@@ -10,7 +10,7 @@ export type KernelInputs = Record<string, tf.Tensor>;
 export type KernelAttributes = Record<string, number | boolean | string>;
 
 export interface KernelGradient<I extends KernelInputs, A extends KernelAttributes> {
-  /** Inputs that `backward` needs; absent optional inputs are not handed on. */
+  /** Inputs that `backward` needs. */
   inputs: readonly (keyof I & string)[];
   /** Numbers of the outputs that `backward` needs. */
   outputs?: readonly number[];

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { parse } from 'yaml';
 import { configDifferences, resolvedConfigYaml } from '../config/load.ts';
 import type { RunConfig } from '../config/schema.ts';
-import { Tokenizer } from '../data/tokenizer.ts';
+import type { Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { isSystemError, UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
@@ -19,7 +19,8 @@ export interface Workspace {
   config: RunConfig;
   folder: RunFolder;
   stop: StopRequest;
-  say(message: string): void;
+  /** Name of the engine that computes. */
+  engine: string;
 }
 
 export interface OpenOptions {
@@ -53,8 +54,8 @@ export async function withWorkspace(
   try {
     for (const path of lock.cleaned) say(`cleaned up after an interrupted process: ${path}`);
     await settleConfig(folder, config, options);
-    await startEngine(config);
-    await work({ config, folder, stop, say });
+    const engine = await startEngine(config);
+    await work({ config, folder, stop, engine });
     return stop.exitCode;
   } finally {
     stop.release();
@@ -98,15 +99,6 @@ async function savedConfig(folder: RunFolder): Promise<unknown> {
       cause: error,
     });
   }
-}
-
-/** The tokenizer of a run. @throws UserError artefact_missing when the data is not built */
-export function openTokenizer(folder: RunFolder): Promise<Tokenizer> {
-  return Tokenizer.load(tokenizerPath(folder));
-}
-
-export function tokenizerPath(folder: RunFolder): string {
-  return `${folder.data}/tokenizer.json`;
 }
 
 /** The model's shape with the vocabulary of the tokenizer. @throws UserError config_invalid when it does not hold it */

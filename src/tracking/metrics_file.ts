@@ -75,11 +75,19 @@ export class MetricsFile implements Tracker {
         done += writeSync(this.handle.fd, line, done, line.byteLength - done, this.size + done);
       }
     } catch (error) {
-      ftruncateSync(this.handle.fd, this.size);
+      this.cutBack();
       throw diskError(error, this.path);
     }
     this.rows += 1;
     this.size += line.byteLength;
+  }
+
+  private cutBack(): void {
+    try {
+      ftruncateSync(this.handle.fd, this.size);
+    } catch {
+      // The error that led here says more; the half row goes when the file is opened again.
+    }
   }
 
   /** The row `{step, …metrics}`. */

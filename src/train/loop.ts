@@ -60,7 +60,8 @@ export async function train(training: Training): Promise<boolean> {
       progress.update(state.step, { loss: row.loss, 'tok/s': row.tokensPerSecond });
       if (isDue(settings.validateEvery, state.step, settings.steps)) await validate(training);
       await record.step(row);
-      if (isDue(settings.checkpointEvery, state.step, settings.steps) || stop.requested) await record.checkpoint(training);
+      if (isDue(settings.checkpointEvery, state.step, settings.steps) || stop.requested)
+        await record.checkpoint(training);
     }
   } finally {
     progress.stop();

@@ -9,7 +9,11 @@ import type { MicroBatch } from './stage.ts';
  * Mean loss in nats per valid token over `count` micro-batches; frees each batch.
  * @param batchAt micro-batch `i`, with precompiled memories or none
  */
-export async function meanLoss(model: Model, count: number, batchAt: (i: number) => Promise<MicroBatch>): Promise<number> {
+export async function meanLoss(
+  model: Model,
+  count: number,
+  batchAt: (i: number) => Promise<MicroBatch>,
+): Promise<number> {
   let sum = 0;
   let tokens = 0;
   for (let i = 0; i < count; i++) {

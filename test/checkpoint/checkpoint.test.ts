@@ -152,7 +152,7 @@ describe('interrupted at any point', () => {
 
   test('by SIGKILL, at moments of chance', async () => {
     const script = resolve(import.meta.dirname, 'save_child.ts');
-    for (const delay of [3, 40, 90]) {
+    for (const delay of [3, 70]) {
       const child: ChildProcess = spawn(process.execPath, ['--import', 'tsx', script, folder], {
         stdio: ['ignore', 'pipe', 'inherit'],
       });

@@ -152,7 +152,7 @@ generate:
       '--set threads: not valid YAML: Flow sequence must end with a ]',
       '--set nothing: is not an override (allowed: key.path=value)',
       '--set a..b=1: is not an override (allowed: key.path=value)',
-      '--set data.sources.1.path: the list has 1 items, none with the number 1',
+      '--set data.sources.1.path: the list has no item 1, its length is 1',
       '--set seed.x seed: is a mapping (allowed: an integer ≥ 0)',
       expect.stringMatching(/^--set extends: unknown key/),
     ]);
@@ -171,6 +171,21 @@ generate:
       expect.stringMatching(/^b\.yaml:2:1: not valid YAML/),
       'a.yaml:2:7 seed: is -1 (allowed: an integer ≥ 0)',
     ]);
+  });
+
+  it('between fields are not judged on a value that is missing, wrong or mistyped', async () => {
+    await write('b.yaml', 'name: [\n');
+    const incomplete = await refusal(await write('a.yaml', 'extends: b.yaml\nmodel: {numHeads: 9}\n'));
+    expect(incomplete.lines.filter((line) => line.includes('numHeads'))).toEqual([]);
+    const wrong = await refusal(await write('c.yaml', 'name: c\nmodel: {numHeads: 9, kvHeads: three}\n'));
+    expect(wrong.lines).toEqual([expect.stringMatching(/^c\.yaml:2:31 model\.kvHeads: is the text "three"/)]);
+    const mistyped = await refusal(await write('d.yaml', 'name: d\nmodel: {numHeads: 9, kvHead: 3}\n'));
+    expect(mistyped.lines).toEqual(['d.yaml:2:22 model.kvHead: unknown key (did you mean "kvHeads"?)']);
+  });
+
+  it('between fields blame the field that was set when the other is a default', async () => {
+    const { lines } = await refusal(await write('a.yaml', 'name: a\nmodel: {numHeads: 9}\n'));
+    expect(lines).toEqual(['a.yaml:2:19 model.numHeads: model.kvHeads = 4 does not divide model.numHeads (9)']);
   });
 
   it('of a file that is no configuration', async () => {

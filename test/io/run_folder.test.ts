@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { UserError } from '../../src/errors.ts';
@@ -57,6 +57,15 @@ async function child(what: string, at = 0): Promise<{ process: ChildProcess; sai
   return { process: started, said };
 }
 
+/** A promise and the function that fulfils it. */
+function gate(): { opened: Promise<void>; open: () => void } {
+  let open: () => void = () => undefined;
+  const opened = new Promise<void>((done) => {
+    open = done;
+  });
+  return { opened, open };
+}
+
 test('the paths of a run', () => {
   const run = new RunFolder('runs/first');
   expect(run.root).toBe(resolve('runs/first'));
@@ -73,7 +82,7 @@ describe('lockRunFolder in one process', () => {
     first.release();
     first.release();
     const second = await take(folder);
-    expect(readdirSync(folder)).toEqual([second.path.slice(folder.length + 1)]);
+    expect(readdirSync(folder)).toEqual([basename(second.path)]);
   });
 
   test('cleans what a killed process left', async () => {
@@ -121,29 +130,28 @@ describe('lockRunFolder in one process', () => {
 
   test('a taker that slept while others took, released and took again does not win', async () => {
     await plantLock({ start: '1' });
-    let wake: () => void = () => undefined;
-    const asleep = new Promise<void>((done) => {
-      wake = done;
-    });
-    let slowOpens = 0;
+    const reached = gate();
+    const asleep = gate();
+    let opens = 0;
     await intercept(
       async () => {
         const slow = refusal();
+        await reached.opened;
         const first = await take();
         first.release();
         const second = await take();
-        expect(second.path).not.toBe(first.path);
-        wake();
+        asleep.open();
         await slow;
-        expect(existsSync(second.path)).toBe(true);
-        expect(readdirSync(root)).toHaveLength(1);
+        expect(second.path).not.toBe(first.path);
+        expect(readdirSync(root)).toEqual([basename(second.path)]);
       },
       // The slow one has looked at the dead holder's file and is about to write its own.
       async (operation) => {
-        if (operation === 'open' && ++slowOpens === 1) await asleep;
+        if (operation !== 'open' || ++opens > 1) return;
+        reached.open();
+        await asleep.opened;
       },
     );
-    expect(slowOpens).toBeGreaterThan(3);
     await refusal();
   });
 

@@ -116,6 +116,26 @@ describe('Bank', () => {
     await bank.close();
   });
 
+  it('compacts segments with deleted memories, each under its own writer, without changing the list', async () => {
+    const folder = await bankFolder();
+    const writer = await Bank.create(folder, IDENTITY, SMALL);
+    await writer.append([batch(range(0, 8))], 'w1');
+    await writer.append([batch(range(8, 11))], 'w2');
+    await writer.delete(['m1', 'm2', 'm9']);
+    expect(await writer.compact()).toBe(4);
+    expect(await writer.compact()).toBe(4);
+    await writer.prune([]);
+    const bank = await Bank.open(folder);
+    await expectHolds(bank, [0, 3, 4, 5, 6, 7, 8, 10]);
+    expect([bank.writer('m3'), bank.writer('m8')]).toEqual(['w1', 'w2']);
+    expect((await readdir(folder)).filter((name) => name.startsWith('segment-'))).toHaveLength(3);
+    await bank.close();
+    await writer.delete(['m3', 'm8']);
+    const after = await Bank.open(folder);
+    await expectHolds(after, [0, 4, 5, 6, 7, 10]);
+    await after.close();
+  });
+
   it('prunes what no kept version names and nothing else', async () => {
     const folder = await bankFolder();
     const writer = await Bank.create(folder, IDENTITY, SMALL);

@@ -14,6 +14,7 @@ function batchOf(prefix: string, count: number): MemoryBatch {
     records: Array.from({ length: count }, (_, i) => ({
       id: `${prefix}-${i}`,
       document: prefix,
+      title: '',
       text: prefix,
       span: [0, 1] as const,
       tokens: Int32Array.from([i]),

@@ -36,7 +36,7 @@ export function memory(number: number, variant = 0): { record: MemoryRecord; row
   const record: MemoryRecord = {
     id: `m${number}`,
     document: `document ${number % 3}`,
-    ...(number % 2 === 0 ? { title: `Título ${number} 記憶` } : {}),
+    title: number % 2 === 0 ? `Título ${number} 記憶` : '',
     text: `text of ${number} — ünïcode`,
     span: [number, number + 10],
     tokens,

@@ -1,0 +1,86 @@
+/**
+ * `CrossEntropy`: the output head and the loss, in blocks of rows, so that logits never exist for all tokens.
+ * Legend: N tokens, d width, V vocabulary.
+ */
+
+#include <algorithm>
+#include <cmath>
+
+#include "gemm.h"
+#include "kernels.h"
+#include "vector_math.h"
+
+namespace memory3 {
+
+/** Logits of a block, about; but a block has at least MIN_ROWS and at most MAX_ROWS rows. */
+static constexpr int64_t BLOCK_LOGITS = int64_t{1} << 22;
+static constexpr int64_t MIN_ROWS = 64;
+static constexpr int64_t MAX_ROWS = 1024;
+
+/** Losses of some rows. With `gradients`, logits become their gradients: (softmax − onehot) · dy, 0 where ignored. */
+MEMORY3_VECTORISED static void lossRows(float* logits, const int32_t* targets, int64_t rows, int64_t vocabulary,
+                                        bool gradients, float dy, float* losses) {
+  for (int64_t row = 0; row < rows; row++, logits += vocabulary) {
+    const int32_t target = targets[row];
+    const float largest = largestOf(logits, vocabulary);
+    const float ofTarget = target < 0 ? 0 : logits[target];
+    const float sum = expInPlace(logits, vocabulary, largest);
+    losses[row] = target < 0 ? 0 : std::log(sum) + (largest - ofTarget);
+    if (!gradients) continue;
+    const float scale = target < 0 ? 0 : dy / sum;
+#pragma omp simd
+    for (int64_t i = 0; i < vocabulary; i++) logits[i] *= scale;
+    if (target >= 0) logits[target] -= dy;
+  }
+}
+
+static void expectTargets(Ints targets, int64_t vocabulary) {
+  for (int64_t n = 0; n < targets.size; n++) {
+    if (targets.data[n] < vocabulary) continue;
+    throw std::invalid_argument("CrossEntropy: target " + std::to_string(targets.data[n]) + " is not in [0, " +
+                                std::to_string(vocabulary) + ")");
+  }
+}
+
+double crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets, double dy, FloatsOut losses,
+                    FloatsOut dHidden, FloatsOut dWeight) {
+  const int64_t tokens = targets.size;
+  expectSize("CrossEntropy: losses", losses.size, tokens);
+  const bool gradients = dWeight.size > 0;
+  if (gradients) std::fill(dWeight.data, dWeight.data + dWeight.size, 0.0f);
+  if (tokens == 0) return 0;
+  const int64_t width = hidden.size / tokens;
+  expect(width > 0 && hidden.size == tokens * width, "CrossEntropy: hidden does not fit the targets");
+  const int64_t vocabulary = weight.size / width;
+  expectSize("CrossEntropy: weight", weight.size, vocabulary * width);
+  expectSize("CrossEntropy: dHidden", dHidden.size, gradients ? hidden.size : 0);
+  expectSize("CrossEntropy: dWeight", dWeight.size, gradients ? weight.size : 0);
+  expectTargets(targets, vocabulary);
+
+  const int64_t blockRows = std::min(tokens, std::clamp(BLOCK_LOGITS / vocabulary, MIN_ROWS, MAX_ROWS));
+  const int threads = threadsFor(context, static_cast<double>(blockRows) * weight.size / 8);
+  float* logits = context.scratch.floats(blockRows * vocabulary);
+  for (int64_t first = 0; first < tokens; first += blockRows) {
+    const int64_t rows = std::min(blockRows, tokens - first);
+    parallelRanges(threads, rows, [&](Range own) {
+      const int64_t row = first + own.begin;
+      float* part = logits + own.begin * vocabulary;
+      gemm(own.size(), vocabulary, width, 1, {hidden.data + row * width, width}, {weight.data, width, true}, 0, part,
+           vocabulary);
+      lossRows(part, targets.data + row, own.size(), vocabulary, gradients, static_cast<float>(dy), losses.data + row);
+      if (!gradients) return;
+      gemm(own.size(), width, vocabulary, 1, {part, vocabulary}, {weight.data, width}, 0, dHidden.data + row * width,
+           width);
+    });
+    if (!gradients) continue;
+    parallelRanges(threads, vocabulary, [&](Range own) {
+      gemm(own.size(), width, rows, 1, {logits + own.begin, vocabulary, true}, {hidden.data + first * width, width}, 1,
+           dWeight.data + own.begin * width, width);
+    });
+  }
+  double sum = 0;
+  for (int64_t n = 0; n < tokens; n++) sum += losses.data[n];
+  return sum;
+}
+
+}  // namespace memory3

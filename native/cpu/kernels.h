@@ -1,0 +1,60 @@
+/**
+ * The kernels that JavaScript can call, in the order of src/ops. They throw std::invalid_argument when sizes do not fit,
+ * before they write anything. Outputs must not overlap inputs.
+ */
+#pragma once
+
+#include "common.h"
+
+namespace memory3 {
+
+void embedding(Context& context, Ints ids, Floats weight, int64_t width, FloatsOut out);
+void embeddingGrad(Context& context, Ints ids, Floats dy, int64_t rows, FloatsOut dWeight);
+
+void rmsNorm(Context& context, Floats x, Floats weight, double epsilon, FloatsOut out);
+void rmsNormGrad(Context& context, Floats x, Floats weight, Floats dy, double epsilon, FloatsOut dx, FloatsOut dWeight);
+
+void linear(Context& context, Floats x, Floats weight, int64_t rows, FloatsOut out);
+void linearGrad(Context& context, Floats x, Floats weight, Floats dy, int64_t rows, FloatsOut dx, FloatsOut dWeight);
+
+/** Fills a table for `rope`: for each token cosines in the first half of the row, sines in the second. */
+void ropeTable(Context& context, Ints positions, int64_t dim, double theta, FloatsOut table);
+void rope(Context& context, Floats x, Floats table, int64_t tokens, int64_t heads, bool inverse, FloatsOut out);
+
+/** `shape` holds the fields of AttentionShape in order; without memories their arrays are empty. */
+void attention(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
+               Ints index, Ints shape, FloatsOut out, FloatsOut share, FloatsOut lse);
+void attentionGrad(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
+                   Ints index, Ints shape, Floats dy, Floats out, Floats lse, FloatsOut dq, FloatsOut dk, FloatsOut dv,
+                   FloatsOut dMemoryKeys, FloatsOut dMemoryValues);
+
+void swiglu(Context& context, Floats gate, Floats up, FloatsOut out);
+void swigluGrad(Context& context, Floats gate, Floats up, Floats dy, FloatsOut dGate, FloatsOut dUp);
+
+/** Without gradients `dHidden` and `dWeight` are empty. @returns the sum of the losses */
+double crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets, double dy, FloatsOut losses,
+                    FloatsOut dHidden, FloatsOut dWeight);
+
+void tokenScores(Context& context, Floats q, Floats k, Ints lengths, int64_t tokens, int64_t heads, int64_t kvHeads,
+                 int64_t skip, bool softmax, FloatsOut out);
+
+void gatherTokens(Context& context, Floats x, Ints indices, int64_t tokens, int64_t heads, int64_t kept, FloatsOut out);
+void gatherTokensGrad(Context& context, Ints indices, Floats dy, int64_t tokens, int64_t heads, int64_t kept,
+                      FloatsOut dx);
+
+void adamw(Context& context, Floats parameter, Floats gradient, Floats m, Floats v, double lr, double beta1, double beta2,
+           double epsilon, double weightDecay, double step, double gradScale, FloatsOut newParameter, FloatsOut newM,
+           FloatsOut newV);
+double sumOfSquares(Context& context, Floats x);
+
+void matMul(Context& context, Floats a, Floats b, int64_t rows, int64_t columns, int64_t inner, bool transposeA,
+            bool transposeB, FloatsOut out);
+void add(Context& context, Floats a, Floats b, FloatsOut out);
+void multiply(Context& context, Floats a, Floats b, FloatsOut out);
+void scale(Context& context, Floats a, double factor, FloatsOut out);
+void sumAxis(Context& context, Floats x, int64_t outer, int64_t axis, int64_t inner, FloatsOut out);
+/** Copies `rows` rows of `width` elements; offsets and strides in elements. */
+void copyRows(Context& context, Floats from, int64_t fromOffset, int64_t fromStride, int64_t rows, int64_t width,
+              int64_t toStride, int64_t toOffset, FloatsOut to);
+
+}  // namespace memory3

@@ -1,0 +1,22 @@
+#include <cstdlib>
+#include <new>
+
+#include "common.h"
+
+namespace memory3 {
+
+void Scratch::Free::operator()(void* memory) const { std::free(memory); }
+
+float* Scratch::floats(int64_t count) {
+  if (count > capacity_) {
+    memory_.reset();
+    capacity_ = 0;
+    const std::size_t bytes = static_cast<std::size_t>(padded(count)) * sizeof(float);
+    memory_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+    if (!memory_) throw std::bad_alloc();
+    capacity_ = padded(count);
+  }
+  return memory_.get();
+}
+
+}  // namespace memory3

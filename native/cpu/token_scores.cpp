@@ -1,0 +1,70 @@
+/** `TokenScores` (paper §3.3). Legend: B references, T tokens, H query heads, K key-value heads, G = H/K, D headDim. */
+
+#include <algorithm>
+#include <cmath>
+
+#include "gemm.h"
+#include "kernels.h"
+#include "vector_math.h"
+
+namespace memory3 {
+
+/** Adds what each token receives from `rows` queries to `received`. */
+MEMORY3_VECTORISED static void addSoftmaxRows(float* scores, int64_t rows, int64_t tokens, float* received) {
+  for (int64_t row = 0; row < rows; row++, scores += tokens) {
+    const float scale = 1.0f / expInPlace(scores, tokens, largestOf(scores, tokens));
+#pragma omp simd
+    for (int64_t j = 0; j < tokens; j++) received[j] += scores[j] * scale;
+  }
+}
+
+/** The same with plain exponentials relative to the largest score, so that the order stays and nothing overflows. */
+MEMORY3_VECTORISED static void addExpRows(float* scores, int64_t rows, int64_t tokens, float* received) {
+  const float largest = largestOf(scores, rows * tokens);
+  for (int64_t row = 0; row < rows; row++, scores += tokens) {
+#pragma omp simd
+    for (int64_t j = 0; j < tokens; j++) received[j] += fastExp(scores[j] - largest);
+  }
+}
+
+void tokenScores(Context& context, Floats q, Floats k, Ints lengths, int64_t tokens, int64_t heads, int64_t kvHeads,
+                 int64_t skip, bool softmax, FloatsOut out) {
+  const int64_t batch = lengths.size;
+  if (batch == 0 || tokens == 0) return;
+  expect(kvHeads > 0 && heads % kvHeads == 0, "TokenScores: the key-value heads do not divide the heads");
+  const int64_t dim = q.size / (batch * tokens * heads);
+  const int64_t group = heads / kvHeads;
+  expectSize("TokenScores: q", q.size, batch * tokens * heads * dim);
+  expectSize("TokenScores: k", k.size, batch * tokens * kvHeads * dim);
+  expectSize("TokenScores: out", out.size, batch * kvHeads * tokens);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  const int threads = static_cast<int>(
+      std::min<int64_t>(threadsFor(context, static_cast<double>(q.size) * tokens), batch * kvHeads));
+  const int64_t ownSize = padded(group * tokens * tokens);
+  float* scratch = context.scratch.floats(threads * ownSize);
+  parallelRanges(threads, threads, [&](Range parts) {
+    for (int64_t part = parts.begin; part < parts.end; part++) {
+      float* scores = scratch + part * ownSize;
+      const Range own = partOf(batch * kvHeads, static_cast<int>(part), threads);
+      for (int64_t task = own.begin; task < own.end; task++) {
+        const int64_t b = task / kvHeads;
+        const int64_t kvHead = task % kvHeads;
+        const int64_t end = std::min<int64_t>(lengths.data[b], tokens);
+        float* received = out.data + task * tokens;
+        std::fill(received, received + tokens, -1.0f);
+        if (end <= skip) continue;
+        const int64_t real = end - skip;
+        std::fill(received + skip, received + end, 0.0f);
+        const float* keys = k.data + ((b * tokens + skip) * kvHeads + kvHead) * dim;
+        for (int64_t g = 0; g < group; g++) {
+          const float* queries = q.data + ((b * tokens + skip) * heads + kvHead * group + g) * dim;
+          gemm(real, real, dim, scale, {queries, heads * dim}, {keys, kvHeads * dim, true}, 0, scores + g * real * real,
+               real);
+        }
+        (softmax ? addSoftmaxRows : addExpRows)(scores, group * real, real, received + skip);
+      }
+    }
+  });
+}
+
+}  // namespace memory3

@@ -1,0 +1,63 @@
+/** Elementary functions that the compiler can vectorise. */
+#pragma once
+
+#include <cstring>
+
+#include "common.h"
+
+namespace memory3 {
+
+/**
+ * e^x to 2 ulp: x = n·ln 2 + r, a polynomial for e^r (the coefficients of Cephes), n added to the exponent. Arguments below
+ * −87.3 give about 1e-38, above 88 about 1.7e38; a NaN stays one.
+ */
+MEMORY3_INLINE float fastExp(float x) {
+  const float clamped = x < -87.3f ? -87.3f : (x > 88.0f ? 88.0f : x);
+  // Adding 1.5·2^23 rounds to an integer, which then stands in the low bits of the sum.
+  const float shifted = clamped * 1.44269504f + 12582912.0f;
+  const float n = shifted - 12582912.0f;
+  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  const float value = p * (r * r) + (r + 1.0f);
+  int32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  const int32_t exponent = static_cast<int32_t>((static_cast<uint32_t>(bits) - 0x4B400000u + 127u) << 23);
+  float power;
+  std::memcpy(&power, &exponent, sizeof power);
+  return value * power;
+}
+
+MEMORY3_INLINE float sigmoid(float x) { return 1.0f / (1.0f + fastExp(-x)); }
+
+/** The largest of `row`; `count` > 0. */
+MEMORY3_INLINE float largestOf(const float* row, int64_t count) {
+  float largest = row[0];
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < count; i++) largest = row[i] > largest ? row[i] : largest;
+  return largest;
+}
+
+/** Replaces `row` by e^(x − shift). @returns their sum */
+MEMORY3_INLINE float expInPlace(float* row, int64_t count, float shift) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; i++) {
+    row[i] = fastExp(row[i] - shift);
+    sum += row[i];
+  }
+  return sum;
+}
+
+MEMORY3_INLINE float dot(const float* a, const float* b, int64_t count) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; i++) sum += a[i] * b[i];
+  return sum;
+}
+
+}  // namespace memory3

@@ -1,0 +1,197 @@
+/** What the bank is worth: answers about facts that stand in no training text, only in the bank. */
+
+import type { RunConfig } from '../config/schema.ts';
+import { type Answer, generate } from '../infer/generate.ts';
+import { deleteKnowledge, editKnowledge, restoreBank } from '../infer/knowledge.ts';
+import type { Session } from '../infer/session.ts';
+import type { Found } from '../memory/retrieve.ts';
+import { type EncodedQuestion, type Score, scoreAnswers } from './answers.ts';
+import { type Question, readQuestions } from './questions.ts';
+
+/** A question before and after a change to the bank. */
+export interface ChangedAnswer {
+  prompt: string;
+  /** Reference text before and after; absent after deletion. */
+  memoryBefore: string;
+  memoryAfter?: string;
+  before: string;
+  after: string;
+}
+
+export interface EvaluationReport {
+  heldOut: {
+    questions: number;
+    /** Reading the one right memory. */
+    withMemory: Score;
+    /** Plain text, no memory. */
+    withoutMemory: Score;
+    /** The reference as text in front of the question. */
+    rag: Score;
+    /** Reading what the retriever found, as `ask` does. */
+    retrieved: Score;
+    /** Reading the right memory among so many; the others are the nearest wrong ones. */
+    byMemories: Record<string, Score>;
+  };
+  /** Share of questions whose right memory was found first, and among those that a chunk reads. */
+  retrieval: { first: number; read: number };
+  edit?: ChangedAnswer;
+  delete?: ChangedAnswer;
+}
+
+/** A question with what it can be asked with. */
+interface Case {
+  question: Question;
+  prompt: Int32Array;
+  answer: Int32Array;
+  /** The right memory and its text. */
+  memory: string;
+  referenceText: string;
+  /** Nearest memories of the prompt. */
+  nearest: readonly Found[];
+}
+
+/**
+ * Asks the questions of `evaluation.questions` in every way, then edits one fact and deletes another, and puts the bank
+ * back as it was.
+ */
+export async function evaluate(session: Session, say: (message: string) => void): Promise<EvaluationReport> {
+  const { evaluation } = session.config;
+  const questions = await readQuestions(evaluation.questions ?? '', evaluation.maxQuestions);
+  const cases = await prepareCases(session, questions);
+  const missing = questions.length - cases.length;
+  if (missing > 0) say(`evaluation: ${missing} questions left out, their references are not in the bank`);
+  const heldOut = await scoreHeldOut(session, cases);
+  const retrieval = retrievalScores(cases, session.config);
+  return { heldOut, retrieval, ...(await demonstrateChanges(session, cases)) };
+}
+
+async function prepareCases(session: Session, questions: readonly Question[]): Promise<Case[]> {
+  const { tokenizer, bank, retriever } = session;
+  const memoryOf = new Map<string, { id: string; text: string }>();
+  for await (const { id, document, text } of bank.list())
+    if (!memoryOf.has(document)) memoryOf.set(document, { id, text });
+  const known = questions.filter(({ reference }) => memoryOf.has(reference));
+  const prompts = await tokenizer.encodeBatch(known.map(({ prompt }) => prompt));
+  const answers = await tokenizer.encodeBatch(known.map(({ answer }) => answer));
+  const found = await retriever.search(prompts, nearestCount(session.config));
+  return known.map((question, i) => {
+    const { id, text } = memoryOf.get(question.reference)!;
+    const prompt = Int32Array.of(tokenizer.bos, ...prompts[i]!);
+    return { question, prompt, answer: answers[i]!, memory: id, referenceText: text, nearest: found[i]! };
+  });
+}
+
+function nearestCount({ evaluation, memory }: RunConfig): number {
+  return Math.max(memory.memoriesPerChunk, ...evaluation.memoryCounts) + 1;
+}
+
+async function scoreHeldOut(session: Session, cases: readonly Case[]): Promise<EvaluationReport['heldOut']> {
+  const { config, tokenizer } = session;
+  const reading = (memories: (item: Case) => readonly string[]): Promise<Score> =>
+    scoreAnswers(
+      session,
+      cases.map((item) => ({ ...item, memories: memories(item) })),
+    );
+  const plain = (item: Case): EncodedQuestion => ({ prompt: item.prompt, answer: item.answer });
+  const texts = cases.map(
+    ({ referenceText, question }) => referenceText + config.evaluation.ragSeparator + question.prompt,
+  );
+  const withText = (await tokenizer.encodeBatch(texts)).map((ids, i) => ({
+    prompt: Int32Array.of(tokenizer.bos, ...ids),
+    answer: cases[i]!.answer,
+  }));
+  const byMemories: Record<string, Score> = {};
+  for (const count of config.evaluation.memoryCounts)
+    byMemories[count] = await reading((item) => rightAmong(item, count));
+  return {
+    questions: cases.length,
+    withMemory: await reading(({ memory }) => [memory]),
+    withoutMemory: await scoreAnswers(session, cases.map(plain)),
+    rag: await scoreAnswers(session, withText),
+    retrieved: await reading(({ nearest }) => nearest.slice(0, config.memory.memoriesPerChunk).map(({ id }) => id)),
+    byMemories,
+  };
+}
+
+/** The right memory and the nearest wrong ones, `count` in all. */
+function rightAmong({ memory, nearest }: Case, count: number): string[] {
+  const wrong = nearest.map(({ id }) => id).filter((id) => id !== memory);
+  return [memory, ...wrong.slice(0, count - 1)];
+}
+
+function retrievalScores(cases: readonly Case[], { memory }: RunConfig): EvaluationReport['retrieval'] {
+  const within = (count: number): number =>
+    cases.filter((item) => item.nearest.slice(0, count).some(({ id }) => id === item.memory)).length / cases.length;
+  return { first: within(1), read: within(memory.memoriesPerChunk) };
+}
+
+/** Edits one known fact and deletes another, asking before and after; the bank is put back afterwards. */
+async function demonstrateChanges(
+  session: Session,
+  cases: readonly Case[],
+): Promise<Pick<EvaluationReport, 'edit' | 'delete'>> {
+  const [toEdit, toDelete] = await answeredRight(session, cases);
+  const { version } = session.bank;
+  try {
+    const edit = toEdit && (await changed(session, toEdit, editedText(toEdit)));
+    const deletion = toDelete && (await changed(session, toDelete, undefined));
+    return { ...(edit && { edit }), ...(deletion && { delete: deletion }) };
+  } finally {
+    await restoreBank(session, version);
+  }
+}
+
+/** Two questions that are answered right now; the first has another answer to be edited to. */
+async function answeredRight(session: Session, cases: readonly Case[]): Promise<(Case | undefined)[]> {
+  const chosen: Case[] = [];
+  for (const item of cases) {
+    const isUsable = chosen.length > 0 || item.question.edited !== undefined;
+    if (isUsable && (await ask(session, item)).text === item.question.answer) chosen.push(item);
+    if (chosen.length === 2) break;
+  }
+  return chosen;
+}
+
+async function changed(session: Session, item: Case, text: string | undefined): Promise<ChangedAnswer> {
+  const before = (await ask(session, item)).text;
+  if (text === undefined) await deleteKnowledge(session, [item.memory]);
+  else await editKnowledge(session, item.memory, text);
+  const after = (await ask(session, item)).text;
+  const { prompt } = item.question;
+  return { prompt, memoryBefore: item.referenceText, ...(text !== undefined && { memoryAfter: text }), before, after };
+}
+
+function editedText({ question, referenceText }: Case): string {
+  const { prompt, answer, edited = answer } = question;
+  return referenceText.includes(answer) ? referenceText.replace(answer, edited) : prompt + edited;
+}
+
+/** Greedy decoding as long as the answer that is expected. */
+function ask(session: Session, { question, answer }: Case): Promise<Answer> {
+  const { config } = session;
+  const options = { ...config.generate, temperature: 0, maxTokens: answer.length, seed: config.seed, memory: true };
+  return generate(session, question.prompt, options);
+}
+
+/** The report as a table for a terminal. */
+export function reportTable({ heldOut, retrieval, edit, delete: deletion }: EvaluationReport): string {
+  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`.padStart(9);
+  const row = (name: string, { accuracy, loss }: Score): string =>
+    `  ${name.padEnd(34)}${percent(accuracy)}${loss.toFixed(3).padStart(10)}`;
+  const among = Object.entries(heldOut.byMemories).filter(([count]) => count !== '1');
+  const lines = [
+    `Facts that stand in no training text (${heldOut.questions} questions)`,
+    `  ${''.padEnd(34)}${'answered'.padStart(9)}${'loss'.padStart(10)}`,
+    row('with the right memory', heldOut.withMemory),
+    ...among.map(([count, score]) => row(`with the right one among ${count}`, score)),
+    row('with what retrieval finds', heldOut.retrieved),
+    row('without memory', heldOut.withoutMemory),
+    row('reference as text in front (RAG)', heldOut.rag),
+    `Retrieval finds the right memory first: ${percent(retrieval.first).trim()}, among those read: ${percent(retrieval.read).trim()}`,
+  ];
+  const change = (title: string, { prompt, before, after }: ChangedAnswer): string =>
+    `${title}: "${prompt}" → before "${before.trim()}", after "${after.trim()}"`;
+  if (edit) lines.push(change('One fact edited in the bank', edit));
+  if (deletion) lines.push(change('One fact deleted from the bank', deletion));
+  return lines.join('\n');
+}

@@ -1,0 +1,54 @@
+/** The bank's identity and retrieval encoder, as the configuration asks for them. */
+
+import type { RunConfig } from '../config/schema.ts';
+import type { ReferenceDataset } from '../data/references.ts';
+import type { Tokenizer } from '../data/tokenizer.ts';
+import {
+  KeysEncoder,
+  LexicalEncoder,
+  type RetrievalEncoder,
+  restoreEncoder,
+  storedEncoder,
+} from '../memory/encoders.ts';
+import { type BankIdentity, memoryLayout, modelKey } from '../memory/layout.ts';
+import { textWriter } from '../memory/write.ts';
+import type { Model } from '../model/model.ts';
+import type { ModelShape } from '../model/shape.ts';
+
+/** References read at once when the encoder counts their tokens. */
+const BATCH = 1024;
+
+export function bankIdentity(
+  config: RunConfig,
+  shape: ModelShape,
+  tokenizer: Tokenizer,
+  encoder: RetrievalEncoder,
+): BankIdentity {
+  return {
+    modelKey: modelKey(shape, config.memory),
+    tokenizerHash: tokenizer.hash,
+    layout: memoryLayout(config.model, config.memory),
+    encoder: storedEncoder(encoder),
+  };
+}
+
+/**
+ * The encoder that a bank was made with, or a new one as `retrieval.encoder` says.
+ * @param bank identity of a bank that exists
+ */
+export async function makeEncoder(
+  config: RunConfig,
+  model: Model,
+  tokenizer: Tokenizer,
+  references: ReferenceDataset,
+  bank?: BankIdentity,
+): Promise<RetrievalEncoder> {
+  const write = textWriter(model, { prefix: tokenizer.referencePrefix, memory: config.memory });
+  if (bank) return restoreEncoder(bank.encoder, bank.layout, write);
+  if (config.retrieval.encoder === 'keys') return new KeysEncoder(memoryLayout(config.model, config.memory), write);
+  return await LexicalEncoder.fit(tokensOf(references), config.retrieval.dimensions);
+}
+
+async function* tokensOf(references: ReferenceDataset): AsyncGenerator<Int32Array> {
+  for await (const batch of references.batches(BATCH)) for (const { tokens } of batch) yield tokens;
+}

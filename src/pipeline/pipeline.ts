@@ -1,0 +1,31 @@
+/** The whole pipeline of a run. Every stage keeps what is there already, so the same command begins and continues a run. */
+
+import type { RunConfig } from '../config/schema.ts';
+import { drawLosses, writeReport } from './report.ts';
+import { buildRunData, compile, continual, type StageOptions, warmup } from './stages.ts';
+import { withWorkspace } from './workspace.ts';
+
+/**
+ * Data, warmup, compile, continual, the bank written anew with the final weights, evaluation (paper §3, §5, §6).
+ * @returns the exit status: 0, or that of the signal that stopped it after a checkpoint
+ */
+export function runPipeline(config: RunConfig, options: StageOptions): Promise<number> {
+  const started = performance.now();
+  return withWorkspace(config, options, async (workspace) => {
+    await buildRunData(workspace);
+    if (!(await warmup(workspace, options.resume))) return;
+    if (!(await continual(workspace, options.resume))) return;
+    await compile(workspace, { stage: 'continual' });
+    await drawLosses(workspace);
+    if (config.evaluation.questions === undefined) return;
+    await writeReport(workspace, () => (performance.now() - started) / 1000);
+  });
+}
+
+/** `memory3 eval`. @returns the exit status */
+export function runEvaluation(config: RunConfig, options: { acceptChanges?: boolean }): Promise<number> {
+  const started = performance.now();
+  return withWorkspace(config, options, async (workspace) => {
+    await writeReport(workspace, () => (performance.now() - started) / 1000);
+  });
+}

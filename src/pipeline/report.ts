@@ -1,0 +1,105 @@
+/** The end of a run: the table of answers, `report.json` and a picture of both loss curves. */
+
+import { join } from 'node:path';
+import { curvesSvg } from '../analysis/plot.ts';
+import { type EvaluationReport, evaluate, reportTable } from '../eval/evaluate.ts';
+import { Session } from '../infer/session.ts';
+import { writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
+import { type MetricsRow, readMetrics } from '../tracking/metrics_file.ts';
+import { say, type Workspace } from './workspace.ts';
+
+export interface RunReport extends EvaluationReport {
+  /** Seconds that the command took. */
+  seconds: number;
+  engine: string;
+}
+
+/** Evaluates the newest checkpoint with its bank and writes `report.json`; prints the table on standard output. */
+export async function writeReport(workspace: Workspace, seconds: () => number): Promise<void> {
+  const { config, folder, engine } = workspace;
+  const session = await Session.open(config, folder);
+  try {
+    const report: RunReport = { ...(await evaluate(session, say)), seconds: Math.round(seconds()), engine };
+    const path = join(folder.root, 'report.json');
+    await writeJsonAtomic(path, report);
+    process.stdout.write(`\n${reportTable(report)}\n\n`);
+    say(`report: ${path}`);
+  } finally {
+    await session.close();
+  }
+}
+
+/** Losses are averaged over this many parts of each stage, so that the picture shows their course and not their noise. */
+const POINTS = 200;
+
+/** Draws training and validation losses of both stages over tokens into `loss.svg`. */
+export async function drawLosses({ config, folder }: Workspace): Promise<void> {
+  const warmup = await rowsOf(folder.metricsFile('warmup'));
+  const continual = await rowsOf(folder.metricsFile('continual'));
+  const start = Number(warmup.at(-1)?.tokensSeen ?? 0);
+  const path = join(folder.root, 'loss.svg');
+  const validation = await validationCurves(tokensAtStep(warmup, 0), tokensAtStep(continual, start), folder);
+  const svg = curvesSvg({
+    title: `${config.name}: loss in both stages`,
+    xLabel: 'training tokens (millions)',
+    yLabel: 'loss (nats per token)',
+    series: [
+      { name: 'warmup', ...smoothed(warmup, 0) },
+      {
+        name: 'continual, with memories',
+        ...smoothed(
+          continual.filter(({ memoryShare }) => memoryShare !== undefined),
+          start,
+        ),
+      },
+      ...validation,
+    ].filter(({ xs }) => xs.length > 0),
+    marks: start > 0 && continual.length > 0 ? [{ x: start / 1e6, label: 'memories from here on' }] : [],
+  });
+  await writeFileAtomic(path, svg);
+  say(`loss curves: ${path}`);
+}
+
+type Curve = { name: string; xs: number[]; ys: number[] };
+type Folder = Workspace['folder'];
+
+/** Tokens seen at each step, in millions. */
+function tokensAtStep(rows: readonly MetricsRow[], start: number): Map<number, number> {
+  return new Map(rows.map(({ step, tokensSeen }) => [Number(step), (Number(tokensSeen) + start) / 1e6]));
+}
+
+async function validationCurves(
+  warmup: Map<number, number>,
+  continual: Map<number, number>,
+  folder: Folder,
+): Promise<Curve[]> {
+  const curve = async (name: string, stage: 'warmup' | 'continual', key: string): Promise<Curve> => {
+    const tokens = stage === 'warmup' ? warmup : continual;
+    const rows = (await rowsOf(folder.validationFile(stage))).filter((row) => typeof row[key] === 'number');
+    return { name, xs: rows.map(({ step }) => tokens.get(Number(step)) ?? 0), ys: rows.map((row) => Number(row[key])) };
+  };
+  return [
+    await curve('validation, warmup', 'warmup', 'loss'),
+    await curve('validation, with memories', 'continual', 'loss'),
+    await curve('validation, without', 'continual', 'lossWithoutMemory'),
+  ];
+}
+
+async function rowsOf(path: string): Promise<MetricsRow[]> {
+  const rows: MetricsRow[] = [];
+  for await (const row of readMetrics(path)) rows.push(row);
+  return rows;
+}
+
+/** Means over equal parts of the rows. */
+function smoothed(rows: readonly MetricsRow[], start: number): { xs: number[]; ys: number[] } {
+  const size = Math.max(1, Math.ceil(rows.length / POINTS));
+  const xs: number[] = [];
+  const ys: number[] = [];
+  for (let from = 0; from < rows.length; from += size) {
+    const part = rows.slice(from, from + size);
+    xs.push((start + Number(part.at(-1)?.tokensSeen)) / 1e6);
+    ys.push(part.reduce((sum, { loss }) => sum + Number(loss), 0) / part.length);
+  }
+  return { xs, ys };
+}

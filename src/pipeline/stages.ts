@@ -1,0 +1,309 @@
+/** Each stage of a run, from the artefacts it needs to those it leaves. */
+
+import { rm } from 'node:fs/promises';
+import { type Checkpoint, latestCheckpoint, loadCheckpoint } from '../checkpoint/checkpoint.ts';
+import type { RunConfig } from '../config/schema.ts';
+import { ContinualStage } from '../continual/continual.ts';
+import { TrainingBank } from '../continual/training_bank.ts';
+import { type BuildProgress, buildData, type DataReport, dataPaths } from '../data/build.ts';
+import { ReferenceDataset } from '../data/references.ts';
+import { TokenDataset } from '../data/token_dataset.ts';
+import { Tokenizer } from '../data/tokenizer.ts';
+import { UserError } from '../errors.ts';
+import { lockRunFolder } from '../io/run_folder.ts';
+import { Bank } from '../memory/bank.ts';
+import { growthPlan } from '../memory/growth.ts';
+import { compileReferences } from '../memory/write.ts';
+import { Model } from '../model/model.ts';
+import { initParameters, type ModelShape } from '../model/shape.ts';
+import { AdamW } from '../optim/adamw.ts';
+import { Progress } from '../tracking/progress.ts';
+import { train } from '../train/loop.ts';
+import { TrainingRecord } from '../train/record.ts';
+import { findCheckpoint, requireFit, trainingState, weightValues } from '../train/resume.ts';
+import type { Stage, StageName } from '../train/stage.ts';
+import { WarmupStage } from '../warmup/warmup.ts';
+import { bankIdentity, makeEncoder } from './bank_setup.ts';
+import { modelShape, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
+
+export interface StageOptions {
+  resume: string;
+  acceptChanges?: boolean;
+}
+
+/** `memory3 warmup`. @returns the exit status */
+export function runWarmup(config: RunConfig, options: StageOptions): Promise<number> {
+  return withWorkspace(config, options, async (workspace) => {
+    await warmup(workspace, options.resume);
+  });
+}
+
+/** `memory3 continual`. @returns the exit status */
+export function runContinual(config: RunConfig, options: StageOptions): Promise<number> {
+  return withWorkspace(config, options, async (workspace) => {
+    await continual(workspace, options.resume);
+  });
+}
+
+/** `memory3 compile`. @returns the exit status */
+export function runCompile(config: RunConfig, options: CompileOptions & { acceptChanges?: boolean }): Promise<number> {
+  return withWorkspace(config, options, async (workspace) => {
+    await compile(workspace, options);
+  });
+}
+
+/** `memory3 data build`. */
+export async function runDataBuild(config: RunConfig): Promise<void> {
+  const folder = runFolder(config);
+  const lock = await lockRunFolder(folder.root);
+  try {
+    await buildRunData({ config, folder });
+  } finally {
+    lock.release();
+  }
+}
+
+/** Builds tokenizer, token dataset and references, or keeps them when they are complete and fit the configuration. */
+export async function buildRunData({ config, folder }: Pick<Workspace, 'config' | 'folder'>): Promise<DataReport> {
+  let progress: Progress | undefined;
+  let phase: BuildProgress['phase'] | undefined;
+  const onProgress = (now: BuildProgress): void => {
+    if (now.phase !== phase) {
+      progress?.stop();
+      progress = new Progress({ label: `data: ${now.phase}`, total: now.totalBytes, unit: 'bytes' });
+      phase = now.phase;
+    }
+    progress?.update(now.bytes, { documents: now.documents });
+  };
+  try {
+    const report = await buildData(config.data, config.memory, folder.data, config.seed, onProgress);
+    progress?.stop();
+    for (const warning of report.warnings) say(`data: ${warning}`);
+    say(
+      `data: ${report.kept ? 'kept' : 'built'} (${report.reason}); ${report.train.documents} documents, ` +
+        `${report.train.tokens} tokens, vocabulary ${report.tokenizer.vocabSize}, ${report.references.references} references`,
+    );
+    return report;
+  } finally {
+    progress?.stop();
+  }
+}
+
+/** What every stage reads. */
+interface Inputs {
+  tokenizer: Tokenizer;
+  train: TokenDataset;
+  validation: TokenDataset;
+  shape: ModelShape;
+}
+
+async function openInputs({ config, folder }: Workspace): Promise<Inputs> {
+  const paths = dataPaths(folder.data);
+  const tokenizer = await Tokenizer.load(paths.tokenizer);
+  const options = { tokenizerHash: tokenizer.hash };
+  return {
+    tokenizer,
+    train: await TokenDataset.open(paths.tokens, 'train', options),
+    validation: await TokenDataset.open(paths.tokens, 'validation', options),
+    shape: modelShape(config, tokenizer),
+  };
+}
+
+/** Stage one. @returns true when it is complete */
+export async function warmup(workspace: Workspace, resume: string): Promise<boolean> {
+  const { config, folder } = workspace;
+  const inputs = await openInputs(workspace);
+  const checkpoint = await findCheckpoint(folder, 'warmup', resume, say);
+  const weights = checkpoint ? weightValues(checkpoint.parameters) : initParameters(inputs.shape, config.seed);
+  const model = new Model(inputs.shape, weights);
+  try {
+    const stage = new WarmupStage(config, model, inputs.train, inputs.validation);
+    return await runStage(workspace, inputs, model, stage, checkpoint);
+  } finally {
+    model.dispose();
+  }
+}
+
+/** Stage two. @returns true when it is complete */
+export async function continual(workspace: Workspace, resume: string): Promise<boolean> {
+  const { config, folder } = workspace;
+  const inputs = await openInputs(workspace);
+  const checkpoint = await findCheckpoint(folder, 'continual', resume, say);
+  const parent = checkpoint ?? (await finishedCheckpoint(workspace, 'warmup'));
+  if (checkpoint === undefined) await compile(workspace, { stage: 'warmup' });
+  const model = new Model(inputs.shape, weightValues(parent.parameters));
+  const prefix = inputs.tokenizer.referencePrefix;
+  const references = await openReferences(workspace, inputs.tokenizer);
+  const version = checkpoint ? Number(checkpoint.state.bankVersion) : FIRST_VERSION;
+  let bank: TrainingBank | undefined;
+  try {
+    bank = await TrainingBank.open({ config, folder: folder.bank, model, references, prefix, version });
+    const stage = new ContinualStage({
+      config,
+      model,
+      ...inputs,
+      bank,
+      prefix,
+      parent: checkpoint?.state.parent ?? parent.state.weightsHash,
+      checkpoints: folder.checkpoints('continual'),
+      say,
+    });
+    return await runStage(workspace, inputs, model, stage, checkpoint);
+  } finally {
+    await bank?.close();
+    model.dispose();
+  }
+}
+
+/** Runs the shared loop from a checkpoint or from the start. */
+async function runStage(
+  { config, folder, stop }: Workspace,
+  { tokenizer, train: dataset, shape }: Inputs,
+  model: Model,
+  stage: Stage,
+  checkpoint: Checkpoint | undefined,
+): Promise<boolean> {
+  const provenance = { tokenizerHash: tokenizer.hash, datasetHash: dataset.contentHash };
+  const state = trainingState(checkpoint);
+  if (checkpoint) {
+    requireFit(checkpoint, shape, provenance);
+    say(`${stage.name}: going on from step ${state.step} of ${stage.settings.steps} (${checkpoint.path})`);
+  }
+  const record = await TrainingRecord.open(folder, stage.name, config, provenance, checkpoint);
+  const optimizer = new AdamW(model.parameters, config.optimizer);
+  try {
+    if (checkpoint) optimizer.load(checkpoint.optimizer);
+    return await train({ stage, model, optimizer, clipNorm: config.optimizer.clipNorm, record, state, stop, say });
+  } finally {
+    optimizer.dispose();
+    await record.close();
+  }
+}
+
+/**
+ * The last checkpoint of a stage that has made all its steps.
+ * @throws UserError artefact_missing when the stage is not finished
+ */
+export async function finishedCheckpoint({ config, folder }: Workspace, stage: StageName): Promise<Checkpoint> {
+  const { newest } = await latestCheckpoint(folder.checkpoints(stage));
+  if (newest === undefined || newest.state.step < config[stage].steps) {
+    throw new UserError('artefact_missing', {
+      where: folder.checkpoints(stage),
+      what: `the ${stage} stage is at step ${newest?.state.step ?? 0} of ${config[stage].steps}`,
+      action: `run \`memory3 ${stage} -c …\` first`,
+    });
+  }
+  return await loadCheckpoint(newest.path, { optimizer: false });
+}
+
+export interface CompileOptions {
+  /** Whose weights write: by default those of the newest finished stage. */
+  stage?: StageName;
+  /** Share of the references; by default what the growth plan starts with (warmup), or all (continual). */
+  share?: number;
+}
+
+/** The version that the stage-one checkpoint compiles: the bank that stage two begins with. */
+const FIRST_VERSION = 1;
+
+/**
+ * Writes references as memories (paper §3.2, warm start). A bank that holds them already is kept.
+ * With stage-one weights the bank is made anew; with stage-two weights all its memories are rewritten in one version.
+ */
+export async function compile(workspace: Workspace, options: CompileOptions = {}): Promise<void> {
+  const { config, folder } = workspace;
+  const stage = options.stage ?? (await newestFinished(workspace));
+  const checkpoint = await finishedCheckpoint(workspace, stage);
+  const { tokenizer, shape } = await openInputs(workspace);
+  requireFit(checkpoint, shape, { tokenizerHash: tokenizer.hash });
+  const references = await openReferences(workspace, tokenizer);
+  const plan = growthPlan(config.continual.growth, references.size, config.seed);
+  const first = stage === 'warmup' ? plan.countAt(0) : references.size;
+  const count = options.share === undefined ? first : Math.ceil(options.share * references.size);
+  const writer = checkpoint.state.weightsHash;
+  if (await isCompiled(folder.bank, stage, writer, count)) {
+    say(`compile: kept, the bank holds what the ${stage} checkpoint wrote`);
+    return;
+  }
+  const model = new Model(shape, weightValues(checkpoint.parameters));
+  const progress = new Progress({ label: 'compile', total: count, unit: 'references' });
+  try {
+    const { encoder, bankWriter } = await openBank(workspace, stage, model, tokenizer, references);
+    async function* texts() {
+      for (let place = 0; place < count; place++) yield await references.get(plan.referenceAt(place));
+    }
+    const written = compileReferences(model, texts(), {
+      prefix: tokenizer.referencePrefix,
+      memory: config.memory,
+      encoder,
+      onProgress: (done) => progress.update(done),
+    });
+    await (stage === 'warmup' ? bankWriter.append(written, writer) : bankWriter.replaceAll(written, writer));
+    progress.stop();
+    say(
+      `compile: ${count} of ${references.size} references written by the ${stage} checkpoint, bank version ${bankWriter.version}`,
+    );
+  } finally {
+    progress.stop();
+    model.dispose();
+  }
+}
+
+async function newestFinished(workspace: Workspace): Promise<StageName> {
+  const { newest } = await latestCheckpoint(workspace.folder.checkpoints('continual'));
+  return newest !== undefined && newest.state.step >= workspace.config.continual.steps ? 'continual' : 'warmup';
+}
+
+/** True when the bank holds `count` memories of these weights, or for stage two memories of these weights at all: edits stay. */
+async function isCompiled(folder: string, stage: StageName, writer: string, count: number): Promise<boolean> {
+  try {
+    const bank = await Bank.open(folder, stage === 'warmup' ? { version: FIRST_VERSION } : {});
+    const sameWriter = bank.writers.length === 1 && bank.writers[0] === writer;
+    const complete = stage === 'continual' || bank.size === count;
+    await bank.close();
+    return sameWriter && complete;
+  } catch (error) {
+    if (error instanceof UserError) return false;
+    throw error;
+  }
+}
+
+/** A new bank for stage one; the bank of the run for stage two, or a new one when there is none. */
+async function openBank(
+  { config, folder }: Workspace,
+  stage: StageName,
+  model: Model,
+  tokenizer: Tokenizer,
+  references: ReferenceDataset,
+) {
+  if (stage === 'continual' && (await hasBank(folder.bank))) {
+    const bankWriter = await Bank.openForWriting(folder.bank);
+    const encoder = await makeEncoder(config, model, tokenizer, references, bankWriter.identity);
+    return { encoder, bankWriter };
+  }
+  await rm(folder.bank, { recursive: true, force: true });
+  const encoder = await makeEncoder(config, model, tokenizer, references);
+  return { encoder, bankWriter: await Bank.create(folder.bank, bankIdentity(config, model.shape, tokenizer, encoder)) };
+}
+
+async function hasBank(folder: string): Promise<boolean> {
+  try {
+    await (await Bank.open(folder)).close();
+    return true;
+  } catch (error) {
+    if (error instanceof UserError && error.code === 'artefact_missing') return false;
+    throw error;
+  }
+}
+
+async function openReferences({ folder }: Workspace, tokenizer: Tokenizer): Promise<ReferenceDataset> {
+  const references = await ReferenceDataset.open(dataPaths(folder.data).references, { tokenizerHash: tokenizer.hash });
+  if (references.size === 0) {
+    throw new UserError('input_empty', {
+      where: 'data.references',
+      what: 'there are no references to write as memories',
+      action: 'name at least one corpus under `data.references`',
+    });
+  }
+  return references;
+}
