@@ -25,7 +25,7 @@ export interface ParsedSource {
 }
 
 const MAX_BYTES = 1 << 20;
-const MAX_NODES = 100_000;
+const MAX_NODES = 10_000;
 
 /**
  * The text of a configuration file.

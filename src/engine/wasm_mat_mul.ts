@@ -56,7 +56,7 @@ export function installWasmMatMul(): void {
       const { a, b } = call.inputs as unknown as MatMulInputs;
       const { transposeA, transposeB } = call.attrs as unknown as MatMulAttributes;
       if (!hasEqualBatch(a.shape, b.shape) || a.size === 0 || b.size === 0) return original.kernelFunc(call);
-      return tf.tidy(() => product(as3d(a), as3d(b), transposeA, transposeB, multiplyPlain).reshape(outputShape(call)));
+      return tf.tidy(() => product(a, b, transposeA, transposeB, multiplyPlain));
     },
   });
 }
@@ -65,35 +65,28 @@ function hasEqualBatch(a: number[], b: number[]): boolean {
   return a.slice(0, -2).join() === b.slice(0, -2).join();
 }
 
-function outputShape(call: Parameters<tf.KernelFunc>[0]): number[] {
-  const { a, b } = call.inputs as unknown as MatMulInputs;
-  const { transposeA, transposeB } = call.attrs as unknown as MatMulAttributes;
-  return [...a.shape.slice(0, -2), a.shape.at(transposeA ? -1 : -2)!, b.shape.at(transposeB ? -2 : -1)!];
-}
-
-function as3d(x: tf.Tensor): tf.Tensor3D {
-  const [rows, columns] = x.shape.slice(-2) as [number, number];
-  return x.reshape([x.size / (rows * columns), rows, columns]);
-}
-
-const transpose = (x: tf.Tensor3D): tf.Tensor3D => tf.transpose(x, [0, 2, 1]);
-
-type PlainProduct = (a: tf.Tensor3D, b: tf.Tensor3D) => tf.Tensor3D;
+type PlainProduct = (a: tf.Tensor, b: tf.Tensor) => tf.Tensor;
 
 /** A transposed operand costs its transposition; where cheaper, (b' a')' is computed instead. */
 function product(
-  a: tf.Tensor3D,
-  b: tf.Tensor3D,
+  a: tf.Tensor,
+  b: tf.Tensor,
   transposeA: boolean,
   transposeB: boolean,
   multiply: PlainProduct,
-): tf.Tensor3D {
-  const outSize = (a.size / a.shape[transposeA ? 1 : 2]!) * b.shape[transposeB ? 1 : 2]!;
+): tf.Tensor {
+  const outSize = (a.size / a.shape.at(transposeA ? -2 : -1)!) * b.shape.at(transposeB ? -2 : -1)!;
   const direct = (transposeA ? a.size : 0) + (transposeB ? b.size : 0);
   const swapped = (transposeA ? 0 : a.size) + (transposeB ? 0 : b.size) + outSize;
   return direct <= swapped
     ? multiply(transposeA ? transpose(a) : a, transposeB ? transpose(b) : b)
     : transpose(multiply(transposeB ? b : transpose(b), transposeA ? a : transpose(a)));
+}
+
+/** Swaps the last two dimensions. */
+function transpose(x: tf.Tensor): tf.Tensor {
+  const order = [...x.shape.keys()];
+  return tf.transpose(x, [...order.slice(0, -2), x.rank - 1, x.rank - 2]);
 }
 
 function plainProduct(backend: WasmBackend): PlainProduct {
@@ -104,23 +97,29 @@ function plainProduct(backend: WasmBackend): PlainProduct {
     ...(['number', 'number', 'number'] as const), // transposeA, transposeB, id of the output
   ]);
   return (a, b) => {
-    const [batch, rows, inner] = a.shape;
-    const columns = b.shape[2];
-    const out = backend.makeOutput([batch, rows, columns], 'float32');
-    const operands = [
-      { offset: backend.dataIdMap.get(a.dataId).memoryOffset, size: rows * inner, id: backend.dataIdNextNumber++ },
-      { offset: backend.dataIdMap.get(b.dataId).memoryOffset, size: inner * columns, id: backend.dataIdNextNumber++ },
-      { offset: backend.dataIdMap.get(out.dataId).memoryOffset, size: rows * columns, id: backend.dataIdNextNumber++ },
+    const [rows, inner] = a.shape.slice(-2) as [number, number];
+    const columns = b.shape.at(-1)!;
+    const out = backend.makeOutput([...a.shape.slice(0, -1), columns], 'float32');
+    const view = (dataId: tf.DataId, size: number): { id: number; offset: number; size: number } => ({
+      id: backend.dataIdNextNumber++,
+      offset: backend.dataIdMap.get(dataId).memoryOffset,
+      size,
+    });
+    const views = [
+      view(a.dataId, rows * inner),
+      view(b.dataId, inner * columns),
+      view(out.dataId, rows * columns),
     ] as const;
     const aShape = shapeBytes(1, rows, inner);
     const bShape = shapeBytes(1, inner, columns);
+    const batch = a.size / (rows * inner);
     for (let i = 0; i < batch; i++) {
-      for (const { id, size, offset } of operands) tfjs.registerTensor(id, size, offset + i * size * BYTES);
-      run(operands[0].id, aShape, 3, operands[1].id, bShape, 3, 0, 0, operands[2].id);
+      for (const { id, size, offset } of views) tfjs.registerTensor(id, size, offset + i * size * BYTES);
+      run(views[0].id, aShape, 3, views[1].id, bShape, 3, 0, 0, views[2].id);
       // Also frees the operator that XNNPACK caches under the id of b.
-      for (const { id } of operands) tfjs.disposeData(id);
+      for (const { id } of views) tfjs.disposeData(id);
     }
-    return tf.engine().makeTensorFromTensorInfo(out) as tf.Tensor3D;
+    return tf.engine().makeTensorFromTensorInfo(out);
   };
 }
 

@@ -232,7 +232,7 @@ export class Bank {
       throw new UserError('memory_unknown', {
         where: this.folder,
         what,
-        action: 'list the ids with `memory3 memories list`',
+        action: 'list the ids with `memory3 bank list`',
       });
     }
     return place;

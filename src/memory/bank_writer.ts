@@ -146,7 +146,7 @@ export class BankWriter {
     for (const id of new Set(ids)) {
       const place = this.#places.get(id);
       if (place === undefined) {
-        const action = 'list the ids with `memory3 memories list`';
+        const action = 'list the ids with `memory3 bank list`';
         throw new UserError('memory_unknown', { where: this.folder, what: `there is no memory ${id}`, action });
       }
       rows.set(place.segment, [...(rows.get(place.segment) ?? []), place.row]);

