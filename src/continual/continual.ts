@@ -82,7 +82,7 @@ export class ContinualStage implements Stage {
 
   measure(): Record<string, number> {
     const { bank } = this.options.bank;
-    return { bankMemories: bank.size, bankVersion: bank.version };
+    return { bankMemories: bank.size, bankVersion: bank.version, cacheHitRate: bank.cacheStats.hitRate };
   }
 
   state(): StageState {

@@ -8,9 +8,13 @@ import type { BankWriter } from '../memory/bank_writer.ts';
 import { type RetrievalEncoder, restoreEncoder } from '../memory/encoders.ts';
 import { type GrowthPlan, growthPlan } from '../memory/growth.ts';
 import { Retriever } from '../memory/retrieve.ts';
+import { RowCache } from '../memory/row_cache.ts';
 import { compileReferences, textWriter, type WriteOptions } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import { parameterShapes } from '../model/shape.ts';
+
+/** Memories kept in RAM. */
+const CACHE_BYTES = 256 * 2 ** 20;
 
 export interface TrainingBankOptions {
   config: RunConfig;
@@ -31,12 +35,21 @@ export class TrainingBank {
   private readonly plan: GrowthPlan;
   private readonly writer: BankWriter;
   private readonly encoder: RetrievalEncoder;
+  /** Shared by all versions: a memory that stays is read once. */
+  private readonly cache: RowCache;
 
-  private constructor(options: TrainingBankOptions, writer: BankWriter, encoder: RetrievalEncoder, opened: Opened) {
+  private constructor(
+    options: TrainingBankOptions,
+    writer: BankWriter,
+    encoder: RetrievalEncoder,
+    cache: RowCache,
+    opened: Opened,
+  ) {
     const { config, references } = options;
     this.options = options;
     this.writer = writer;
     this.encoder = encoder;
+    this.cache = cache;
     this.plan = growthPlan(config.continual.growth, references.size, config.seed);
     this.bank = opened.bank;
     this.retriever = opened.retriever;
@@ -47,7 +60,8 @@ export class TrainingBank {
     const writer = await Bank.openForWriting(options.folder, { version: options.version });
     const { encoder: stored, layout } = writer.identity;
     const encoder = restoreEncoder(stored, layout, textWriter(options.model, writeOptions(options)));
-    return new TrainingBank(options, writer, encoder, await openVersion(options.folder, encoder));
+    const cache = new RowCache(CACHE_BYTES);
+    return new TrainingBank(options, writer, encoder, cache, await openVersion(options.folder, encoder, cache));
   }
 
   /**
@@ -60,15 +74,21 @@ export class TrainingBank {
     const wanted = this.plan.countAt(step - 1);
     const stale = refreshEvery > 0 && step > 1 && (step - 1) % refreshEvery === 0;
     if (!stale && wanted <= this.bank.size) return undefined;
-    const hash = await this.currentWriter();
-    if (stale) {
-      await this.writer.replaceAll(this.compile(0, wanted), hash);
-    } else {
-      await this.writer.append(this.compile(this.bank.size, wanted), hash);
-    }
+    const hash = await modelHash(this.options.model);
+    if (stale)
+      await this.writer.replaceAll(
+        this.compile(wanted, () => true),
+        hash,
+      );
+    else
+      await this.writer.append(
+        this.compile(wanted, ({ id }) => !this.writer.has(id)),
+        hash,
+      );
     const before = this.bank.size;
+    const opened = await openVersion(this.options.folder, this.encoder, this.cache);
     await this.bank.close();
-    Object.assign(this, await openVersion(this.options.folder, this.encoder));
+    Object.assign(this, opened);
     const grown = wanted > before ? `grew from ${before} to ${wanted} memories` : `holds ${wanted} memories`;
     return `bank version ${this.bank.version}: ${grown}${stale ? ', all rewritten with the current weights' : ''}`;
   }
@@ -82,25 +102,24 @@ export class TrainingBank {
     await this.bank.close();
   }
 
-  /** Memories of the places [from, to) of the growth plan, written with the current weights. */
-  private compile(from: number, to: number): ReturnType<typeof compileReferences> {
+  /** Those of the first `count` references of the growth plan that are wanted, written with the current weights. */
+  private compile(count: number, isWanted: (reference: Reference) => boolean): ReturnType<typeof compileReferences> {
     const { model, references } = this.options;
     const { plan, encoder } = this;
     async function* texts(): AsyncGenerator<Reference> {
-      for (let place = from; place < to; place++) yield await references.get(plan.referenceAt(place));
+      for (let place = 0; place < count; place++) {
+        const reference = await references.get(plan.referenceAt(place));
+        if (isWanted(reference)) yield reference;
+      }
     }
     return compileReferences(model, texts(), { ...writeOptions(this.options), encoder });
-  }
-
-  private async currentWriter(): Promise<string> {
-    return await modelHash(this.options.model);
   }
 }
 
 type Opened = Pick<TrainingBank, 'bank' | 'retriever'>;
 
-async function openVersion(folder: string, encoder: RetrievalEncoder): Promise<Opened> {
-  const bank = await Bank.open(folder);
+async function openVersion(folder: string, encoder: RetrievalEncoder, cache: RowCache): Promise<Opened> {
+  const bank = await Bank.open(folder, { cache });
   return { bank, retriever: await Retriever.fromBank(bank, encoder) };
 }
 

@@ -3,6 +3,8 @@
 import { createRequire } from 'node:module';
 import type { EngineName } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
+import { findAddon } from './native/addon.ts';
+import { openNative } from './native/native.ts';
 import * as tf from './tf.ts';
 import { installWasmMatMul } from './wasm_mat_mul.ts';
 
@@ -36,11 +38,7 @@ const require = createRequire(import.meta.url);
 /** Best first; `auto` takes the first that is there. */
 const ENGINES: readonly Engine[] = [
   { name: 'cuda', find: () => ({ ok: false, why: 'not available: this build has no CUDA addon' }), open: neverOpened },
-  {
-    name: 'native',
-    find: () => ({ ok: false, why: 'not available: this build has no native addon' }),
-    open: neverOpened,
-  },
+  { name: 'native', find: findNative, open: openNative },
   { name: 'tensorflow', find: findTensorflow, open: openTensorflow },
   { name: 'wasm', find: () => ({ ok: true, why: 'TensorFlow.js WebAssembly, one thread' }), open: openWasm },
   { name: 'cpu', find: () => ({ ok: true, why: 'TensorFlow.js in plain JavaScript, slow' }), open: openCpu },
@@ -87,6 +85,13 @@ function usable(available: EngineInfo['available']): string {
 
 function neverOpened(): Promise<void> {
   return Promise.reject(new Error('not available'));
+}
+
+function findNative(): Availability {
+  const found = findAddon();
+  return 'addon' in found
+    ? { ok: true, why: 'C++ kernels with OpenMP' }
+    : { ok: false, why: `not available: the addon ${found.why}` };
 }
 
 function findTensorflow(): Availability {

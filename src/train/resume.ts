@@ -12,7 +12,8 @@ import type { StageName } from './stage.ts';
 /**
  * The checkpoint that a stage goes on from.
  * @param resume `auto`: the newest valid one, if any; `never`: none may exist; anything else is a path
- * @throws UserError input_invalid for `never` in a run that has begun; that of a damaged checkpoint given by path
+ * @throws UserError input_invalid for `never` in a run that has begun; file_corrupt when all are damaged, or that of a
+ * damaged checkpoint given by path
  */
 export async function findCheckpoint(
   folder: RunFolder,
@@ -33,7 +34,18 @@ export async function findCheckpoint(
   if (resume !== 'auto') return await stageCheckpoint(resume, stage);
   const { newest, invalid } = await latestCheckpoint(checkpoints);
   for (const { error } of invalid) say(`passed over a damaged checkpoint: ${error.message}`);
-  return newest === undefined ? undefined : await loadCheckpoint(newest.path);
+  if (newest !== undefined) return await loadCheckpoint(newest.path);
+  if (invalid.length > 0) throw nothingWhole(checkpoints, stage);
+  return undefined;
+}
+
+/** Starting anew would delete the damaged checkpoints, which somebody may still want to repair. */
+function nothingWhole(checkpoints: string, stage: StageName): UserError {
+  return new UserError('file_corrupt', {
+    where: checkpoints,
+    what: `every checkpoint of the ${stage} stage is damaged`,
+    action: 'restore one from a copy, or delete the folder to start the stage anew',
+  });
 }
 
 async function stageCheckpoint(path: string, stage: StageName): Promise<Checkpoint> {

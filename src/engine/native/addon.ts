@@ -163,7 +163,7 @@ const require = createRequire(import.meta.url);
  * @returns the addon, or why there is none
  */
 export function findAddon(): { addon: NativeAddon } | { why: string } {
-  if (!existsSync(ADDON_PATH)) return { why: 'not built (run scripts/build_native.sh)' };
+  if (!existsSync(ADDON_PATH)) return { why: 'is not built (run scripts/build_native.sh)' };
   try {
     return { addon: require(ADDON_PATH) as NativeAddon };
   } catch (error) {

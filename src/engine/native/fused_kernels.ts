@@ -7,7 +7,7 @@
 import * as tf from '../tf.ts';
 import type { AttentionArguments } from './addon.ts';
 import type { NativeBackend } from './backend.ts';
-import { registerKernel } from './register.ts';
+import { registerFused } from './register.ts';
 
 type Info = tf.TensorInfo;
 
@@ -17,26 +17,26 @@ const NO_INTS = new Int32Array();
 /** Dimension `axis` of a tensor. */
 const dimension = (x: Info, axis: number): number => x.shape[axis]!;
 
-registerKernel<'ids' | 'weight'>('Embedding', (backend, { ids, weight }) => {
+registerFused<'ids' | 'weight'>('Embedding', (backend, { ids, weight }) => {
   const width = dimension(weight, 1);
   const out = backend.create([tf.util.sizeFromShape(ids.shape), width]);
   backend.addon.embedding(backend.ints(ids), backend.floats(weight), width, backend.floats(out));
-  return out;
+  return [out];
 });
 
-registerKernel<'ids' | 'dy', { rows: number }>('EmbeddingGrad', (backend, { ids, dy }, { rows }) => {
+registerFused<'ids' | 'dy', { rows: number }>('EmbeddingGrad', (backend, { ids, dy }, { rows }) => {
   const dWeight = backend.create([rows, dimension(dy, 1)]);
   backend.addon.embeddingGrad(backend.ints(ids), backend.floats(dy), rows, backend.floats(dWeight));
-  return dWeight;
+  return [dWeight];
 });
 
-registerKernel<'x' | 'weight', { epsilon: number }>('RmsNorm', (backend, { x, weight }, { epsilon }) => {
+registerFused<'x' | 'weight', { epsilon: number }>('RmsNorm', (backend, { x, weight }, { epsilon }) => {
   const out = backend.create(x.shape);
   backend.addon.rmsNorm(backend.floats(x), backend.floats(weight), epsilon, backend.floats(out));
-  return out;
+  return [out];
 });
 
-registerKernel<'x' | 'weight' | 'dy', { epsilon: number }>(
+registerFused<'x' | 'weight' | 'dy', { epsilon: number }>(
   'RmsNormGrad',
   (backend, { x, weight, dy }, { epsilon }) => {
     const dx = backend.create(x.shape);
@@ -47,14 +47,14 @@ registerKernel<'x' | 'weight' | 'dy', { epsilon: number }>(
   },
 );
 
-registerKernel<'x' | 'weight'>('Linear', (backend, { x, weight }) => {
+registerFused<'x' | 'weight'>('Linear', (backend, { x, weight }) => {
   const rows = dimension(x, 0);
   const out = backend.create([rows, dimension(weight, 0)]);
   backend.addon.linear(backend.floats(x), backend.floats(weight), rows, backend.floats(out));
-  return out;
+  return [out];
 });
 
-registerKernel<'x' | 'weight' | 'dy'>('LinearGrad', (backend, { x, weight, dy }) => {
+registerFused<'x' | 'weight' | 'dy'>('LinearGrad', (backend, { x, weight, dy }) => {
   const dx = backend.create(x.shape);
   const dWeight = backend.create(weight.shape);
   const [values, matrix, upstream] = [backend.floats(x), backend.floats(weight), backend.floats(dy)];
@@ -85,14 +85,14 @@ class RopeTables {
 
 const ropeTables = new RopeTables();
 
-registerKernel<'x' | 'positions', { theta: number; inverse: boolean }>(
+registerFused<'x' | 'positions', { theta: number; inverse: boolean }>(
   'Rope',
   (backend, { x, positions }, { theta, inverse }) => {
     const [, tokens, heads, dim] = x.shape as [number, number, number, number];
     const table = ropeTables.get(backend, backend.ints(positions), dim, theta);
     const out = backend.create(x.shape);
     backend.addon.rope(backend.floats(x), table, tokens, heads, inverse, backend.floats(out));
-    return out;
+    return [out];
   },
 );
 
@@ -122,7 +122,7 @@ function attentionArguments(
 }
 
 // The third output is what the gradient keeps: the logarithm of each row's normaliser, [B, H, T].
-registerKernel<AttentionNames, AttentionAttributes>('Attention', (backend, inputs, attributes) => {
+registerFused<AttentionNames, AttentionAttributes>('Attention', (backend, inputs, attributes) => {
   const [batch, tokens, heads] = inputs.q.shape as [number, number, number];
   const out = backend.create(inputs.q.shape);
   const share = backend.create([batch, tokens, heads, (inputs as AttentionInfos).index?.shape[2] ?? 0]);
@@ -132,7 +132,7 @@ registerKernel<AttentionNames, AttentionAttributes>('Attention', (backend, input
   return [out, share, lse];
 });
 
-registerKernel<AttentionNames | 'dy' | 'out' | 'state', AttentionAttributes>(
+registerFused<AttentionNames | 'dy' | 'out' | 'state', AttentionAttributes>(
   'AttentionGrad',
   (backend, inputs, attributes) => {
     const { q, k, v, memoryKeys, memoryValues, dy, out, state } = inputs;
@@ -146,13 +146,13 @@ registerKernel<AttentionNames | 'dy' | 'out' | 'state', AttentionAttributes>(
   },
 );
 
-registerKernel<'gate' | 'up'>('Swiglu', (backend, { gate, up }) => {
+registerFused<'gate' | 'up'>('Swiglu', (backend, { gate, up }) => {
   const out = backend.create(gate.shape);
   backend.addon.swiglu(backend.floats(gate), backend.floats(up), backend.floats(out));
-  return out;
+  return [out];
 });
 
-registerKernel<'gate' | 'up' | 'dy'>('SwigluGrad', (backend, { gate, up, dy }) => {
+registerFused<'gate' | 'up' | 'dy'>('SwigluGrad', (backend, { gate, up, dy }) => {
   const dGate = backend.create(gate.shape);
   const dUp = backend.create(up.shape);
   const [opened, carried, upstream] = [backend.floats(gate), backend.floats(up), backend.floats(dy)];
@@ -179,7 +179,7 @@ function headLoss(
 
 // Inside a gradient the gradients are computed along with the loss, while the logits of a block are at hand, and kept as
 // the state: [N·d + V·d] values instead of the logits or a second product with the output head.
-registerKernel<'hidden' | 'weight' | 'targets'>('CrossEntropy', (backend, inputs) => {
+registerFused<'hidden' | 'weight' | 'targets'>('CrossEntropy', (backend, inputs) => {
   const differentiating = tf.engine().state.gradientDepth > 0;
   const { sum, losses, state } = headLoss(backend, inputs, differentiating ? 1 : undefined);
   const total = backend.create([]);
@@ -187,7 +187,7 @@ registerKernel<'hidden' | 'weight' | 'targets'>('CrossEntropy', (backend, inputs
   return [total, losses, state];
 });
 
-registerKernel<'hidden' | 'weight' | 'targets' | 'dy' | 'state'>('CrossEntropyGrad', (backend, inputs) => {
+registerFused<'hidden' | 'weight' | 'targets' | 'dy' | 'state'>('CrossEntropyGrad', (backend, inputs) => {
   const { hidden, weight, dy, state } = inputs;
   const dHidden = backend.create(hidden.shape);
   const dWeight = backend.create(weight.shape);
@@ -199,7 +199,7 @@ registerKernel<'hidden' | 'weight' | 'targets' | 'dy' | 'state'>('CrossEntropyGr
   return [dHidden, dWeight];
 });
 
-registerKernel<'q' | 'k' | 'lengths', { skip: number; rule: string }>(
+registerFused<'q' | 'k' | 'lengths', { skip: number; rule: string }>(
   'TokenScores',
   (backend, { q, k, lengths }, { skip, rule }) => {
     const [batch, tokens, heads] = q.shape as [number, number, number];
@@ -207,11 +207,11 @@ registerKernel<'q' | 'k' | 'lengths', { skip: number; rule: string }>(
     const out = backend.create([batch, kvHeads, tokens]);
     const given = [backend.floats(q), backend.floats(k), backend.ints(lengths)] as const;
     backend.addon.tokenScores(...given, tokens, heads, kvHeads, skip, rule === 'softmax', backend.floats(out));
-    return out;
+    return [out];
   },
 );
 
-registerKernel<'scores', { count: number }>('SelectTokens', (backend, { scores }, { count }) => {
+registerFused<'scores', { count: number }>('SelectTokens', (backend, { scores }, { count }) => {
   const [batch, heads, tokens] = scores.shape as [number, number, number];
   const out = backend.create([batch, heads, count], 'int32');
   const values = backend.floats(scores);
@@ -219,7 +219,7 @@ registerKernel<'scores', { count: number }>('SelectTokens', (backend, { scores }
   for (let row = 0; row < batch * heads; row++) {
     indices.set(bestTokens(values.subarray(row * tokens, (row + 1) * tokens), count), row * count);
   }
-  return out;
+  return [out];
 });
 
 /** Places of the `count` best scores in text order; of equal ones the earlier; negative ones never. */
@@ -231,19 +231,19 @@ function bestTokens(scores: Float32Array, count: number): Int32Array {
     .sort();
 }
 
-registerKernel<'x' | 'indices'>('GatherTokens', (backend, { x, indices }) => {
+registerFused<'x' | 'indices'>('GatherTokens', (backend, { x, indices }) => {
   const [, tokens, heads, dim] = x.shape as [number, number, number, number];
   const out = backend.create([...indices.shape, dim]);
   const [values, places] = [backend.floats(x), backend.ints(indices)];
   backend.addon.gatherTokens(values, places, tokens, heads, dimension(indices, 2), backend.floats(out));
-  return out;
+  return [out];
 });
 
-registerKernel<'indices' | 'dy', { tokens: number }>('GatherTokensGrad', (backend, { indices, dy }, { tokens }) => {
+registerFused<'indices' | 'dy', { tokens: number }>('GatherTokensGrad', (backend, { indices, dy }, { tokens }) => {
   const [batch, heads, kept, dim] = dy.shape as [number, number, number, number];
   const dx = backend.create([batch, tokens, heads, dim]);
   backend.addon.gatherTokensGrad(backend.ints(indices), backend.floats(dy), tokens, heads, kept, backend.floats(dx));
-  return dx;
+  return [dx];
 });
 
 type AdamwAttributes = Record<
@@ -251,7 +251,7 @@ type AdamwAttributes = Record<
   number
 >;
 
-registerKernel<'parameter' | 'gradient' | 'm' | 'v', AdamwAttributes>('Adamw', (backend, inputs, attributes) => {
+registerFused<'parameter' | 'gradient' | 'm' | 'v', AdamwAttributes>('Adamw', (backend, inputs, attributes) => {
   const { parameter, gradient, m, v } = inputs;
   const { lr, beta1, beta2, epsilon, weightDecay, step, gradScale } = attributes;
   const outputs = [parameter, m, v].map(({ shape }) => backend.create(shape));
@@ -262,10 +262,10 @@ registerKernel<'parameter' | 'gradient' | 'm' | 'v', AdamwAttributes>('Adamw', (
   return outputs;
 });
 
-registerKernel<string>('GlobalNorm', (backend, tensors) => {
+registerFused<string>('GlobalNorm', (backend, tensors) => {
   let sum = 0;
   for (const tensor of Object.values(tensors)) sum += backend.addon.sumOfSquares(backend.floats(tensor));
   const out = backend.create([]);
   backend.floats(out)[0] = Math.sqrt(sum);
-  return out;
+  return [out];
 });

@@ -132,7 +132,10 @@ registerKernel<'x', SplitAttributes>('SplitV', (backend, { x }, { numOrSizeSplit
 });
 
 registerKernel<'x', { begin: number[]; size: number[] }>('Slice', (backend, { x }, attributes) => {
-  const [begin, size] = tf.slice_util.parseSliceParams(x as tf.Tensor, attributes.begin, attributes.size);
+  const [begin, size] = tf.slice_util.parseSliceParams(x as tf.Tensor, attributes.begin, attributes.size) as [
+    number[],
+    number[],
+  ];
   const axes = [...size.keys()].filter((axis) => size[axis] !== x.shape[axis]);
   if (axes.length > 1) unsupported('Slice', `a part along several axes, [${size}] of [${x.shape}]`);
   const [axis] = axes;

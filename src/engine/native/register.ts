@@ -7,15 +7,26 @@ export const BACKEND_NAME = 'native';
 
 type Attributes = Record<string, unknown>;
 
-/** A kernel: it gets its inputs by name and returns one output or several. */
-export type NativeKernel<I extends string, A> = (
+/** A kernel gets its inputs by name; what it returns is its output or outputs. */
+type NativeKernel<I extends string, A, O> = (
   backend: NativeBackend,
   inputs: Record<I, tf.TensorInfo>,
   attributes: A,
-) => tf.TensorInfo | tf.TensorInfo[];
+) => O;
+
+/** Registers a kernel of src/ops; those return a list, also of one output. */
+export function registerFused<I extends string, A = Attributes>(
+  name: string,
+  kernel: NativeKernel<I, A, tf.TensorInfo[]>,
+): void {
+  registerKernel(name, kernel);
+}
 
 /** Registers a kernel; types of inputs and attributes are those of the operation with this name. */
-export function registerKernel<I extends string, A = Attributes>(name: string, kernel: NativeKernel<I, A>): void {
+export function registerKernel<I extends string, A = Attributes>(
+  name: string,
+  kernel: NativeKernel<I, A, tf.TensorInfo | tf.TensorInfo[]>,
+): void {
   tf.registerKernel({
     kernelName: name,
     backendName: BACKEND_NAME,
