@@ -39,7 +39,7 @@ export function answerOptions<T>(yargs: Argv<T>, name: string, describe: string)
       .option('stop', {
         type: 'string',
         array: true,
-        requiresArg: true,
+        nargs: 1,
         describe: 'End after this text [default: generate.stop]',
       })
       .option('seed', { type: 'number', describe: 'Seed of the sampling [default: seed]' }),

@@ -32,6 +32,7 @@ export async function main(args: string[]): Promise<void> {
       .demandCommand(1, 'Name a command; `memory3 --help` lists them.')
       .recommendCommands()
       .strict()
+      .check(refuseUnusable)
       .wrap(110)
       .example('$0 run -c configs/quickstart.yaml', 'the whole pipeline: data, warmup, compile, continual, evaluation')
       .example(
@@ -45,6 +46,21 @@ export async function main(args: string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error);
   }
+}
+
+/** Options that may be given more than once, and positionals of which there may be several. */
+const REPEATABLE = ['_', 'set', 'stop', 'ids'];
+
+/** What yargs lets through: an option given twice becomes a list, and a number that is none becomes NaN. */
+function refuseUnusable(args: Record<string, unknown>): true {
+  const refuse = (name: string, what: string): never => {
+    throw new UserError('usage_invalid', { what: `--${name} ${what}`, action: 'see `memory3 --help`' });
+  };
+  for (const [name, value] of Object.entries(args)) {
+    if (Array.isArray(value) && !REPEATABLE.includes(name)) refuse(name, 'is given more than once');
+    if (Number.isNaN(value)) refuse(name, 'is not a number');
+  }
+  return true;
 }
 
 /** Prints what a user needs of an error and returns the exit status. */

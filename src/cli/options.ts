@@ -20,7 +20,7 @@ export function configOptions<T>(yargs: Argv<T>): Argv<T & ConfigArguments> {
       type: 'string',
       array: true,
       default: [] as string[],
-      requiresArg: true,
+      nargs: 1,
       describe: 'Change one value: --set warmup.steps=200 (repeatable)',
     })
     .group(['config', 'set'], 'Run:') as unknown as Argv<T & ConfigArguments>;

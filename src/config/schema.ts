@@ -27,6 +27,17 @@ const source = z
 export const dataSchema = z.strictObject({
   sources: z.array(source).default([]).describe('Training text.'),
   references: z.array(source).default([]).describe('Texts that become explicit memories (paper §3.2).'),
+  continual: z
+    .strictObject({
+      sources: z.array(source).default([]).describe('Text of the steps with memories; `data.sources` when empty.'),
+      alignDocuments: positive
+        .default(1)
+        .describe(
+          'Documents of it begin at multiples of so many tokens, the gap is padding that is not learned; with `memory.chunkLength` here a chunk never spans two documents. 1: back to back.',
+        ),
+    })
+    .prefault({})
+    .describe('Text of its own for stage two.'),
   tokenizer: z
     .strictObject({
       path: z.string().min(1).optional().describe('A ready Hugging Face `tokenizer.json`; without it one is trained.'),
@@ -59,11 +70,13 @@ export const modelSchema = z.strictObject({
   ropeTheta: z.number().positive().default(10_000).describe('Base of the rotary position embedding.'),
   normEpsilon: z.number().positive().default(1e-5).describe('Epsilon of RMSNorm.'),
   tieEmbeddings: z.boolean().default(false).describe('Share the embedding with the output head.'),
-  initStd: z
-    .number()
-    .positive()
-    .default(0.02)
-    .describe('Standard deviation of the initial weights; outputs of a block are scaled by 1/√(2L).'),
+  init: z
+    .enum(['depth', 'mimetic'])
+    .default('depth')
+    .describe(
+      'Initial weights. `depth`: normal, outputs of a block scaled by 1/√(2L). `mimetic`: unscaled, outputs of attention start near the transposed values and the head near the embedding, so that small models learn to copy early.',
+    ),
+  initStd: z.number().positive().default(0.02).describe('Standard deviation of the initial weights.'),
   embeddingStd: z.number().positive().default(0.02).describe('Standard deviation of the initial embedding.'),
 });
 
@@ -173,7 +186,10 @@ export const evaluationSchema = z.strictObject({
     .array(positive)
     .default([1, 2, 3, 5])
     .describe('Numbers of memories among which the right one stands.'),
-  ragSeparator: z.string().default('\n').describe('What stands between a reference and a question when the reference is given as text.'),
+  ragSeparator: z
+    .string()
+    .default('\n')
+    .describe('What stands between a reference and a question when the reference is given as text.'),
 });
 
 export const runSchema = z.strictObject({

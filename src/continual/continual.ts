@@ -6,7 +6,6 @@
 import { listCheckpoints, verifyCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
 import type { Batch } from '../data/batches.ts';
-import type { TokenDataset } from '../data/token_dataset.ts';
 import {
   disposeMemories,
   memoryTensors,
@@ -21,15 +20,17 @@ import { padded } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
 import type { MicroBatch, Stage, StageState } from '../train/stage.ts';
-import { TextBatches, timed } from '../train/text_batches.ts';
+import { TextBatches, type TrainingText, timed } from '../train/text_batches.ts';
 import { meanLoss } from '../train/validation.ts';
 import type { TrainingBank } from './training_bank.ts';
 
 export interface ContinualOptions {
   config: RunConfig;
   model: Model;
-  train: TokenDataset;
-  validation: TokenDataset;
+  /** Text of the steps with memories. */
+  text: TrainingText;
+  /** Text of the plain steps. */
+  plainText: TrainingText;
   bank: TrainingBank;
   /** Token ids of `<s>Reference:`. */
   prefix: Int32Array;
@@ -45,13 +46,15 @@ export class ContinualStage implements Stage {
   readonly settings: RunConfig['continual'];
   private readonly options: ContinualOptions;
   private readonly text: TextBatches;
+  private readonly plainText: TextBatches;
   private readonly positions: Int32Array;
 
   constructor(options: ContinualOptions) {
-    const { config, prefix, train, validation } = options;
+    const { config, prefix } = options;
     this.options = options;
     this.settings = config.continual;
-    this.text = new TextBatches(config, config.continual, train, validation);
+    this.text = new TextBatches(config, config.continual, options.text);
+    this.plainText = new TextBatches(config, config.continual, options.plainText);
     this.positions = readingPositions(prefix.length, config.data.sequenceLength, config.memory.referenceTokens);
   }
 
@@ -61,8 +64,10 @@ export class ContinualStage implements Stage {
   }
 
   async microBatch(step: number, micro: number): Promise<MicroBatch> {
-    const { value: batch, ms } = await timed(() => this.text.training(step, micro));
-    if (this.isPlain(step)) return this.text.plain(batch, ms);
+    const isPlain = this.isPlain(step);
+    const text = isPlain ? this.plainText : this.text;
+    const { value: batch, ms } = await timed(() => text.training(step, micro));
+    if (isPlain) return text.plain(batch, ms);
     return await this.reading(batch, ms, this.settings.memories, this.options.config.retrieval.overlapThreshold);
   }
 

@@ -16,7 +16,7 @@ export interface BatchShape {
 export interface Batch {
   /** Inputs [B, T]. */
   ids: Int32Array;
-  /** The token after each input [B, T]. */
+  /** The token after each input [B, T]; −1 for padding, which is not learned. */
   targets: Int32Array;
   /** Sample number of each row; sample n covers the tokens [n·T, n·T + T] of the dataset. */
   samples: number[];
@@ -56,5 +56,7 @@ export async function batchAt(
     ids.set(window.subarray(0, T), row * T);
     targets.set(window.subarray(1), row * T);
   });
+  const { pad } = dataset.manifest;
+  for (let i = 0; i < targets.length; i++) if (targets[i] === pad) targets[i] = -1;
   return { ids, targets, samples };
 }

@@ -38,6 +38,8 @@ export function dataPaths(folder: string) {
   return {
     tokenizer: join(folder, 'tokenizer.json'),
     tokens: join(folder, 'tokens'),
+    /** Text of its own for stage two; absent without `data.continual.sources`. */
+    continualTokens: join(folder, 'continual-tokens'),
     references: join(folder, 'references'),
     /** Settings, input files and report of the build; written last. */
     build: join(folder, 'build.json'),
@@ -45,7 +47,7 @@ export function dataPaths(folder: string) {
 }
 
 export interface BuildProgress {
-  phase: 'tokenizer' | 'tokens' | 'references';
+  phase: 'tokenizer' | 'tokens' | 'continual tokens' | 'references';
   /** Documents read so far in this phase. */
   documents: number;
   /** Bytes of the input files read so far in this phase, and in all. */
@@ -58,6 +60,8 @@ const reportSchema = z.strictObject({
   tokenizer: z.strictObject({ hash: z.string(), vocabSize: z.int(), trained: z.boolean() }),
   train: splitReport,
   validation: splitReport,
+  /** Text of stage two, when it has its own. */
+  continual: z.strictObject({ train: splitReport, validation: splitReport }).optional(),
   references: z.strictObject({ documents: z.int(), references: z.int(), tokens: z.int() }),
   /** What was read and skipped in `data.sources` and in `data.references`. */
   counters: z.strictObject({ sources: countersSchema, references: countersSchema }),
@@ -121,9 +125,9 @@ export async function buildData(
 
 /** Everything in the configuration that the data depends on. */
 function settingsOf(data: DataConfig, memory: MemoryConfig, seed: number): Record<string, unknown> {
-  const { sources, references, tokenizer, shardTokens, validationShare, minDocumentCharacters } = data;
+  const { sources, continual, references, tokenizer, shardTokens, validationShare, minDocumentCharacters } = data;
   return {
-    data: { sources, references, tokenizer, shardTokens, validationShare, minDocumentCharacters },
+    data: { sources, continual, references, tokenizer, shardTokens, validationShare, minDocumentCharacters },
     memory: { referenceTokens: memory.referenceTokens },
     seed,
   };
@@ -141,7 +145,7 @@ async function readBuild(folder: string): Promise<z.infer<typeof buildSchema> | 
 
 /** Input files with their hashes; a file of the same size and time as in `known` is not read again. */
 async function inputFiles(data: DataConfig, known: readonly InputFile[]): Promise<InputFile[]> {
-  const listed = await listSourceFiles([...data.sources, ...data.references]);
+  const listed = await listSourceFiles([...data.sources, ...data.continual.sources, ...data.references]);
   const paths = new Set([...listed.map(({ path }) => path), ...(data.tokenizer.path ? [data.tokenizer.path] : [])]);
   const files: InputFile[] = [];
   for (const path of paths) {
@@ -173,6 +177,7 @@ async function reasonToBuild(
     const tokenizerHash = (await Tokenizer.load(dataPaths(folder).tokenizer)).hash;
     await TokenDataset.open(dataPaths(folder).tokens, 'train', { tokenizerHash });
     await TokenDataset.open(dataPaths(folder).tokens, 'validation', { tokenizerHash });
+    if (before.report.continual) await TokenDataset.open(dataPaths(folder).continualTokens, 'train', { tokenizerHash });
     await ReferenceDataset.open(dataPaths(folder).references, { tokenizerHash });
     return undefined;
   } catch (error) {
@@ -224,14 +229,24 @@ class Build {
   async run(): Promise<z.infer<typeof reportSchema>> {
     await this.#makeTokenizer();
     const tokenizer = await Tokenizer.load(this.#paths.tokenizer);
-    const tokens = await this.#writeTokens(tokenizer);
+    const { sources, continual } = this.#data;
+    const tokens = await this.#writeTokens(tokenizer, 'tokens', this.#paths.tokens, sources, 1);
+    const stageTwo =
+      continual.sources.length > 0
+        ? await this.#writeTokens(
+            tokenizer,
+            'continual tokens',
+            this.#paths.continualTokens,
+            continual.sources,
+            continual.alignDocuments,
+          )
+        : undefined;
     const references = await this.#writeReferences(tokenizer);
-    const { train, validation } = tokens.splits;
     const trained = this.#data.tokenizer.path === undefined;
     return {
       tokenizer: { hash: tokenizer.hash, vocabSize: tokenizer.vocabSize, trained },
-      train: { documents: train.documents, tokens: train.tokens, bytes: train.bytes },
-      validation: { documents: validation.documents, tokens: validation.tokens, bytes: validation.bytes },
+      ...splitReports(tokens),
+      continual: stageTwo && splitReports(stageTwo),
       references: {
         documents: references.counters.documents,
         references: references.references,
@@ -239,7 +254,7 @@ class Build {
       },
       counters: { sources: tokens.counters, references: references.counters },
       warnings: this.#warnings(tokenizer, tokens, references),
-      contentHash: sha256(tokenizer.hash, tokens.contentHash, references.contentHash),
+      contentHash: sha256(tokenizer.hash, tokens.contentHash, stageTwo?.contentHash ?? '', references.contentHash),
     };
   }
 
@@ -257,8 +272,9 @@ class Build {
 
   /** About `sampleBytes` of the training text, pieces chosen by hash, so that every source has its share. */
   async *#sampleTexts(): AsyncGenerator<string> {
-    const share = this.#data.tokenizer.sampleBytes / (await this.#sizeOf(this.#data.sources));
-    for await (const document of this.#read('tokenizer', this.#data.sources, newCounters())) {
+    const sources = [...this.#data.sources, ...this.#data.continual.sources];
+    const share = this.#data.tokenizer.sampleBytes / (await this.#sizeOf(sources));
+    for await (const document of this.#read('tokenizer', sources, newCounters())) {
       const key = documentKey(document);
       if (this.#splitOf(key) !== 'train') continue;
       let piece = 0;
@@ -269,15 +285,23 @@ class Build {
     }
   }
 
-  async #writeTokens(tokenizer: Tokenizer): Promise<TokenManifest> {
+  /** @param alignment every document begins at a multiple of so many tokens */
+  async #writeTokens(
+    tokenizer: Tokenizer,
+    phase: 'tokens' | 'continual tokens',
+    folder: string,
+    sources: readonly SourceConfig[],
+    alignment: number,
+  ): Promise<TokenManifest> {
     const counters = newCounters();
-    const writer = new TokenDatasetWriter(this.#paths.tokens, {
+    const writer = new TokenDatasetWriter(folder, {
       tokenizerHash: tokenizer.hash,
       vocabSize: tokenizer.vocabSize,
+      pad: alignment > 1 ? tokenizer.pad : undefined,
       shardTokens: this.#data.shardTokens,
     });
     try {
-      for await (const group of inGroups(this.#read('tokens', this.#data.sources, counters))) {
+      for await (const group of inGroups(this.#read(phase, sources, counters))) {
         const encoded = await tokenizer.encodeBatch(group.map(({ text }) => text));
         for (const [i, document] of group.entries()) {
           const ids = new Int32Array(1 + encoded[i]!.length);
@@ -355,6 +379,11 @@ class Build {
     }
     return warnings;
   }
+}
+
+function splitReports({ splits: { train, validation } }: TokenManifest): Pick<DataReport, 'train' | 'validation'> {
+  const report = ({ documents, tokens, bytes }: z.infer<typeof splitReport>) => ({ documents, tokens, bytes });
+  return { train: report(train), validation: report(validation) };
 }
 
 /** 48 bits of a hash of the document: the number under which its random choices are looked up. */

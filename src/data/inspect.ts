@@ -1,5 +1,6 @@
 /** What a data folder holds, for `memory3 data inspect` and `memory3 data verify`. */
 
+import { access } from 'node:fs/promises';
 import type { z } from 'zod';
 import { dataPaths } from './build.ts';
 import type { DataCounters } from './documents.ts';
@@ -23,6 +24,8 @@ export interface DataSummary {
   folder: string;
   tokenizer: { hash: string; vocabSize: number };
   splits: Record<Split, SplitSummary>;
+  /** Text of stage two, when it has its own. */
+  continual: Record<Split, SplitSummary> | undefined;
   references: {
     references: number;
     documents: number;
@@ -44,21 +47,25 @@ export async function summarizeData(folder: string): Promise<DataSummary> {
   const paths = dataPaths(folder);
   const tokenizer = await Tokenizer.load(paths.tokenizer);
   const options = { tokenizerHash: tokenizer.hash };
-  const train = await TokenDataset.open(paths.tokens, 'train', options);
-  const validation = await TokenDataset.open(paths.tokens, 'validation', options);
+  const summarize = async (tokens: string): Promise<Record<Split, SplitSummary>> => ({
+    train: await summarizeSplit(await TokenDataset.open(tokens, 'train', options), tokenizer),
+    validation: await summarizeSplit(await TokenDataset.open(tokens, 'validation', options), tokenizer),
+  });
+  const { counters: sourceCounters } = (await TokenDataset.open(paths.tokens, 'train', options)).manifest;
   const references = await ReferenceDataset.open(paths.references, options);
   const { counters, tokens } = references.manifest;
   return {
     folder,
     tokenizer: { hash: tokenizer.hash, vocabSize: tokenizer.vocabSize },
-    splits: { train: await summarizeSplit(train, tokenizer), validation: await summarizeSplit(validation, tokenizer) },
+    splits: await summarize(paths.tokens),
+    continual: (await exists(paths.continualTokens)) ? await summarize(paths.continualTokens) : undefined,
     references: {
       references: references.size,
       documents: counters.documents,
       tokensPerReference: ratio(tokens, references.size),
       samples: await Promise.all(spread(references.size).map((i) => references.get(i))),
     },
-    counters: { sources: train.manifest.counters, references: counters },
+    counters: { sources: sourceCounters, references: counters },
   };
 }
 
@@ -81,6 +88,15 @@ async function summarizeSplit(dataset: TokenDataset, tokenizer: Tokenizer): Prom
   };
 }
 
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Up to SAMPLES numbers spread over [0, count). */
 function spread(count: number): number[] {
   return Array.from({ length: Math.min(SAMPLES, count) }, (_, i) => Math.floor((i * count) / Math.min(SAMPLES, count)));
@@ -97,6 +113,9 @@ export async function inspectData(folder: string): Promise<string> {
     `tokenizer   ${tokenizer.vocabSize} tokens, sha256 ${tokenizer.hash.slice(0, 12)}…`,
   ];
   for (const split of SPLITS) lines.push('', ...splitLines(split, summary.splits[split]));
+  if (summary.continual) {
+    for (const split of SPLITS) lines.push('', ...splitLines(`stage two, ${split}`, summary.continual[split]));
+  }
   const perReference = references.tokensPerReference.toFixed(1);
   lines.push(
     '',
@@ -107,7 +126,7 @@ export async function inspectData(folder: string): Promise<string> {
   return lines.join('\n');
 }
 
-function splitLines(split: Split, { documents, tokens, bytesPerToken, shards, windows }: SplitSummary): string[] {
+function splitLines(split: string, { documents, tokens, bytesPerToken, shards, windows }: SplitSummary): string[] {
   return [
     `${split.padEnd(11)} ${documents} documents, ${tokens} tokens, ${bytesPerToken.toFixed(2)} bytes a token`,
     ...shards.map((shard) => `  ${shard.file}  ${shard.tokens} tokens, ${shard.bytes} bytes`),
@@ -140,6 +159,9 @@ function oneLine(text: string): string {
 export async function verifyData(folder: string): Promise<void> {
   const paths = dataPaths(folder);
   const tokenizerHash = (await Tokenizer.load(paths.tokenizer)).hash;
-  for (const split of SPLITS) await (await TokenDataset.open(paths.tokens, split, { tokenizerHash })).verify();
+  const folders = [paths.tokens, ...((await exists(paths.continualTokens)) ? [paths.continualTokens] : [])];
+  for (const tokens of folders) {
+    for (const split of SPLITS) await (await TokenDataset.open(tokens, split, { tokenizerHash })).verify();
+  }
   await (await ReferenceDataset.open(paths.references, { tokenizerHash })).verify();
 }

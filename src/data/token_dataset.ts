@@ -44,6 +44,8 @@ const splitSchema = z.strictObject({
 const manifestSchema = z.strictObject({
   tokenizerHash: z.string(),
   vocabSize: z.int().min(1),
+  /** The token in the gaps between documents; absent where there are none. */
+  pad: z.int().min(0).optional(),
   /** Tokens of a record batch and of a shard; the last ones may hold fewer. */
   batchTokens: z.int().min(1),
   shardTokens: z.int().min(1),
@@ -66,16 +68,20 @@ function rowSchema(vocabSize: number): Schema {
 export interface TokenDatasetOptions {
   tokenizerHash: string;
   vocabSize: number;
+  /** The token that fills gaps between documents, where there are gaps: it is no target of training. */
+  pad?: number;
   /** Tokens of a shard. */
   shardTokens: number;
   /** Tokens of a record batch. */
   batchTokens?: number;
 }
 
+type ShardOptions = TokenDatasetOptions & { batchTokens: number };
+
 /** Writes `<folder>/{train,validation}/tokens-00000.arrow …` and, last, `<folder>/manifest.json`. */
 export class TokenDatasetWriter {
   readonly #folder: string;
-  readonly #options: Required<TokenDatasetOptions>;
+  readonly #options: ShardOptions;
   readonly #splits: Record<Split, SplitWriter>;
 
   constructor(folder: string, options: TokenDatasetOptions) {
@@ -127,7 +133,7 @@ const noRows = (): Rows => ({ ends: [0], documents: [], titles: [], sources: [],
 
 class SplitWriter {
   readonly #folder: string;
-  readonly #options: Required<TokenDatasetOptions>;
+  readonly #options: ShardOptions;
   readonly #tokens: Int32Array;
   readonly #shards: ArrowFileEntry[] = [];
   #shard: ArrowFileWriter | undefined;
@@ -137,7 +143,7 @@ class SplitWriter {
   #shardUsed = 0;
   #total = { tokens: 0, documents: 0, bytes: 0 };
 
-  constructor(folder: string, options: Required<TokenDatasetOptions>) {
+  constructor(folder: string, options: ShardOptions) {
     this.#folder = folder;
     this.#options = options;
     this.#tokens = new Int32Array(options.batchTokens);

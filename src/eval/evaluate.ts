@@ -1,6 +1,7 @@
 /** What the bank is worth: answers about facts that stand in no training text, only in the bank. */
 
 import type { RunConfig } from '../config/schema.ts';
+import { UserError } from '../errors.ts';
 import { type Answer, generate } from '../infer/generate.ts';
 import { deleteKnowledge, editKnowledge, restoreBank } from '../infer/knowledge.ts';
 import type { Session } from '../infer/session.ts';
@@ -55,14 +56,30 @@ interface Case {
  * back as it was.
  */
 export async function evaluate(session: Session, say: (message: string) => void): Promise<EvaluationReport> {
-  const { evaluation } = session.config;
-  const questions = await readQuestions(evaluation.questions ?? '', evaluation.maxQuestions);
+  const questions = await configuredQuestions(session.config);
   const cases = await prepareCases(session, questions);
   const missing = questions.length - cases.length;
+  if (cases.length === 0) {
+    throw new UserError('input_invalid', {
+      where: session.config.evaluation.questions,
+      what: 'the bank holds the reference of no question',
+      action: 'a question names in `reference` the id of a document in data.references',
+    });
+  }
   if (missing > 0) say(`evaluation: ${missing} questions left out, their references are not in the bank`);
   const heldOut = await scoreHeldOut(session, cases);
   const retrieval = retrievalScores(cases, session.config);
   return { heldOut, retrieval, ...(await demonstrateChanges(session, cases)) };
+}
+
+/** @throws UserError config_invalid when no file of questions is named; what `readQuestions` throws */
+export async function configuredQuestions({ evaluation }: RunConfig): Promise<Question[]> {
+  if (evaluation.questions !== undefined) return await readQuestions(evaluation.questions, evaluation.maxQuestions);
+  throw new UserError('config_invalid', {
+    where: 'evaluation.questions',
+    what: 'no file of questions is named',
+    action: 'give one, or use `memory3 ask`',
+  });
 }
 
 async function prepareCases(session: Session, questions: readonly Question[]): Promise<Case[]> {

@@ -31,10 +31,11 @@ export async function readQuestions(path: string, limit: number): Promise<Questi
       if (questions.length === limit) break;
     }
   } catch (error) {
-    if (!isSystemError(error) || error.code !== 'ENOENT') throw error;
-    throw new UserError('input_missing', {
+    if (!isSystemError(error)) throw error;
+    const missing = error.code === 'ENOENT';
+    throw new UserError(missing ? 'input_missing' : 'input_invalid', {
       where: path,
-      what: 'the file does not exist',
+      what: missing ? 'the file does not exist' : `it cannot be read (${error.code})`,
       action: 'check evaluation.questions',
     });
   }

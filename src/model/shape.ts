@@ -71,9 +71,13 @@ export function sizeOf(dimensions: readonly number[]): number {
 }
 
 /**
- * Initial parameters, a pure function of the shape and the seed: normal values of standard deviation `initStd`
- * (`embeddingStd` for the embedding), the two outputs of a block scaled by 1/√(2L) so that the residual stream keeps
- * its variance over the depth (Radford et al. 2019), norms one.
+ * Initial parameters, a pure function of the shape and the seed.
+ *
+ * `depth`: normal values of standard deviation `initStd` (`embeddingStd` for the embedding), the two outputs of a block
+ * scaled by 1/√(2L) so that the residual stream keeps its variance over the depth (Radford et al. 2019), norms one.
+ * `mimetic`: the same without that scaling, then each head's output projection is moved towards the transpose of its
+ * values and the output head towards the embedding, so that what attention reads can be said from the first step on and
+ * heads that copy form early (after Trockman & Kolter 2023, who found these products in trained models).
  */
 export function initParameters(shape: ModelShape, seed: number): Map<string, Float32Array> {
   const parameters = new Map<string, Float32Array>();
@@ -91,13 +95,51 @@ export function initParameters(shape: ModelShape, seed: number): Map<string, Flo
     parameters.set(name, values);
     tensorNumber++;
   }
+  if (shape.init === 'mimetic') makeMimetic(shape, parameters);
   return parameters;
 }
 
 function initialStd(shape: ModelShape, name: string): number {
   if (name === EMBEDDING) return shape.embeddingStd;
   const endsBlock = name.endsWith(LAYER_PARAMETERS.output) || name.endsWith(LAYER_PARAMETERS.down);
-  return endsBlock ? shape.initStd / Math.sqrt(2 * shape.numLayers) : shape.initStd;
+  const isScaled = endsBlock && shape.init === 'depth';
+  return isScaled ? shape.initStd / Math.sqrt(2 * shape.numLayers) : shape.initStd;
+}
+
+/** Correlations of the mimetic start: of a head's output with its values, and of the output head with the embedding. */
+const OUTPUT_LIKE_VALUES = 0.7;
+const HEAD_LIKE_EMBEDDING = 0.9;
+
+function makeMimetic(shape: ModelShape, parameters: Map<string, Float32Array>): void {
+  for (let layer = 0; layer < shape.numLayers; layer++) {
+    const values = parameters.get(layerParameterName(layer, 'value'))!;
+    correlate(
+      parameters.get(layerParameterName(layer, 'output'))!,
+      OUTPUT_LIKE_VALUES,
+      valuesTransposed(shape, values),
+    );
+  }
+  if (shape.tieEmbeddings) return;
+  const embedding = parameters.get(EMBEDDING)!;
+  const scale = shape.initStd / shape.embeddingStd;
+  correlate(parameters.get(OUTPUT_HEAD)!, HEAD_LIKE_EMBEDDING, (i) => scale * embedding[i]!);
+}
+
+/** Element i of an output projection `[d, H·D]` whose heads are the transposed values `[K·D, d]` they read. */
+function valuesTransposed(shape: ModelShape, values: Float32Array): (i: number) => number {
+  const { hiddenSize: d, numHeads, kvHeads, headDim } = shape;
+  const width = numHeads * headDim;
+  return (i) => {
+    const head = Math.floor((i % width) / headDim);
+    const row = Math.floor(head / (numHeads / kvHeads)) * headDim + (i % headDim);
+    return values[row * d + Math.floor(i / width)]!;
+  };
+}
+
+/** Mixes `target` with `source` so that their correlation is `correlation` and the variance stays. */
+function correlate(target: Float32Array, correlation: number, source: (i: number) => number): void {
+  const rest = Math.sqrt(1 - correlation ** 2);
+  for (let i = 0; i < target.length; i++) target[i] = correlation * source(i) + rest * target[i]!;
 }
 
 /** The number of parameters; a tied embedding counts once. */

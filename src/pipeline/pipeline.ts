@@ -1,6 +1,7 @@
 /** The whole pipeline of a run. Every stage keeps what is there already, so the same command begins and continues a run. */
 
 import type { RunConfig } from '../config/schema.ts';
+import { configuredQuestions } from '../eval/evaluate.ts';
 import { drawLosses, writeReport } from './report.ts';
 import { buildRunData, compile, continual, type StageOptions, warmup } from './stages.ts';
 import { withWorkspace } from './workspace.ts';
@@ -12,6 +13,8 @@ import { withWorkspace } from './workspace.ts';
 export function runPipeline(config: RunConfig, options: StageOptions): Promise<number> {
   const started = performance.now();
   return withWorkspace(config, options, async (workspace) => {
+    // Questions that cannot be read are better known now than after the training.
+    if (config.evaluation.questions !== undefined) await configuredQuestions(config);
     await buildRunData(workspace);
     if (!(await warmup(workspace, options.resume))) return;
     if (!(await continual(workspace, options.resume))) return;

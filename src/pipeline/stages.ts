@@ -22,6 +22,7 @@ import { train } from '../train/loop.ts';
 import { TrainingRecord } from '../train/record.ts';
 import { findCheckpoint, requireFit, trainingState, weightValues } from '../train/resume.ts';
 import type { Stage, StageName } from '../train/stage.ts';
+import type { TrainingText } from '../train/text_batches.ts';
 import { WarmupStage } from '../warmup/warmup.ts';
 import { bankIdentity, makeEncoder } from './bank_setup.ts';
 import { modelShape, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
@@ -92,20 +93,22 @@ export async function buildRunData({ config, folder }: Pick<Workspace, 'config' 
 /** What every stage reads. */
 interface Inputs {
   tokenizer: Tokenizer;
-  train: TokenDataset;
-  validation: TokenDataset;
+  /** Text of stage one, and of the plain steps of stage two. */
+  text: TrainingText;
   shape: ModelShape;
 }
 
 async function openInputs({ config, folder }: Workspace): Promise<Inputs> {
   const paths = dataPaths(folder.data);
   const tokenizer = await Tokenizer.load(paths.tokenizer);
+  return { tokenizer, text: await openText(paths.tokens, tokenizer), shape: modelShape(config, tokenizer) };
+}
+
+async function openText(tokens: string, tokenizer: Tokenizer): Promise<TrainingText> {
   const options = { tokenizerHash: tokenizer.hash };
   return {
-    tokenizer,
-    train: await TokenDataset.open(paths.tokens, 'train', options),
-    validation: await TokenDataset.open(paths.tokens, 'validation', options),
-    shape: modelShape(config, tokenizer),
+    train: await TokenDataset.open(tokens, 'train', options),
+    validation: await TokenDataset.open(tokens, 'validation', options),
   };
 }
 
@@ -114,11 +117,12 @@ export async function warmup(workspace: Workspace, resume: string): Promise<bool
   const { config, folder } = workspace;
   const inputs = await openInputs(workspace);
   const checkpoint = await findCheckpoint(folder, 'warmup', resume, say);
+  if (checkpoint && isFinished(checkpoint, workspace, inputs, inputs.text)) return true;
   const weights = checkpoint ? weightValues(checkpoint.parameters) : initParameters(inputs.shape, config.seed);
   const model = new Model(inputs.shape, weights);
   try {
-    const stage = new WarmupStage(config, model, inputs.train, inputs.validation);
-    return await runStage(workspace, inputs, model, stage, checkpoint);
+    const stage = new WarmupStage(config, model, inputs.text);
+    return await runStage(workspace, inputs, inputs.text, model, stage, checkpoint);
   } finally {
     model.dispose();
   }
@@ -129,6 +133,10 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   const { config, folder } = workspace;
   const inputs = await openInputs(workspace);
   const checkpoint = await findCheckpoint(folder, 'continual', resume, say);
+  const hasOwnText = config.data.continual.sources.length > 0;
+  const text = hasOwnText ? await openText(dataPaths(folder.data).continualTokens, inputs.tokenizer) : inputs.text;
+  // Opening the bank for training would drop what was added to it since.
+  if (checkpoint && isFinished(checkpoint, workspace, inputs, text)) return true;
   const parent = checkpoint ?? (await finishedCheckpoint(workspace, 'warmup'));
   if (checkpoint === undefined) await compile(workspace, { stage: 'warmup' });
   const model = new Model(inputs.shape, weightValues(parent.parameters));
@@ -141,29 +149,45 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
     const stage = new ContinualStage({
       config,
       model,
-      ...inputs,
+      text,
+      plainText: inputs.text,
       bank,
       prefix,
       parent: checkpoint?.state.parent ?? parent.state.weightsHash,
       checkpoints: folder.checkpoints('continual'),
       say,
     });
-    return await runStage(workspace, inputs, model, stage, checkpoint);
+    return await runStage(workspace, inputs, text, model, stage, checkpoint);
   } finally {
     await bank?.close();
     model.dispose();
   }
 }
 
+/** True when nothing is left to train. @throws UserError artefact_mismatch when the checkpoint does not fit the run */
+function isFinished(
+  checkpoint: Checkpoint,
+  { config }: Workspace,
+  { tokenizer, shape }: Inputs,
+  text: TrainingText,
+): boolean {
+  const { stage, step } = checkpoint.state;
+  if (step < config[stage].steps) return false;
+  requireFit(checkpoint, shape, { tokenizerHash: tokenizer.hash, datasetHash: text.train.contentHash });
+  say(`${stage}: complete at step ${step} (${checkpoint.path})`);
+  return true;
+}
+
 /** Runs the shared loop from a checkpoint or from the start. */
 async function runStage(
   { config, folder, stop }: Workspace,
-  { tokenizer, train: dataset, shape }: Inputs,
+  { tokenizer, shape }: Inputs,
+  text: TrainingText,
   model: Model,
   stage: Stage,
   checkpoint: Checkpoint | undefined,
 ): Promise<boolean> {
-  const provenance = { tokenizerHash: tokenizer.hash, datasetHash: dataset.contentHash };
+  const provenance = { tokenizerHash: tokenizer.hash, datasetHash: text.train.contentHash };
   const state = trainingState(checkpoint);
   if (checkpoint) {
     requireFit(checkpoint, shape, provenance);

@@ -63,6 +63,8 @@ export async function train(training: Training): Promise<boolean> {
       if (isDue(settings.checkpointEvery, state.step, settings.steps) || stop.requested)
         await record.checkpoint(training);
     }
+    // A stage of no steps passes its weights on as they are.
+    if (settings.steps === 0) await record.checkpoint(training);
   } finally {
     progress.stop();
   }

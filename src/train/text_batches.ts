@@ -5,6 +5,12 @@ import { type Batch, batchAt, numSamples } from '../data/batches.ts';
 import type { TokenDataset } from '../data/token_dataset.ts';
 import type { MicroBatch, StageSettings } from './stage.ts';
 
+/** The two splits of a token dataset. */
+export interface TrainingText {
+  train: TokenDataset;
+  validation: TokenDataset;
+}
+
 /** The training and validation tokens of a stage, cut into micro-batches in the order that the seed gives. */
 export class TextBatches {
   readonly sequenceLength: number;
@@ -13,7 +19,7 @@ export class TextBatches {
   private readonly train: TokenDataset;
   private readonly validation: TokenDataset;
 
-  constructor(config: RunConfig, settings: StageSettings, train: TokenDataset, validation: TokenDataset) {
+  constructor(config: RunConfig, settings: StageSettings, { train, validation }: TrainingText) {
     this.sequenceLength = config.data.sequenceLength;
     this.seed = config.seed;
     this.settings = settings;

@@ -1,10 +1,9 @@
 /** Stage one: ordinary pretraining without memories (paper §3.5: without it a model learns to ignore them). */
 
 import type { RunConfig } from '../config/schema.ts';
-import type { TokenDataset } from '../data/token_dataset.ts';
 import type { Model } from '../model/model.ts';
 import type { MicroBatch, Stage, StageState } from '../train/stage.ts';
-import { TextBatches, timed } from '../train/text_batches.ts';
+import { TextBatches, type TrainingText, timed } from '../train/text_batches.ts';
 import { meanLoss } from '../train/validation.ts';
 
 export class WarmupStage implements Stage {
@@ -13,10 +12,10 @@ export class WarmupStage implements Stage {
   private readonly model: Model;
   private readonly text: TextBatches;
 
-  constructor(config: RunConfig, model: Model, train: TokenDataset, validation: TokenDataset) {
+  constructor(config: RunConfig, model: Model, text: TrainingText) {
     this.settings = config.warmup;
     this.model = model;
-    this.text = new TextBatches(config, config.warmup, train, validation);
+    this.text = new TextBatches(config, config.warmup, text);
   }
 
   async prepare(): Promise<void> {}

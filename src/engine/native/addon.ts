@@ -35,14 +35,7 @@ export interface NativeAddon {
   ): void;
   ropeTable(positions: Int32Array, dim: number, theta: number, table: Float32Array): void;
   rope(
-    ...args: [
-      x: Float32Array,
-      table: Float32Array,
-      tokens: number,
-      heads: number,
-      inverse: boolean,
-      out: Float32Array,
-    ]
+    ...args: [x: Float32Array, table: Float32Array, tokens: number, heads: number, inverse: boolean, out: Float32Array]
   ): void;
   attention(...args: [...AttentionArguments, out: Float32Array, share: Float32Array, lse: Float32Array]): void;
   attentionGrad(

@@ -36,16 +36,13 @@ registerFused<'x' | 'weight', { epsilon: number }>('RmsNorm', (backend, { x, wei
   return [out];
 });
 
-registerFused<'x' | 'weight' | 'dy', { epsilon: number }>(
-  'RmsNormGrad',
-  (backend, { x, weight, dy }, { epsilon }) => {
-    const dx = backend.create(x.shape);
-    const dWeight = backend.create(weight.shape);
-    const [values, scale, upstream] = [backend.floats(x), backend.floats(weight), backend.floats(dy)];
-    backend.addon.rmsNormGrad(values, scale, upstream, epsilon, backend.floats(dx), backend.floats(dWeight));
-    return [dx, dWeight];
-  },
-);
+registerFused<'x' | 'weight' | 'dy', { epsilon: number }>('RmsNormGrad', (backend, { x, weight, dy }, { epsilon }) => {
+  const dx = backend.create(x.shape);
+  const dWeight = backend.create(weight.shape);
+  const [values, scale, upstream] = [backend.floats(x), backend.floats(weight), backend.floats(dy)];
+  backend.addon.rmsNormGrad(values, scale, upstream, epsilon, backend.floats(dx), backend.floats(dWeight));
+  return [dx, dWeight];
+});
 
 registerFused<'x' | 'weight'>('Linear', (backend, { x, weight }) => {
   const rows = dimension(x, 0);
@@ -121,30 +118,33 @@ function attentionArguments(
   ];
 }
 
-// The third output is what the gradient keeps: the logarithm of each row's normaliser, [B, H, T].
-registerFused<AttentionNames, AttentionAttributes>('Attention', (backend, inputs, attributes) => {
-  const [batch, tokens, heads] = inputs.q.shape as [number, number, number];
-  const out = backend.create(inputs.q.shape);
-  const share = backend.create([batch, tokens, heads, (inputs as AttentionInfos).index?.shape[2] ?? 0]);
-  const lse = backend.create([batch, heads, tokens]);
-  const given = attentionArguments(backend, inputs, attributes);
-  backend.addon.attention(...given, backend.floats(out), backend.floats(share), backend.floats(lse));
-  return [out, share, lse];
-});
-
-registerFused<AttentionNames | 'dy' | 'out' | 'state', AttentionAttributes>(
-  'AttentionGrad',
-  (backend, inputs, attributes) => {
-    const { q, k, v, memoryKeys, memoryValues, dy, out, state } = inputs;
-    const wanted = attributes.memoryGradient ? [q, k, v, memoryKeys, memoryValues] : [q, k, v];
-    const gradients = wanted.map(({ shape }) => backend.create(shape));
-    const [dq, dk, dv, dMemoryKeys = NO_FLOATS, dMemoryValues = NO_FLOATS] = gradients.map((x) => backend.floats(x));
-    const upstream = [backend.floats(dy), backend.floats(out), backend.floats(state)] as const;
+// The operation has a name without memories and one with; the kernel is the same. The third output is what the gradient
+// keeps: the logarithm of each row's normaliser, [B, H, T].
+for (const name of ['Attention', 'MemoryAttention']) {
+  registerFused<AttentionNames, AttentionAttributes>(name, (backend, inputs, attributes) => {
+    const [batch, tokens, heads] = inputs.q.shape as [number, number, number];
+    const out = backend.create(inputs.q.shape);
+    const share = backend.create([batch, tokens, heads, (inputs as AttentionInfos).index?.shape[2] ?? 0]);
+    const lse = backend.create([batch, heads, tokens]);
     const given = attentionArguments(backend, inputs, attributes);
-    backend.addon.attentionGrad(...given, ...upstream, dq!, dk!, dv!, dMemoryKeys, dMemoryValues);
-    return gradients;
-  },
-);
+    backend.addon.attention(...given, backend.floats(out), backend.floats(share), backend.floats(lse));
+    return [out, share, lse];
+  });
+
+  registerFused<AttentionNames | 'dy' | 'out' | 'state', AttentionAttributes>(
+    `${name}Grad`,
+    (backend, inputs, attributes) => {
+      const { q, k, v, memoryKeys, memoryValues, dy, out, state } = inputs;
+      const wanted = attributes.memoryGradient ? [q, k, v, memoryKeys, memoryValues] : [q, k, v];
+      const gradients = wanted.map(({ shape }) => backend.create(shape));
+      const [dq, dk, dv, dMemoryKeys = NO_FLOATS, dMemoryValues = NO_FLOATS] = gradients.map((x) => backend.floats(x));
+      const upstream = [backend.floats(dy), backend.floats(out), backend.floats(state)] as const;
+      const given = attentionArguments(backend, inputs, attributes);
+      backend.addon.attentionGrad(...given, ...upstream, dq!, dk!, dv!, dMemoryKeys, dMemoryValues);
+      return gradients;
+    },
+  );
+}
 
 registerFused<'gate' | 'up'>('Swiglu', (backend, { gate, up }) => {
   const out = backend.create(gate.shape);
@@ -167,7 +167,10 @@ function headLoss(
   dy: number | undefined,
 ): { sum: number; losses: Info; dHidden: Float32Array; dWeight: Float32Array; state: Info } {
   const losses = backend.create([dimension(targets, 0)]);
-  const [hiddenSize, weightSize] = [hidden, weight].map(({ shape }) => tf.util.sizeFromShape(shape)) as [number, number];
+  const [hiddenSize, weightSize] = [hidden, weight].map(({ shape }) => tf.util.sizeFromShape(shape)) as [
+    number,
+    number,
+  ];
   const state = backend.create([dy === undefined ? 0 : hiddenSize + weightSize]);
   const gradients = backend.floats(state);
   const dHidden = gradients.subarray(0, hiddenSize);
@@ -246,16 +249,17 @@ registerFused<'indices' | 'dy', { tokens: number }>('GatherTokensGrad', (backend
   return [dx];
 });
 
-type AdamwAttributes = Record<
-  'lr' | 'beta1' | 'beta2' | 'epsilon' | 'weightDecay' | 'step' | 'gradScale',
-  number
->;
+type AdamwAttributes = Record<'lr' | 'beta1' | 'beta2' | 'epsilon' | 'weightDecay' | 'step' | 'gradScale', number>;
 
 registerFused<'parameter' | 'gradient' | 'm' | 'v', AdamwAttributes>('Adamw', (backend, inputs, attributes) => {
   const { parameter, gradient, m, v } = inputs;
   const { lr, beta1, beta2, epsilon, weightDecay, step, gradScale } = attributes;
   const outputs = [parameter, m, v].map(({ shape }) => backend.create(shape));
-  const [newParameter, newM, newV] = outputs.map((x) => backend.floats(x)) as [Float32Array, Float32Array, Float32Array];
+  const [newParameter, newM, newV] = outputs.map((x) => backend.floats(x)) as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
   const given = [backend.floats(parameter), backend.floats(gradient), backend.floats(m), backend.floats(v)] as const;
   const numbers = [lr, beta1, beta2, epsilon, weightDecay, step, gradScale] as const;
   backend.addon.adamw(...given, ...numbers, newParameter, newM, newV);

@@ -72,6 +72,12 @@ registerKernel<'a' | 'b'>('Multiply', (backend, { a, b }) => {
   return out;
 });
 
+registerKernel<'x'>('Square', (backend, { x }) => {
+  const out = backend.create(x.shape);
+  backend.addon.multiply(backend.floats(x), backend.floats(x), backend.floats(out));
+  return out;
+});
+
 registerKernel<'x', { axis: number | number[]; keepDims: boolean }>('Sum', (backend, { x }, { axis, keepDims }) => {
   const axes = tf.util.parseAxisParam(axis, x.shape);
   const first = axes[0] ?? 0;
