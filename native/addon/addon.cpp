@@ -4,7 +4,6 @@
  */
 
 #include <napi.h>
-#include <omp.h>
 
 #include <tuple>
 #include <type_traits>
@@ -94,7 +93,7 @@ Napi::Value run(const Napi::CallbackInfo& info) {
 
 void setThreads(Context& context, int64_t threads) {
   expect(threads >= 1 && threads <= 1024, "the number of threads must lie between 1 and 1024");
-  context.threads = static_cast<int>(threads);
+  if (threads != context.pool->threads()) context.pool = std::make_unique<ThreadPool>(static_cast<int>(threads));
 }
 
 /** Bytes from the beginning of an ArrayBuffer to the first address that suits vectors. */

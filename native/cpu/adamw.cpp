@@ -36,7 +36,7 @@ void adamw(Context& context, Floats parameter, Floats gradient, Floats m, Floats
                        f(1 - lr * weightDecay),
                        f(lr * correction / (1 - std::pow(beta1, step))),
                        f(epsilon * correction)};
-  parallelRanges(threadsFor(context, parameter.size), parameter.size, [&](Range part) {
+  parallelRanges(context, partsFor(context, parameter.size), parameter.size, [&](Range part) {
     const int64_t from = part.begin;
     update(parameter.data + from, gradient.data + from, m.data + from, v.data + from, c, part.size(),
            newParameter.data + from, newM.data + from, newV.data + from);

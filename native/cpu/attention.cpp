@@ -60,7 +60,7 @@ static std::vector<Block> blocksOf(const AttentionInputs& in) {
   return blocks;
 }
 
-/** What a task works with; the pointers lead into the scratch of its thread. */
+/** What a task works with; the pointers lead into the scratch of its part. */
 struct Workspace {
   std::vector<Segment> segments;
   std::vector<float> sums;
@@ -272,10 +272,10 @@ void Task::addKeyGradients(const Block& block, const AttentionGradients& out) {
   }
 }
 
-/** The scratch of all threads: sizes by the largest block. */
+/** How a call is cut into parts, each with a scratch of its own; sizes by the largest block. */
 struct Plan {
   std::vector<Block> blocks;
-  int threads;
+  int parts;
   int64_t rowFloats;
   int64_t scoreFloats;
   int64_t memoryFloats;
@@ -286,40 +286,37 @@ struct Plan {
     int64_t rows = 0;
     for (const Block& block : blocks) rows = std::max(rows, (block.end - block.begin) * s.group());
     const int64_t keys = s.slots * s.kept + s.keyTokens;
-    threads = threadsFor(context, static_cast<double>(s.batch) * s.heads * s.tokens * keys * s.dim / 4);
-    threads = static_cast<int>(std::min<int64_t>(threads, s.batch * s.kvHeads));
+    parts = partsFor(context, static_cast<double>(s.batch) * s.heads * s.tokens * keys * s.dim / 4);
+    parts = static_cast<int>(std::min<int64_t>(parts, s.batch * s.kvHeads));
     rowFloats = padded(rows * s.dim);
     scoreFloats = rows * padded(keys);
     memoryFloats = memoryGradients ? padded(2 * in.memoryKeys.size) : 0;
-    scratch = context.scratch.floats(threads * floatsPerThread());
+    scratch = context.scratch.floats(parts * floatsPerPart());
   }
 
-  int64_t floatsPerThread() const { return 3 * rowFloats + 2 * scoreFloats + memoryFloats; }
+  int64_t floatsPerPart() const { return 3 * rowFloats + 2 * scoreFloats + memoryFloats; }
 
-  float* dMemories(int thread) const { return scratch + thread * floatsPerThread() + 3 * rowFloats + 2 * scoreFloats; }
+  float* dMemories(int part) const { return scratch + part * floatsPerPart() + 3 * rowFloats + 2 * scoreFloats; }
 
-  Workspace workspace(int thread) const {
-    float* queries = scratch + thread * floatsPerThread();
+  Workspace workspace(int part) const {
+    float* queries = scratch + part * floatsPerPart();
     float* scores = queries + 3 * rowFloats;
-    if (memoryFloats > 0) std::memset(dMemories(thread), 0, memoryFloats * sizeof(float));
+    if (memoryFloats > 0) std::memset(dMemories(part), 0, memoryFloats * sizeof(float));
     return {{},     {},
             queries, queries + rowFloats,
             queries + 2 * rowFloats, scores,
-            scores + scoreFloats, memoryFloats > 0 ? dMemories(thread) : nullptr};
+            scores + scoreFloats, memoryFloats > 0 ? dMemories(part) : nullptr};
   }
 
-  /** Calls `run(task, block)` for all tasks and blocks; a thread has the same tasks each time. */
+  /** Calls `run(task, block)` for all tasks and blocks. */
   template <class Run>
-  void forAll(const AttentionInputs& in, const Run& run) const {
-    const int64_t tasks = in.shape.batch * in.shape.kvHeads;
-    parallelRanges(threads, threads, [&](Range parts) {
-      for (int64_t part = parts.begin; part < parts.end; part++) {
-        Workspace work = workspace(static_cast<int>(part));
-        const Range own = partOf(tasks, static_cast<int>(part), threads);
-        for (int64_t n = own.begin; n < own.end; n++) {
-          Task task(in, n / in.shape.kvHeads, n % in.shape.kvHeads, work);
-          for (const Block& block : blocks) run(task, block);
-        }
+  void forAll(const Context& context, const AttentionInputs& in, const Run& run) const {
+    context.pool->run(parts, [&](int part) {
+      Workspace work = workspace(part);
+      const Range own = partOf(in.shape.batch * in.shape.kvHeads, part, parts);
+      for (int64_t n = own.begin; n < own.end; n++) {
+        Task task(in, n / in.shape.kvHeads, n % in.shape.kvHeads, work);
+        for (const Block& block : blocks) run(task, block);
       }
     });
   }
@@ -327,10 +324,10 @@ struct Plan {
 
 void attend(Context& context, const AttentionInputs& in, const AttentionOutputs& out) {
   std::memset(out.share.data, 0, out.share.size * sizeof(float));
-  Plan(context, in, false).forAll(in, [&](Task& task, const Block& block) { task.forward(block, out); });
+  Plan(context, in, false).forAll(context, in, [&](Task& task, const Block& block) { task.forward(block, out); });
 }
 
-/** Adds the parts of the threads, always in the same order. */
+/** Adds what the parts found, always in the same order. */
 MEMORY3_VECTORISED static void sumParts(const float* first, int64_t step, int parts, int64_t count, float* out) {
   std::memcpy(out, first, count * sizeof(float));
   for (int part = 1; part < parts; part++) {
@@ -345,13 +342,13 @@ void attendGrad(Context& context, const AttentionInputs& in, const AttentionGrad
   std::memset(out.dv.data, 0, out.dv.size * sizeof(float));
   const bool memoryGradients = out.dMemoryKeys.size > 0;
   const Plan plan(context, in, memoryGradients);
-  plan.forAll(in, [&](Task& task, const Block& block) { task.backward(block, out); });
+  plan.forAll(context, in, [&](Task& task, const Block& block) { task.backward(block, out); });
   if (!memoryGradients) return;
   const int64_t size = in.memoryKeys.size;
-  parallelRanges(threadsFor(context, 2.0 * plan.threads * size), size, [&](Range own) {
+  parallelRanges(context, partsFor(context, 2.0 * plan.parts * size), size, [&](Range own) {
     const float* keys = plan.dMemories(0) + own.begin;
-    sumParts(keys, plan.floatsPerThread(), plan.threads, own.size(), out.dMemoryKeys.data + own.begin);
-    sumParts(keys + size, plan.floatsPerThread(), plan.threads, own.size(), out.dMemoryValues.data + own.begin);
+    sumParts(keys, plan.floatsPerPart(), plan.parts, own.size(), out.dMemoryKeys.data + own.begin);
+    sumParts(keys + size, plan.floatsPerPart(), plan.parts, own.size(), out.dMemoryValues.data + own.begin);
   });
 }
 

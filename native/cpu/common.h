@@ -7,9 +7,10 @@
 #include <stdexcept>
 #include <string>
 
+#include "thread_pool.h"
+
 // A function marked MEMORY3_VECTORISED is compiled for several instruction sets and the processor's is chosen when the
-// library is loaded, so that one binary runs anywhere. It must not contain an OpenMP region: the compiler moves the body
-// of a region into a function of its own, which stays at the baseline.
+// library is loaded, so that one binary runs anywhere. A lambda inside it would stay at the baseline.
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define MEMORY3_VECTORISED __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
@@ -55,9 +56,9 @@ class Scratch {
   int64_t capacity_ = 0;
 };
 
-/** The state of one engine. */
+/** The state of one engine; its kernels run one at a time. */
 struct Context {
-  int threads = 1;
+  std::unique_ptr<ThreadPool> pool = std::make_unique<ThreadPool>(1);
   Scratch scratch;
 };
 
@@ -73,22 +74,18 @@ struct Range {
 
 inline Range partOf(int64_t count, int part, int parts) { return {count * part / parts, count * (part + 1) / parts}; }
 
-/** Threads worth waking for `work` element operations: a parallel region costs about as much as 16,000 of them. */
-inline int threadsFor(const Context& context, double work) {
+/** Parts worth cutting `work` element operations into, one a thread at most: to hand out a part costs about 16,000. */
+inline int partsFor(const Context& context, double work) {
   const double useful = 1 + work / 16384;
-  return useful < context.threads ? static_cast<int>(useful) : context.threads;
+  const int threads = context.pool->threads();
+  return useful < threads ? static_cast<int>(useful) : threads;
 }
 
-/** Calls `body(range)` on every thread, with equal contiguous ranges of [0, count) in order. */
+/** Cuts [0, count) into `parts` equal contiguous ranges and calls `body(range)` for each, on all threads. */
 template <class Body>
-void parallelRanges(int threads, int64_t count, const Body& body) {
-  if (threads > count) threads = count > 1 ? static_cast<int>(count) : 1;
-  if (threads == 1) {
-    body(Range{0, count});
-    return;
-  }
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int thread = 0; thread < threads; thread++) body(partOf(count, thread, threads));
+void parallelRanges(const Context& context, int parts, int64_t count, const Body& body) {
+  if (parts > count) parts = count > 1 ? static_cast<int>(count) : 1;
+  context.pool->run(parts, [&](int part) { body(partOf(count, part, parts)); });
 }
 
 }  // namespace memory3

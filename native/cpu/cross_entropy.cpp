@@ -58,11 +58,11 @@ double crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets
   expectTargets(targets, vocabulary);
 
   const int64_t blockRows = std::min(tokens, std::clamp(BLOCK_LOGITS / vocabulary, MIN_ROWS, MAX_ROWS));
-  const int threads = threadsFor(context, static_cast<double>(blockRows) * weight.size / 8);
+  const int parts = partsFor(context, static_cast<double>(blockRows) * weight.size / 8);
   float* logits = context.scratch.floats(blockRows * vocabulary);
   for (int64_t first = 0; first < tokens; first += blockRows) {
     const int64_t rows = std::min(blockRows, tokens - first);
-    parallelRanges(threads, rows, [&](Range own) {
+    parallelRanges(context, parts, rows, [&](Range own) {
       const int64_t row = first + own.begin;
       float* part = logits + own.begin * vocabulary;
       gemm(own.size(), vocabulary, width, 1, {hidden.data + row * width, width}, {weight.data, width, true}, 0, part,
@@ -73,7 +73,7 @@ double crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets
            width);
     });
     if (!gradients) continue;
-    parallelRanges(threads, vocabulary, [&](Range own) {
+    parallelRanges(context, parts, vocabulary, [&](Range own) {
       gemm(own.size(), width, rows, 1, {logits + own.begin, vocabulary, true}, {hidden.data + first * width, width}, 1,
            dWeight.data + own.begin * width, width);
     });

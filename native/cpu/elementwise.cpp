@@ -24,7 +24,7 @@ MEMORY3_VECTORISED static void scaleAll(const float* a, float factor, int64_t co
 void add(Context& context, Floats a, Floats b, FloatsOut out) {
   expectSize("Add: b", b.size, a.size);
   expectSize("Add: out", out.size, a.size);
-  parallelRanges(threadsFor(context, a.size), a.size, [&](Range part) {
+  parallelRanges(context, partsFor(context, a.size), a.size, [&](Range part) {
     addAll(a.data + part.begin, b.data + part.begin, part.size(), out.data + part.begin);
   });
 }
@@ -32,14 +32,14 @@ void add(Context& context, Floats a, Floats b, FloatsOut out) {
 void multiply(Context& context, Floats a, Floats b, FloatsOut out) {
   expectSize("Multiply: b", b.size, a.size);
   expectSize("Multiply: out", out.size, a.size);
-  parallelRanges(threadsFor(context, a.size), a.size, [&](Range part) {
+  parallelRanges(context, partsFor(context, a.size), a.size, [&](Range part) {
     multiplyAll(a.data + part.begin, b.data + part.begin, part.size(), out.data + part.begin);
   });
 }
 
 void scale(Context& context, Floats a, double factor, FloatsOut out) {
   expectSize("Multiply: out", out.size, a.size);
-  parallelRanges(threadsFor(context, a.size), a.size, [&](Range part) {
+  parallelRanges(context, partsFor(context, a.size), a.size, [&](Range part) {
     scaleAll(a.data + part.begin, static_cast<float>(factor), part.size(), out.data + part.begin);
   });
 }
@@ -64,7 +64,7 @@ void copyRows(Context& context, Floats from, int64_t fromOffset, int64_t fromStr
   expect(fromOffset >= 0 && toOffset >= 0 && fromStride >= width && toStride >= width, "copyRows: rows overlap");
   expect(fromOffset + (rows - 1) * fromStride + width <= from.size, "copyRows: outside of the source");
   expect(toOffset + (rows - 1) * toStride + width <= to.size, "copyRows: outside of the target");
-  parallelRanges(threadsFor(context, rows * width), rows, [&](Range part) {
+  parallelRanges(context, partsFor(context, rows * width), rows, [&](Range part) {
     for (int64_t row = part.begin; row < part.end; row++) {
       std::memcpy(to.data + toOffset + row * toStride, from.data + fromOffset + row * fromStride, width * sizeof(float));
     }

@@ -61,14 +61,14 @@ void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, M
 
 void parallelGemm(const Context& context, int64_t rows, int64_t columns, int64_t inner, Matrix a, Matrix b, float* out,
                   int64_t outStride) {
-  const int threads = threadsFor(context, static_cast<double>(rows) * columns * inner / 8);
+  const int parts = partsFor(context, static_cast<double>(rows) * columns * inner / 8);
   if (rows >= columns) {
-    parallelRanges(threads, rows, [&](Range part) {
+    parallelRanges(context, parts, rows, [&](Range part) {
       const Matrix own{a.data + part.begin * (a.transposed ? 1 : a.stride), a.stride, a.transposed};
       gemm(part.size(), columns, inner, 1, own, b, 0, out + part.begin * outStride, outStride);
     });
   } else {
-    parallelRanges(threads, columns, [&](Range part) {
+    parallelRanges(context, parts, columns, [&](Range part) {
       const Matrix own{b.data + part.begin * (b.transposed ? b.stride : 1), b.stride, b.transposed};
       gemm(rows, part.size(), inner, 1, a, own, 0, out + part.begin, outStride);
     });

@@ -16,11 +16,11 @@ struct Matrix {
 void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, Matrix b, float beta, float* out,
           int64_t outStride);
 
-/** out = a · b on all threads, each of which computes whole elements. */
+/** out = a · b on all threads; each element is computed by one of them. */
 void parallelGemm(const Context& context, int64_t rows, int64_t columns, int64_t inner, Matrix a, Matrix b, float* out,
                   int64_t outStride);
 
-/** Tells the BLAS library to leave threads to this engine. */
+/** Tells the BLAS library to leave threads to this engine. Call once, before the others. */
 void initialiseGemm();
 
 }  // namespace memory3

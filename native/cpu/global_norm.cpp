@@ -6,7 +6,7 @@
 
 namespace memory3 {
 
-/** Elements that are summed together before they join the others: the same for any number of threads. */
+/** Elements that are summed together before they join the others: the same for any number of parts. */
 static constexpr int64_t BLOCK = 4096;
 
 MEMORY3_VECTORISED static double sumOfSquaresOf(const float* x, int64_t count) {
@@ -19,7 +19,7 @@ MEMORY3_VECTORISED static double sumOfSquaresOf(const float* x, int64_t count) {
 double sumOfSquares(Context& context, Floats x) {
   const int64_t blocks = (x.size + BLOCK - 1) / BLOCK;
   double* parts = reinterpret_cast<double*>(context.scratch.floats(2 * blocks + 2));
-  parallelRanges(threadsFor(context, x.size), blocks, [&](Range own) {
+  parallelRanges(context, partsFor(context, x.size), blocks, [&](Range own) {
     for (int64_t block = own.begin; block < own.end; block++) {
       parts[block] = sumOfSquaresOf(x.data + block * BLOCK, std::min(BLOCK, x.size - block * BLOCK));
     }

@@ -22,17 +22,15 @@ void linearGrad(Context& context, Floats x, Floats weight, Floats dy, int64_t ro
   expectSize("LinearGrad: dy", dy.size, rows * outputs);
   expectSize("LinearGrad: dx", dx.size, x.size);
   expectSize("LinearGrad: dWeight", dWeight.size, weight.size);
-  // Each thread computes rows of both gradients, so nothing has to be added up between threads.
-  const int threads = threadsFor(context, 2.0 * rows * weight.size / 8);
-  parallelRanges(threads, threads, [&](Range parts) {
-    for (int64_t part = parts.begin; part < parts.end; part++) {
-      const Range own = partOf(rows, static_cast<int>(part), threads);
-      gemm(own.size(), inputs, outputs, 1, {dy.data + own.begin * outputs, outputs}, {weight.data, inputs}, 0,
-           dx.data + own.begin * inputs, inputs);
-      const Range mine = partOf(outputs, static_cast<int>(part), threads);
-      gemm(mine.size(), inputs, rows, 1, {dy.data + mine.begin, outputs, true}, {x.data, inputs}, 0,
-           dWeight.data + mine.begin * inputs, inputs);
-    }
+  // Each part computes whole rows of both gradients, so nothing has to be added up between threads.
+  const int parts = partsFor(context, 2.0 * rows * weight.size / 8);
+  context.pool->run(parts, [&](int part) {
+    const Range ofX = partOf(rows, part, parts);
+    gemm(ofX.size(), inputs, outputs, 1, {dy.data + ofX.begin * outputs, outputs}, {weight.data, inputs}, 0,
+         dx.data + ofX.begin * inputs, inputs);
+    const Range ofWeight = partOf(outputs, part, parts);
+    gemm(ofWeight.size(), inputs, rows, 1, {dy.data + ofWeight.begin, outputs, true}, {x.data, inputs}, 0,
+         dWeight.data + ofWeight.begin * inputs, inputs);
   });
 }
 

@@ -8,7 +8,7 @@
 
 namespace memory3 {
 
-/** Rows whose gradients of the weight are summed before they join the others: the same for any number of threads. */
+/** Rows whose gradients of the weight are summed before they join the others: the same for any number of parts. */
 static constexpr int64_t BLOCK = 64;
 
 MEMORY3_VECTORISED static void normRows(const float* x, const float* weight, float epsilon, int64_t rows, int64_t width,
@@ -24,7 +24,7 @@ void rmsNorm(Context& context, Floats x, Floats weight, double epsilon, FloatsOu
   const int64_t width = weight.size;
   expect(width > 0 && x.size % width == 0, "RmsNorm: x is not made of rows of the weight's length");
   expectSize("RmsNorm: out", out.size, x.size);
-  parallelRanges(threadsFor(context, x.size), x.size / width, [&](Range rows) {
+  parallelRanges(context, partsFor(context, x.size), x.size / width, [&](Range rows) {
     normRows(x.data + rows.begin * width, weight.data, static_cast<float>(epsilon), rows.size(), width,
              out.data + rows.begin * width);
   });
@@ -65,7 +65,7 @@ void rmsNormGrad(Context& context, Floats x, Floats weight, Floats dy, double ep
   const int64_t rows = x.size / width;
   const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
   float* parts = context.scratch.floats(blocks * width);
-  parallelRanges(threadsFor(context, 2.0 * x.size), blocks, [&](Range own) {
+  parallelRanges(context, partsFor(context, 2.0 * x.size), blocks, [&](Range own) {
     for (int64_t block = own.begin; block < own.end; block++) {
       const int64_t from = block * BLOCK * width;
       normRowsGrad(x.data + from, weight.data, dy.data + from, static_cast<float>(epsilon),

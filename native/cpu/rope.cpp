@@ -52,7 +52,7 @@ void rope(Context& context, Floats x, Floats table, int64_t tokens, int64_t head
   const int64_t dim = table.size / tokens;
   expect(dim > 0 && x.size % (tokens * heads * dim) == 0, "Rope: x does not fit the table");
   expectSize("Rope: out", out.size, x.size);
-  parallelRanges(threadsFor(context, x.size), x.size / (heads * dim), [&](Range rows) {
+  parallelRanges(context, partsFor(context, x.size), x.size / (heads * dim), [&](Range rows) {
     rotateRows(x.data, table.data, inverse ? -1.0f : 1.0f, rows, tokens, heads, dim, out.data);
   });
 }

@@ -13,7 +13,7 @@ MEMORY3_VECTORISED static void activate(const float* gate, const float* up, int6
 void swiglu(Context& context, Floats gate, Floats up, FloatsOut out) {
   expectSize("Swiglu: up", up.size, gate.size);
   expectSize("Swiglu: out", out.size, gate.size);
-  parallelRanges(threadsFor(context, 4.0 * gate.size), gate.size, [&](Range part) {
+  parallelRanges(context, partsFor(context, 4.0 * gate.size), gate.size, [&](Range part) {
     activate(gate.data + part.begin, up.data + part.begin, part.size(), out.data + part.begin);
   });
 }
@@ -35,7 +35,7 @@ void swigluGrad(Context& context, Floats gate, Floats up, Floats dy, FloatsOut d
   expectSize("SwigluGrad: dy", dy.size, gate.size);
   expectSize("SwigluGrad: dGate", dGate.size, gate.size);
   expectSize("SwigluGrad: dUp", dUp.size, gate.size);
-  parallelRanges(threadsFor(context, 6.0 * gate.size), gate.size, [&](Range part) {
+  parallelRanges(context, partsFor(context, 6.0 * gate.size), gate.size, [&](Range part) {
     const int64_t from = part.begin;
     activateGrad(gate.data + from, up.data + from, dy.data + from, part.size(), dGate.data + from, dUp.data + from);
   });

@@ -38,31 +38,29 @@ void tokenScores(Context& context, Floats q, Floats k, Ints lengths, int64_t tok
   expectSize("TokenScores: k", k.size, batch * tokens * kvHeads * dim);
   expectSize("TokenScores: out", out.size, batch * kvHeads * tokens);
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  const int threads = static_cast<int>(
-      std::min<int64_t>(threadsFor(context, static_cast<double>(q.size) * tokens), batch * kvHeads));
+  const int64_t tasks = batch * kvHeads;
+  const int parts = static_cast<int>(std::min<int64_t>(partsFor(context, static_cast<double>(q.size) * tokens), tasks));
   const int64_t ownSize = padded(group * tokens * tokens);
-  float* scratch = context.scratch.floats(threads * ownSize);
-  parallelRanges(threads, threads, [&](Range parts) {
-    for (int64_t part = parts.begin; part < parts.end; part++) {
-      float* scores = scratch + part * ownSize;
-      const Range own = partOf(batch * kvHeads, static_cast<int>(part), threads);
-      for (int64_t task = own.begin; task < own.end; task++) {
-        const int64_t b = task / kvHeads;
-        const int64_t kvHead = task % kvHeads;
-        const int64_t end = std::min<int64_t>(lengths.data[b], tokens);
-        float* received = out.data + task * tokens;
-        std::fill(received, received + tokens, -1.0f);
-        if (end <= skip) continue;
-        const int64_t real = end - skip;
-        std::fill(received + skip, received + end, 0.0f);
-        const float* keys = k.data + ((b * tokens + skip) * kvHeads + kvHead) * dim;
-        for (int64_t g = 0; g < group; g++) {
-          const float* queries = q.data + ((b * tokens + skip) * heads + kvHead * group + g) * dim;
-          gemm(real, real, dim, scale, {queries, heads * dim}, {keys, kvHeads * dim, true}, 0, scores + g * real * real,
-               real);
-        }
-        (softmax ? addSoftmaxRows : addExpRows)(scores, group * real, real, received + skip);
+  float* scratch = context.scratch.floats(parts * ownSize);
+  context.pool->run(parts, [&](int part) {
+    float* scores = scratch + part * ownSize;
+    const Range own = partOf(tasks, part, parts);
+    for (int64_t task = own.begin; task < own.end; task++) {
+      const int64_t b = task / kvHeads;
+      const int64_t kvHead = task % kvHeads;
+      const int64_t end = std::min<int64_t>(lengths.data[b], tokens);
+      float* received = out.data + task * tokens;
+      std::fill(received, received + tokens, -1.0f);
+      if (end <= skip) continue;
+      const int64_t real = end - skip;
+      std::fill(received + skip, received + end, 0.0f);
+      const float* keys = k.data + ((b * tokens + skip) * kvHeads + kvHead) * dim;
+      for (int64_t g = 0; g < group; g++) {
+        const float* queries = q.data + ((b * tokens + skip) * heads + kvHead * group + g) * dim;
+        gemm(real, real, dim, scale, {queries, heads * dim}, {keys, kvHeads * dim, true}, 0, scores + g * real * real,
+             real);
       }
+      (softmax ? addSoftmaxRows : addExpRows)(scores, group * real, real, received + skip);
     }
   });
 }

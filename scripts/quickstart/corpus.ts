@@ -13,11 +13,16 @@ import { countries, type Entity, nouns } from './knowledge.ts';
 const NOUNS = 700;
 /** Real things that occur in no training text. */
 const HELD_OUT = { country: 40, noun: 150 };
-const INVENTED = 3000;
-/** Texts that state what is known of a thing and say it again in another order; every thing gets its turn. */
-const WARMUP_TEXTS = 16_000;
-/** Texts that say it once: what stands in them has to come from a memory. */
-const CONTINUAL_TEXTS = 12_000;
+/**
+ * Texts that state what is known of a thing and say it again in another order. Most things are invented, one a text: what
+ * is met only once cannot be learned by heart, so it has to be read.
+ */
+const WARMUP_TEXTS = 24_000;
+/** Invented things of stage two; each stands in the bank and in some texts that say it once. */
+const CONTINUAL_INVENTED = 6_000;
+const CONTINUAL_TEXTS = 14_000;
+/** Share of the texts that speak of real things. */
+const REAL_SHARE = 0.1;
 /** Share of warmup texts that repeat a few random words: on those the heads form that copy. */
 const REPEATED_SHARE = 0.25;
 const REPEATED_WORDS = { fewest: 1, most: 6, total: 32 };
@@ -60,7 +65,7 @@ function inventedName(draws: Draws): string {
 }
 
 /** Things that do not exist, with values that do; `names` are taken and grow by theirs. */
-function invent(real: readonly Entity[], names: Set<string>, draws: Draws): Entity[] {
+function invent(count: number, real: readonly Entity[], names: Set<string>, draws: Draws): Entity[] {
   const values = new Map<string, string[]>();
   for (const { facts } of real) {
     for (const [relation, value] of Object.entries(facts)) {
@@ -68,7 +73,7 @@ function invent(real: readonly Entity[], names: Set<string>, draws: Draws): Enti
     }
   }
   const invented: Entity[] = [];
-  while (invented.length < INVENTED) {
+  while (invented.length < count) {
     const kind = draws.pick(['country', 'noun', 'noun'] as const);
     const name = inventedName(draws);
     if (names.has(name)) continue;
@@ -107,13 +112,20 @@ function repeatedWords(vocabulary: readonly string[], draws: Draws): string {
   return Array.from({ length: REPEATED_WORDS.total }, (_, i) => ` ${words[i % count]}`).join('');
 }
 
-function warmupTexts(entities: readonly Entity[], draws: Draws): string[] {
-  const vocabulary = entities.flatMap(({ name, facts }) => [name, ...Object.entries(facts).flat()]);
-  return Array.from({ length: WARMUP_TEXTS }, (_, i) => {
-    if (draws.share() < REPEATED_SHARE) return repeatedWords(vocabulary, draws);
-    const entity = entities[i % entities.length] as Entity;
-    return `${referenceLine(entity)}\n${textLine(entity, draws)}`;
-  });
+/** What the texts speak of: real things now and then, else the invented ones in turn. */
+function topics(count: number, real: readonly Entity[], invented: readonly Entity[], draws: Draws): Entity[] {
+  return Array.from({ length: count }, (_, i) =>
+    draws.share() < REAL_SHARE ? draws.pick(real) : (invented[i % invented.length] as Entity),
+  );
+}
+
+function warmupTexts(real: readonly Entity[], invented: readonly Entity[], draws: Draws): string[] {
+  const vocabulary = [...real, ...invented].flatMap(({ name, facts }) => [name, ...Object.entries(facts).flat()]);
+  return topics(WARMUP_TEXTS, real, invented, draws).map((entity) =>
+    draws.share() < REPEATED_SHARE
+      ? repeatedWords(vocabulary, draws)
+      : `${referenceLine(entity)}\n${textLine(entity, draws)}`,
+  );
 }
 
 function jsonLines(rows: readonly object[]): string {
@@ -138,15 +150,15 @@ async function main(): Promise<void> {
   const heldOut = [...allCountries.slice(0, HELD_OUT.country), ...allNouns.slice(0, HELD_OUT.noun)].filter(
     ({ name }) => !values.has(name),
   );
-  const known = [...learned, ...invent(learned, new Set(real.map(({ name }) => name.toLowerCase())), draws)];
-  const trained = draws.shuffled(known);
+  const names = new Set(real.map(({ name }) => name.toLowerCase()));
+  const warmupThings = invent(WARMUP_TEXTS, learned, names, draws);
+  const continualThings = invent(CONTINUAL_INVENTED, learned, names, draws);
 
-  const texts = warmupTexts(trained, draws).map((text, i) => ({ id: `w${i}`, text }));
-  const continual = Array.from({ length: CONTINUAL_TEXTS }, (_, i) => {
-    const entity = trained[i % trained.length] as Entity;
+  const texts = warmupTexts(learned, warmupThings, draws).map((text, i) => ({ id: `w${i}`, text }));
+  const continual = topics(CONTINUAL_TEXTS, learned, continualThings, draws).map((entity, i) => {
     return { id: `c${i}`, title: entity.name, text: textLine(entity, draws) };
   });
-  const references = [...trained, ...heldOut].map((entity) => {
+  const references = [...learned, ...continualThings, ...heldOut].map((entity) => {
     return { id: `${entity.kind}/${entity.name}`, title: entity.name, text: referenceLine(entity) };
   });
   const questions = heldOut.flatMap((entity) =>
@@ -166,8 +178,9 @@ async function main(): Promise<void> {
   await writeFileAtomic(`${folder}/references.jsonl`, jsonLines(references));
   await writeFileAtomic(`${folder}/questions.jsonl`, jsonLines(draws.shuffled(questions)));
   process.stdout.write(
-    `${folder}: ${texts.length} + ${continual.length} texts on ${trained.length} things, ${trained.length - INVENTED} of them real; ` +
-      `${references.length} references; ${questions.length} questions on ${heldOut.length} held-out real things\n`,
+    `${folder}: ${texts.length} + ${continual.length} texts on ${learned.length} real things and ` +
+      `${warmupThings.length} + ${continualThings.length} invented ones; ${references.length} references; ` +
+      `${questions.length} questions on ${heldOut.length} real things that no text speaks of\n`,
   );
 }
 

@@ -8,11 +8,8 @@ export const askCommand: CommandModule<object, AnswerArguments> = {
   describe: 'Answer a question and name the memories it came from',
   builder: (yargs) =>
     answerOptions(yargs, 'text', 'The question, or the beginning of a sentence that the answer ends')
-      .example('$0 ask -c configs/quickstart.yaml "The capital of Chad is"', 'answer with sources')
-      .example(
-        '$0 ask -c configs/quickstart.yaml "The capital of Chad is" --no-memory',
-        'from the parameters alone',
-      ) as never,
+      .example('$0 ask -c configs/quickstart.yaml "Chad: language"', 'answer with sources')
+      .example('$0 ask -c configs/quickstart.yaml "Chad: language" --no-memory', 'from the parameters alone') as never,
   handler: (args) =>
     withSession(args, async (session, generate) => {
       const answer = await generate(session, args.text);

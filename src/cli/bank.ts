@@ -77,7 +77,7 @@ const add: CommandModule<object, ConfigArguments & { text?: string; file?: strin
       .option('title', { type: 'string', describe: 'Title of the text' })
       .option('file', { type: 'string', describe: 'JSONL or text file, or a folder of text files' })
       .conflicts('text', 'file')
-      .example('$0 bank add -c configs/quickstart.yaml --text "Freedonia has capital Sylvan ."', 'add a fact') as never,
+      .example('$0 bank add -c configs/quickstart.yaml --text "Freedonia: language German."', 'add a fact') as never,
   handler: (args) =>
     withEditor(args, async (session) => {
       const { addKnowledge } = await import('../infer/knowledge.ts');

@@ -2,6 +2,7 @@
 
 import type { CommandModule } from 'yargs';
 import { loadConfig } from '../config/load.ts';
+import { UserError } from '../errors.ts';
 import { type ConfigArguments, changeOption, configOptions } from './options.ts';
 
 interface Arguments extends ConfigArguments {
@@ -30,6 +31,10 @@ export const compileCommand: CommandModule<object, Arguments> = {
         'all references with stage one',
       ) as never,
   handler: async (args) => {
+    const { share } = args;
+    if (share !== undefined && !(share > 0 && share <= 1)) {
+      throw new UserError('usage_invalid', { what: `--share ${share}`, action: 'give a number above 0, at most 1' });
+    }
     const { config } = await loadConfig(args.config, { set: args.set });
     const { runCompile } = await import('../pipeline/stages.ts');
     process.exitCode = await runCompile(config, args);

@@ -32,13 +32,11 @@ export async function main(args: string[]): Promise<void> {
       .demandCommand(1, 'Name a command; `memory3 --help` lists them.')
       .recommendCommands()
       .strict()
+      .strictCommands()
       .check(refuseUnusable)
       .wrap(110)
       .example('$0 run -c configs/quickstart.yaml', 'the whole pipeline: data, warmup, compile, continual, evaluation')
-      .example(
-        '$0 ask -c configs/quickstart.yaml "The capital of Chad is" --trace',
-        'answer, and show the memories used',
-      )
+      .example('$0 ask -c configs/quickstart.yaml "Chad: language" --trace', 'answer, and show the memories used')
       .fail((message, error) => {
         throw error ?? new UserError('usage_invalid', { what: message, action: 'see `memory3 --help`' });
       })

@@ -3,7 +3,7 @@
 import type { RunConfig } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
 import { type Answer, generate } from '../infer/generate.ts';
-import { deleteKnowledge, editKnowledge, restoreBank } from '../infer/knowledge.ts';
+import { deleteKnowledge, editKnowledge, withBankCopy } from '../infer/knowledge.ts';
 import type { Session } from '../infer/session.ts';
 import type { Found } from '../memory/retrieve.ts';
 import { type EncodedQuestion, type Score, scoreAnswers } from './answers.ts';
@@ -40,7 +40,7 @@ export interface EvaluationReport {
 }
 
 /** A question with what it can be asked with. */
-interface Case {
+export interface Case {
   question: Question;
   prompt: Int32Array;
   answer: Int32Array;
@@ -52,8 +52,8 @@ interface Case {
 }
 
 /**
- * Asks the questions of `evaluation.questions` in every way, then edits one fact and deletes another, and puts the bank
- * back as it was.
+ * Asks the questions of `evaluation.questions` in every way, then edits one fact and deletes another in a copy of the
+ * bank.
  */
 export async function evaluate(session: Session, say: (message: string) => void): Promise<EvaluationReport> {
   const questions = await configuredQuestions(session.config);
@@ -142,20 +142,19 @@ function retrievalScores(cases: readonly Case[], { memory }: RunConfig): Evaluat
   return { first: within(1), read: within(memory.memoriesPerChunk) };
 }
 
-/** Edits one known fact and deletes another, asking before and after; the bank is put back afterwards. */
+/** Edits one known fact and deletes another in a copy of the bank, asking before and after. */
 async function demonstrateChanges(
   session: Session,
   cases: readonly Case[],
 ): Promise<Pick<EvaluationReport, 'edit' | 'delete'>> {
   const [toEdit, toDelete] = await answeredRight(session, cases);
-  const { version } = session.bank;
-  try {
-    const edit = toEdit && (await changed(session, toEdit, editedText(toEdit)));
-    const deletion = toDelete && (await changed(session, toDelete, undefined));
-    return { ...(edit && { edit }), ...(deletion && { delete: deletion }) };
-  } finally {
-    await restoreBank(session, version);
-  }
+  const changes: Pick<EvaluationReport, 'edit' | 'delete'> = {};
+  if (toEdit === undefined) return changes;
+  await withBankCopy(session, async () => {
+    changes.edit = await changed(session, toEdit, editedText(toEdit));
+    if (toDelete) changes.delete = await changed(session, toDelete, undefined);
+  });
+  return changes;
 }
 
 /** Two questions that are answered right now; the first has another answer to be edited to. */
@@ -178,9 +177,14 @@ async function changed(session: Session, item: Case, text: string | undefined): 
   return { prompt, memoryBefore: item.referenceText, ...(text !== undefined && { memoryAfter: text }), before, after };
 }
 
-function editedText({ question, referenceText }: Case): string {
+/** The reference with the other answer: replaced behind as much of the prompt as stands in front of it there. */
+export function editedText({ question, referenceText }: Pick<Case, 'question' | 'referenceText'>): string {
   const { prompt, answer, edited = answer } = question;
-  return referenceText.includes(answer) ? referenceText.replace(answer, edited) : prompt + edited;
+  for (let start = 0; start <= prompt.length; start++) {
+    const before = prompt.slice(start);
+    if (referenceText.includes(before + answer)) return referenceText.replace(before + answer, before + edited);
+  }
+  return prompt + edited;
 }
 
 /** Greedy decoding as long as the answer that is expected. */

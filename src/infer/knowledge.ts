@@ -1,9 +1,10 @@
 /** Adding, editing and deleting knowledge: changes to the bank, no training. */
 
+import { rm } from 'node:fs/promises';
 import { type Document, newCounters, readDocuments } from '../data/documents.ts';
 import { cutReferences, type Reference } from '../data/references.ts';
 import { UserError } from '../errors.ts';
-import { sha256 } from '../io/files.ts';
+import { linkFolder, sha256, temporaryName } from '../io/files.ts';
 import { Bank } from '../memory/bank.ts';
 import { compileReferences } from '../memory/write.ts';
 import type { Session } from './session.ts';
@@ -56,7 +57,14 @@ export async function addKnowledge(session: Session, knowledge: Knowledge | { pa
  */
 export async function editKnowledge(session: Session, id: string, text: string): Promise<string[]> {
   const { title, document } = await session.bank.get(id);
-  return await changeBank(session, [id], await referencesOf(session, [asDocument({ text, title, document })]));
+  const references = await referencesOf(session, [asDocument({ text, title, document })]);
+  return await changeBank(session, [id], references.map(editedReference));
+}
+
+/** Named by what it says: the span that names other references may be that of another one of the same document. */
+function editedReference(reference: Reference): Reference {
+  const { document, span, text } = reference;
+  return { ...reference, id: sha256(`${document}\0${span.join(':')}\0${text}`).slice(0, 16) };
 }
 
 /** Removes memories. @throws UserError memory_unknown; nothing is removed then */
@@ -64,14 +72,25 @@ export async function deleteKnowledge(session: Session, ids: readonly string[]):
   await changeBank(session, ids, []);
 }
 
-/** Goes back to an earlier version of the bank; later ones are dropped. */
-export async function restoreBank(session: Session, version: number): Promise<void> {
-  await Bank.openForWriting(session.folder.bank, { version });
-  await session.openBank();
+/**
+ * Lets `work` change a copy of the bank, so that the bank of the run stays as it is, whatever happens meanwhile. The copy
+ * shares the files, which never change, and lies where the next process that uses the run removes it if this one is killed.
+ */
+export async function withBankCopy(session: Session, work: () => Promise<void>): Promise<void> {
+  const { bank } = session.folder;
+  const copy = temporaryName(bank);
+  try {
+    await linkFolder(bank, copy);
+    await session.openBank(copy);
+    await work();
+  } finally {
+    await session.openBank(bank);
+    await rm(copy, { recursive: true, force: true });
+  }
 }
 
 async function changeBank(session: Session, remove: readonly string[], add: readonly Reference[]): Promise<string[]> {
-  const writer = await Bank.openForWriting(session.folder.bank);
+  const writer = await Bank.openForWriting(session.bank.folder);
   const memories = compileReferences(session.model, add, {
     prefix: session.tokenizer.referencePrefix,
     memory: session.config.memory,

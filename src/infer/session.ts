@@ -95,9 +95,9 @@ export class Session {
     return this.opened !== undefined;
   }
 
-  /** Opens the bank's current version, again after a change. */
-  async openBank(): Promise<void> {
-    const bank = await Bank.open(this.folder.bank, { identity: this.accepted });
+  /** Opens the current version of the bank in `folder`, again after a change; by default the one that is open, or the run's. */
+  async openBank(folder = this.opened?.bank.folder ?? this.folder.bank): Promise<void> {
+    const bank = await Bank.open(folder, { identity: this.accepted });
     const write = textWriter(this.model, { prefix: this.tokenizer.referencePrefix, memory: this.config.memory });
     const encoder = restoreEncoder(bank.identity.encoder, bank.identity.layout, write);
     const retriever = await Retriever.fromBank(bank, encoder);

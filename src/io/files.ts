@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { copyFile, link, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { isSystemError, UserError } from '../errors.ts';
 
@@ -62,6 +62,28 @@ export async function replaceFolder(temporary: string, target: string): Promise<
     await syncFolder(dirname(target));
   } finally {
     await rm(aside, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Makes the folder `to` with the same files as `from`, shared where the file system can (hard links): for files that are
+ * replaced but never written to.
+ * @throws UserError disk_full
+ */
+export async function linkFolder(from: string, to: string): Promise<void> {
+  await makeFolder(to);
+  for (const entry of await readdir(from, { withFileTypes: true })) {
+    const [source, target] = [join(from, entry.name), join(to, entry.name)];
+    if (entry.isDirectory()) await linkFolder(source, target);
+    else await link(source, target).catch(() => copyWhole(source, target));
+  }
+}
+
+async function copyWhole(source: string, target: string): Promise<void> {
+  try {
+    await copyFile(source, target);
+  } catch (error) {
+    throw diskError(error, target);
   }
 }
 

@@ -1,7 +1,7 @@
 /** Each stage of a run, from the artefacts it needs to those it leaves. */
 
 import { rm } from 'node:fs/promises';
-import { type Checkpoint, latestCheckpoint, loadCheckpoint } from '../checkpoint/checkpoint.ts';
+import { type Checkpoint, latestCheckpoint, listCheckpoints, loadCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { ContinualStage } from '../continual/continual.ts';
 import { TrainingBank } from '../continual/training_bank.ts';
@@ -10,7 +10,7 @@ import { ReferenceDataset } from '../data/references.ts';
 import { TokenDataset } from '../data/token_dataset.ts';
 import { Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';
-import { lockRunFolder } from '../io/run_folder.ts';
+import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { growthPlan } from '../memory/growth.ts';
 import { compileReferences } from '../memory/write.ts';
@@ -249,6 +249,7 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     say(`compile: kept, the bank holds what the ${stage} checkpoint wrote`);
     return;
   }
+  if (stage === 'warmup') await refuseToLoseBank(folder);
   const model = new Model(shape, weightValues(checkpoint.parameters));
   const progress = new Progress({ label: 'compile', total: count, unit: 'references' });
   try {
@@ -271,6 +272,17 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     progress.stop();
     model.dispose();
   }
+}
+
+/** A bank made anew has none of the versions that the checkpoints of stage two go on from. */
+async function refuseToLoseBank(folder: RunFolder): Promise<void> {
+  const checkpoints = folder.checkpoints('continual');
+  if ((await listCheckpoints(checkpoints)).length === 0) return;
+  throw new UserError('input_invalid', {
+    where: folder.bank,
+    what: 'the continual stage has begun with this bank, and stage-one memories would take its place',
+    action: `finish the stage with \`memory3 continual -c …\`, or delete ${checkpoints} to begin it anew`,
+  });
 }
 
 async function newestFinished(workspace: Workspace): Promise<StageName> {

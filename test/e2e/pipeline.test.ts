@@ -61,7 +61,11 @@ describe('memory3 run', () => {
     expect(report.heldOut.byMemories).toEqual({ 1: score, 2: score });
     expect(report.heldOut.byMemories[1]).toEqual(report.heldOut.withMemory);
     for (const change of [report.edit, report.delete].filter((given) => given !== undefined)) {
-      expect(change).toMatchObject({ prompt: expect.any(String), before: expect.any(String), after: expect.any(String) });
+      expect(change).toMatchObject({
+        prompt: expect.any(String),
+        before: expect.any(String),
+        after: expect.any(String),
+      });
     }
     expect(output.stdout).toContain('with the right memory');
     expect(output.stdout).toContain(report.heldOut.withMemory.loss.toFixed(3));
@@ -125,7 +129,10 @@ describe('variants', () => {
       succeed('run', ...playground.args('warm', 'continual.steps=0')),
       succeed('run', ...playground.args('cold', 'warmup.steps=0')),
     ]);
-    const [warm, passedOn] = [checkpoints(playground.path('warm'), 'warmup'), checkpoints(playground.path('warm'), 'continual')];
+    const [warm, passedOn] = [
+      checkpoints(playground.path('warm'), 'warmup'),
+      checkpoints(playground.path('warm'), 'continual'),
+    ];
     expect(passedOn.map((path) => sha256(join(path, 'model.safetensors')))).toEqual([
       sha256(join(warm.at(-1)!, 'model.safetensors')),
     ]);

@@ -2,16 +2,19 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { expect } from 'vitest';
+import { expect, vi } from 'vitest';
 import { stringify } from 'yaml';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const COMMAND = join(ROOT, 'bin/memory3.js');
 /** Engine of every run; another one than the best that is here can be asked for. */
 const ENGINE = process.env.MEMORY3_TEST_ENGINE ?? 'auto';
+
+// Processes start slowly on a machine that does other work too.
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 });
 
 export interface Outcome {
   /** Exit status; null when a signal ended the process. */
@@ -132,6 +135,8 @@ export class Playground {
       extends: join(ROOT, 'configs/tiny.yaml'),
       runsFolder: this.runs,
       engine: ENGINE,
+      // More threads would only wait for each other: the model is tiny, and test files run side by side.
+      threads: 1,
       data: {
         sources: [{ path: jsonl('texts.jsonl', texts) }],
         references: [{ path: jsonl('references.jsonl', references) }],
@@ -162,13 +167,6 @@ export class Playground {
   remove(): void {
     rmSync(this.folder, { recursive: true, force: true });
   }
-}
-
-/** A folder for one test. */
-export function emptyFolder(name: string): string {
-  const folder = join(tmpdir(), name);
-  mkdirSync(folder, { recursive: true });
-  return folder;
 }
 
 export type Stage = 'warmup' | 'continual';

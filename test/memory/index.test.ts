@@ -4,8 +4,8 @@ import { ExactIndex, normalised } from '../../src/memory/index.ts';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
 
 describe('ExactIndex', () => {
-  it('finds what sorting all cosines finds', () => {
-    const property = (count: number, queryCount: number, k: number, dimensions: number): void => {
+  it('finds what sorting all cosines finds', async () => {
+    const property = async (count: number, queryCount: number, k: number, dimensions: number): Promise<void> => {
       const vectors = randomNormals(1, PURPOSE.test, count, count * dimensions);
       const queries = randomNormals(2, PURPOSE.test, count, queryCount * dimensions);
       const index = new ExactIndex(dimensions);
@@ -15,7 +15,7 @@ describe('ExactIndex', () => {
         Array.from({ length: count - half }, (_, i) => half + i),
         vectors.subarray(half * dimensions),
       );
-      const { ids, scores } = index.search(queries, k);
+      const { ids, scores } = await index.search(queries, k);
       for (let q = 0; q < queryCount; q++) {
         const query = queries.subarray(q * dimensions, (q + 1) * dimensions);
         const all = Array.from({ length: count }, (_, id) => {
@@ -33,23 +33,23 @@ describe('ExactIndex', () => {
     };
     const size = (max: number) => fc.integer({ min: 1, max });
     const dimensions = fc.integer({ min: 3, max: 12 }); // In fewer, rounding decides between vectors of one direction.
-    fc.assert(fc.property(size(600), size(9), size(7), dimensions, property), { numRuns: 60 });
+    await fc.assert(fc.asyncProperty(size(600), size(9), size(7), dimensions, property), { numRuns: 60 });
   });
 
-  it('gives equal scores in the order of ids, whatever the order of adding', () => {
+  it('gives equal scores in the order of ids, whatever the order of adding', async () => {
     const index = new ExactIndex(2);
     index.add([5, 1, 9, 3], Float32Array.from([2, 0, 1, 0, 0, 1, 7, 0]));
-    expect([...index.search(Float32Array.from([1, 0]), 3).ids]).toEqual([1, 3, 5]);
+    expect([...(await index.search(Float32Array.from([1, 0]), 3)).ids]).toEqual([1, 3, 5]);
   });
 
-  it('forgets what is removed and keeps the rest', () => {
+  it('forgets what is removed and keeps the rest', async () => {
     const index = new ExactIndex(1);
     index.add([0, 1, 2, 3], Float32Array.from([1, -1, 1, 1]));
     index.remove([0, 3, 8]);
     expect(index.size).toBe(2);
-    expect([...index.search(Float32Array.from([1]), 4).ids]).toEqual([2, 1, -1, -1]);
+    expect([...(await index.search(Float32Array.from([1]), 4)).ids]).toEqual([2, 1, -1, -1]);
     index.add([0], Float32Array.from([1]));
-    expect([...index.search(Float32Array.from([1]), 2).ids]).toEqual([0, 2]);
+    expect([...(await index.search(Float32Array.from([1]), 2)).ids]).toEqual([0, 2]);
   });
 
   it('leaves zero vectors alone and refuses wrong sizes', () => {

@@ -4,6 +4,8 @@ type Values = Float32Array | Int32Array | Uint8Array;
 
 const SMALLEST = 256;
 const ALIGNMENT = 64;
+/** Buffers used and free may come to this multiple of the most used at once: each size has its peak at another time. */
+const SLACK = 1.5;
 /** Free memory that is kept in any case. */
 const KEPT_BYTES = 2 ** 28;
 
@@ -15,8 +17,8 @@ export interface PooledBuffer {
 }
 
 /**
- * Hands out buffers in size classes and takes them back. It never clears them. Free buffers never come to more than the
- * most that was in use at once (or 256 MiB); beyond, a returned buffer is left to the garbage collector.
+ * Hands out buffers in size classes and takes them back; it never clears them. Beyond a limit that follows the most that
+ * was in use at once, a returned buffer is left to the garbage collector.
  */
 export class BufferPool {
   private readonly free = new Map<number, PooledBuffer[]>();
@@ -46,7 +48,8 @@ export class BufferPool {
 
   give(pooled: PooledBuffer): void {
     this.usedBytes -= pooled.bytes;
-    if (this.freeBytes + pooled.bytes > Math.max(KEPT_BYTES, this.mostUsedBytes)) return;
+    const limit = Math.max(KEPT_BYTES, SLACK * this.mostUsedBytes - this.usedBytes);
+    if (this.freeBytes + pooled.bytes > limit) return;
     this.freeBytes += pooled.bytes;
     const others = this.free.get(pooled.bytes);
     if (others) others.push(pooled);
