@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a fresh checkout ready to run: checks Node.js, installs the npm packages, builds TypeScript into dist/.
+# Makes a fresh checkout ready to run: checks Node.js, installs the npm packages, builds TypeScript into dist/ and the
+# native engine into build/.
 # Safe to run again: a step whose inputs have not changed is skipped. Needs node (>= 20.19) and npm, no terminal.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -44,5 +45,14 @@ else
   npm run --silent build < /dev/null || fail "the build failed; the compiler's messages are above"
   echo "$sources" > dist/.setup-hash
 fi
+
+# 3. The native engine. Without a compiler or BLAS the project works all the same, several times slower.
+native_status=0
+bash scripts/build_native.sh || native_status=$?
+case $native_status in
+  0) ;;
+  3) say "going on without the native engine: training uses WebAssembly, which takes several times as long" ;;
+  *) fail "the native engine did not build; the compiler's messages are above" ;;
+esac
 
 say "ready (node $node_version)"

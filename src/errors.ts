@@ -57,5 +57,7 @@ export class UserError extends Error {
 
 /** True for errors of the operating system that carry a code such as `ENOENT`. */
 export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
-  return error instanceof Error && typeof (error as NodeJS.ErrnoException).code === 'string';
+  return (
+    error instanceof Error && !(error instanceof UserError) && typeof (error as NodeJS.ErrnoException).code === 'string'
+  );
 }

@@ -93,7 +93,8 @@ Napi::Value run(const Napi::CallbackInfo& info) {
 
 void setThreads(Context& context, int64_t threads) {
   expect(threads >= 1 && threads <= 1024, "the number of threads must lie between 1 and 1024");
-  if (threads != context.pool->threads()) context.pool = std::make_unique<ThreadPool>(static_cast<int>(threads));
+  if (threads == context.pool->threads()) return;
+  context.pool = std::make_unique<ThreadPool>(static_cast<int>(threads), useOneBlasThread);
 }
 
 /** Bytes from the beginning of an ArrayBuffer to the first address that suits vectors. */
@@ -104,8 +105,8 @@ Napi::Value alignment(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
-  env.SetInstanceData(new Context());
-  initialiseGemm();
+  useOneBlasThread();
+  env.SetInstanceData(new Context{std::make_unique<ThreadPool>(1, useOneBlasThread), Scratch()});
   const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     exports.Set(name, Napi::Function::New(env, function, name));
   };

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "gemm.h"
 #include "kernels.h"
@@ -21,6 +22,8 @@ namespace memory3 {
 /** Rows (queries times group) of a block, about: enough for an efficient product, few beyond the causal border. */
 static constexpr int64_t BLOCK_ROWS = 64;
 static constexpr int64_t MIN_BLOCK_TOKENS = 16;
+/** The score of a key that is not to be seen; its exponential is 0. */
+static constexpr float HIDDEN = -std::numeric_limits<float>::infinity();
 
 /** Queries [begin, end), all of one chunk or, with chunk −1, of none. */
 struct Block {
@@ -146,17 +149,27 @@ void Task::scoreSegments(const Block& block) {
 }
 
 /**
+ * Hides the keys from `valid` on. The loop begins at `from`, the same for all rows of a block, and has no branch inside:
+ * rows are short, and a jump that the processor does not foresee would cost as much as a row.
+ */
+MEMORY3_INLINE void hideFrom(int64_t valid, int64_t from, int64_t stride, float* row, float hidden) {
+  const int32_t border = static_cast<int32_t>(valid - from);
+  const int32_t count = static_cast<int32_t>(sixteens(stride - from));
+#pragma omp simd
+  for (int32_t j = 0; j < count; j++) row[from + j] = j < border ? row[from + j] : hidden;
+}
+
+/**
  * Scores of one head to exponentials relative to the largest, 0 behind the causal border: row i sees `seen` + i keys.
  * Gives the sum of each row and the logarithm of the normaliser.
  */
 MEMORY3_VECTORISED static void exponentiateRows(float* scores, int64_t rows, int64_t stride, int64_t seen, float* sums,
                                                 float* lse) {
   for (int64_t row = 0; row < rows; row++, scores += stride) {
-    const int64_t valid = seen + row;
-    const float largest = largestOf(scores, valid);
-    sums[row] = expInPlace(scores, valid, largest);
+    hideFrom(seen + row, sixteens(seen), stride, scores, HIDDEN);
+    const float largest = largestOf(scores, sixteens(stride));
+    sums[row] = expInPlace(scores, sixteens(stride), largest);
     lse[row] = largest + std::log(sums[row]);
-    for (int64_t j = valid; j < stride; j++) scores[j] = 0;
   }
 }
 
@@ -213,15 +226,15 @@ void Task::writeShares(const Block& block, float* share) const {
 MEMORY3_VECTORISED static void scoreGradRows(float* scores, float* dScores, int64_t rows, int64_t stride, int64_t seen,
                                              const float* lse, const float* output, const float* dOutput, int64_t dim) {
   for (int64_t row = 0; row < rows; row++, scores += stride, dScores += stride) {
-    const int64_t valid = seen + row;
+    hideFrom(seen + row, sixteens(seen), stride, scores, HIDDEN);
+    hideFrom(seen + row, sixteens(seen), stride, dScores, 0);
     const float radial = dot(output + row * dim, dOutput + row * dim, dim);
     const float normaliser = lse[row];
 #pragma omp simd
-    for (int64_t j = 0; j < valid; j++) {
+    for (int64_t j = 0; j < sixteens(stride); j++) {
       scores[j] = fastExp(scores[j] - normaliser);
       dScores[j] = scores[j] * (dScores[j] - radial);
     }
-    for (int64_t j = valid; j < stride; j++) scores[j] = dScores[j] = 0;
   }
 }
 

@@ -58,7 +58,7 @@ class Scratch {
 
 /** The state of one engine; its kernels run one at a time. */
 struct Context {
-  std::unique_ptr<ThreadPool> pool = std::make_unique<ThreadPool>(1);
+  std::unique_ptr<ThreadPool> pool;
   Scratch scratch;
 };
 

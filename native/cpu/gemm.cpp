@@ -2,13 +2,18 @@
 
 #ifdef MEMORY3_BLAS
 #include <cblas.h>
+
+// There when OpenBLAS is the build with OpenMP. That build looks at the OpenMP setting of the calling thread and forgets
+// its own; its threads then turn in waiting loops beside ours.
+extern "C" void omp_set_num_threads(int) __attribute__((weak));
 #endif
 
 namespace memory3 {
 
 #ifdef MEMORY3_BLAS
 
-void initialiseGemm() {
+void useOneBlasThread() {
+  if (omp_set_num_threads) omp_set_num_threads(1);
 #ifdef OPENBLAS_VERSION
   openblas_set_num_threads(1);
 #endif
@@ -25,7 +30,7 @@ void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, M
 
 #else
 
-void initialiseGemm() {}
+void useOneBlasThread() {}
 
 /** One row of the product; the loop over columns has no dependences, so it vectorises. */
 MEMORY3_VECTORISED static void addRow(int64_t columns, int64_t inner, float alpha, const float* a, int64_t aStep,

@@ -20,7 +20,7 @@ void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, M
 void parallelGemm(const Context& context, int64_t rows, int64_t columns, int64_t inner, Matrix a, Matrix b, float* out,
                   int64_t outStride);
 
-/** Tells the BLAS library to leave threads to this engine. Call once, before the others. */
-void initialiseGemm();
+/** Keeps the BLAS library from using threads of its own. To be called on each thread that multiplies. */
+void useOneBlasThread();
 
 }  // namespace memory3

@@ -10,7 +10,7 @@
 namespace memory3 {
 
 /** A little longer than JavaScript takes from one kernel to the next, much shorter than a time slice of the system. */
-static const auto WATCH_TIME = std::chrono::microseconds(getenv("W") ? atoi(getenv("W")) : 100);
+static const auto WATCH_TIME = std::chrono::microseconds(getenv("W") ? atoi(getenv("W")) : 50);
 
 static void pause() {
 #if defined(__x86_64__)
@@ -37,8 +37,13 @@ static bool watch(const Condition& holds) {
 static uint64_t partsOf(uint64_t state) { return state >> 16 & 0xFFFF; }
 static uint64_t nextOf(uint64_t state) { return state & 0xFFFF; }
 
-ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+ThreadPool::ThreadPool(int threads, void (*prepare)()) {
+  for (int i = 1; i < threads; i++) {
+    workers_.emplace_back([this, prepare] {
+      prepare();
+      work();
+    });
+  }
 }
 
 ThreadPool::~ThreadPool() {

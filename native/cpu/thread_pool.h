@@ -18,8 +18,11 @@ namespace memory3 {
  */
 class ThreadPool {
  public:
-  /** @param threads all threads, with the caller's; at least 1 */
-  explicit ThreadPool(int threads);
+  /**
+   * @param threads all threads, with the caller's; at least 1
+   * @param prepare called first on each new thread
+   */
+  ThreadPool(int threads, void (*prepare)());
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

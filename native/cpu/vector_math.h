@@ -9,7 +9,7 @@ namespace memory3 {
 
 /**
  * e^x to 2 ulp: x = n·ln 2 + r, a polynomial for e^r (the coefficients of Cephes), n added to the exponent. Arguments below
- * −87.3 give about 1e-38, above 88 about 1.7e38; a NaN stays one.
+ * −87.3 give 0, above 88 about 1.7e38; a NaN stays one.
  */
 MEMORY3_INLINE float fastExp(float x) {
   const float clamped = x < -87.3f ? -87.3f : (x > 88.0f ? 88.0f : x);
@@ -29,7 +29,7 @@ MEMORY3_INLINE float fastExp(float x) {
   const int32_t exponent = static_cast<int32_t>((static_cast<uint32_t>(bits) - 0x4B400000u + 127u) << 23);
   float power;
   std::memcpy(&power, &exponent, sizeof power);
-  return value * power;
+  return x < -87.3f ? 0.0f : value * power;
 }
 
 MEMORY3_INLINE float sigmoid(float x) { return 1.0f / (1.0f + fastExp(-x)); }
@@ -52,6 +52,9 @@ MEMORY3_INLINE float expInPlace(float* row, int64_t count, float shift) {
   }
   return sum;
 }
+
+/** Cuts a count that is a multiple of 16 so that the compiler knows it is: vector loops then need no tail. */
+MEMORY3_INLINE int64_t sixteens(int64_t count) { return count & ~int64_t{15}; }
 
 MEMORY3_INLINE float dot(const float* a, const float* b, int64_t count) {
   float sum = 0;

@@ -1,0 +1,129 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { modelHash, TrainingBank } from '../../src/continual/training_bank.ts';
+import * as tf from '../../src/engine/tf.ts';
+import { growthPlan } from '../../src/memory/growth.ts';
+import { writeTexts } from '../../src/memory/write.ts';
+import { userErrorOf } from '../data/support.ts';
+import { type RandomRun, randomRun, writeBank } from '../infer/random_run.ts';
+
+let run: RandomRun;
+let bank: TrainingBank;
+const open: TrainingBank[] = [];
+beforeEach(async () => {
+  run = await randomRun({
+    continual: { growth: { initialShare: 0.2, every: 3, share: 0.3 }, refreshEvery: 5 },
+  });
+});
+afterEach(async () => {
+  for (const bank of open.splice(0)) await bank.close();
+  run.model.dispose();
+});
+
+async function openBank(version?: number): Promise<TrainingBank> {
+  const { config, folder, model, references, tokenizer } = run;
+  const prefix = tokenizer.referencePrefix;
+  bank = await TrainingBank.open({ config, folder: folder.bank, model, references, prefix, version });
+  open.push(bank);
+  return bank;
+}
+
+/** A bank of the first six references, as the growth plan begins with when its order is that of the file. */
+async function begin(): Promise<void> {
+  await writeBank(run, 0);
+  await openBank();
+}
+
+/** One step of training, as far as the bank can tell. */
+function moveWeights(): void {
+  for (const variable of run.model.parameters.values()) tf.tidy(() => variable.assign(variable.mul(1.01)));
+}
+
+/** True when the bank holds what the current weights write. */
+async function isFresh(id: string): Promise<boolean> {
+  const options = { prefix: run.tokenizer.referencePrefix, memory: run.config.memory };
+  const { rows } = await writeTexts(run.model, [bank.bank.tokens(id)], options);
+  const stored = await bank.bank.readRows([id]);
+  return rows.every((value, i) => Math.abs(value - stored[i]!) < 1e-5);
+}
+
+describe('prepare', () => {
+  it('grows and refreshes the bank as the plan says', async () => {
+    await begin();
+    const plan = growthPlan(run.config.continual.growth, run.references.size, run.config.seed);
+    const said: (string | undefined)[] = [];
+    for (let step = 1; step <= 11; step++) {
+      said.push(await bank.prepare(step));
+      expect(bank.bank.size, `step ${step}`).toBe(plan.countAt(step - 1));
+      expect(bank.retriever.size).toBe(bank.bank.size);
+    }
+    // It grows before steps 1, 4, 7, 10 and is refreshed before 6 and 11.
+    expect(said.map((message) => message !== undefined)).toEqual(
+      [1, 0, 0, 1, 0, 1, 1, 0, 0, 1, 1].map((number) => number === 1),
+    );
+    expect(said[3]).toContain('grew from 6 to 15 memories');
+    expect(said[5]).toContain('all rewritten with the current weights');
+    const first = await run.references.get(plan.referenceAt(0));
+    expect(bank.bank.has(first.id)).toBe(true);
+    expect(await bank.prepare(12)).toBeUndefined();
+  });
+
+  it('writes what it adds with the current weights; a refresh writes all anew', async () => {
+    await begin();
+    await bank.prepare(1);
+    const old = bank.bank.ids();
+    const oldHash = await modelHash(run.model);
+    moveWeights();
+    await bank.prepare(4);
+    const added = bank.bank.ids().filter((id) => !old.includes(id));
+    expect(added).toHaveLength(9);
+    expect([await isFresh(old[0]!), await isFresh(added[0]!)]).toEqual([false, true]);
+    expect(bank.bank.writer(old[0]!)).toBe(oldHash);
+    expect(bank.bank.writer(added[0]!)).toBe(await modelHash(run.model));
+    expect(bank.bank.writers).toHaveLength(2);
+    moveWeights();
+    await bank.prepare(6);
+    expect(await Promise.all(bank.bank.ids().map(isFresh))).toEqual(Array.from({ length: 15 }, () => true));
+    expect(bank.bank.writers).toEqual([await modelHash(run.model)]);
+  });
+
+  it('finds what it added', async () => {
+    await begin();
+    await bank.prepare(10);
+    const [id = ''] = bank.bank.ids().slice(-1);
+    const [found = []] = await bank.retriever.search([bank.bank.tokens(id)], 1);
+    expect(found[0]?.id).toBe(id);
+  });
+});
+
+describe('open', () => {
+  it('goes back to the version of a checkpoint; what follows is written again, the same', async () => {
+    await begin();
+    await bank.prepare(1);
+    const { version } = bank.bank;
+    await bank.prepare(4);
+    const { contentHash, size } = bank.bank;
+    await bank.prepare(7);
+    await openBank(version);
+    expect([bank.bank.version, bank.bank.size]).toEqual([version, 6]);
+    await bank.prepare(4);
+    expect([bank.bank.contentHash, bank.bank.size]).toEqual([contentHash, size]);
+  });
+
+  it('keeps the versions that checkpoints name, and drops others', async () => {
+    await begin();
+    await bank.prepare(1);
+    const kept = bank.bank.version;
+    await bank.prepare(4);
+    const dropped = bank.bank.version;
+    await bank.prepare(7);
+    await bank.prune([kept]);
+    expect((await userErrorOf(openBank(dropped))).code).toBe('artefact_missing');
+    expect((await openBank(kept)).bank.size).toBe(6);
+  });
+
+  it('says that nothing was compiled', async () => {
+    const error = await userErrorOf(openBank());
+    expect(error.code).toBe('artefact_missing');
+    expect(error.message).toContain('memory3 compile');
+  });
+});

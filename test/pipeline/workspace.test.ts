@@ -1,0 +1,70 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { type RunConfig, runSchema } from '../../src/config/schema.ts';
+import { modelShape, withWorkspace } from '../../src/pipeline/workspace.ts';
+import { smallTokenizer, temporaryFolder, userErrorOf } from '../data/support.ts';
+
+let runsFolder: string;
+beforeEach(() => {
+  runsFolder = temporaryFolder();
+  vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+});
+
+const configure = (changes: object = {}): RunConfig =>
+  runSchema.parse({ name: 'run', runsFolder, engine: 'cpu', ...changes });
+const nothing = async (): Promise<void> => {};
+const savedConfig = (): string => join(runsFolder, 'run/config.yaml');
+
+describe('withWorkspace', () => {
+  it('saves the resolved configuration and gives the run free again, also after an error', async () => {
+    expect(await withWorkspace(configure(), {}, nothing)).toBe(0);
+    expect(readFileSync(savedConfig(), 'utf8')).toContain('numLayers: 6');
+    const failing = withWorkspace(configure(), {}, () => Promise.reject(new Error('failed')));
+    await expect(failing).rejects.toThrow('failed');
+    expect(await withWorkspace(configure(), {}, nothing)).toBe(0);
+  });
+
+  it('is for one process', async () => {
+    let inner: { code: string } | undefined;
+    await withWorkspace(configure(), {}, async () => {
+      inner = await userErrorOf(withWorkspace(configure(), {}, nothing));
+    });
+    expect(inner?.code).toBe('run_locked');
+  });
+
+  it('refuses changed values, but those that decide nothing', async () => {
+    await withWorkspace(configure(), {}, nothing);
+    const free = { threads: 2, generate: { maxTokens: 3 }, evaluation: { maxQuestions: 9 } };
+    const stage = { keepCheckpoints: 5, checkpointEvery: 7 };
+    expect(await withWorkspace(configure({ ...free, warmup: stage }), {}, nothing)).toBe(0);
+    const changed = configure({ seed: 2, continual: { steps: 5 } });
+    const error = await userErrorOf(withWorkspace(changed, {}, nothing));
+    expect(error.code).toBe('config_invalid');
+    expect(error.message).toMatch(/seed, continual\.steps|continual\.steps, seed/);
+    expect(await withWorkspace(changed, { acceptChanges: true }, nothing)).toBe(0);
+    expect(await withWorkspace(changed, {}, nothing)).toBe(0);
+  });
+
+  it('names a saved configuration that cannot be read', async () => {
+    await withWorkspace(configure(), {}, nothing);
+    writeFileSync(savedConfig(), 'a: [');
+    const error = await userErrorOf(withWorkspace(configure(), {}, nothing));
+    expect(error).toMatchObject({ code: 'file_corrupt', message: expect.stringContaining(savedConfig()) });
+  });
+
+  it('returns the status of the signal that came meanwhile', async () => {
+    const code = await withWorkspace(configure(), {}, async ({ stop }) => {
+      process.emit('SIGTERM', 'SIGTERM');
+      expect(stop.requested).toBe(true);
+    });
+    expect(code).toBe(143);
+  });
+});
+
+it('modelShape takes the vocabulary of the tokenizer, or a larger one', async () => {
+  const tokenizer = await smallTokenizer(temporaryFolder(), 300);
+  expect(modelShape(configure(), tokenizer).vocabSize).toBe(300);
+  expect(modelShape(configure({ model: { vocabSize: 512 } }), tokenizer).vocabSize).toBe(512);
+  expect(() => modelShape(configure({ model: { vocabSize: 299 } }), tokenizer)).toThrow('model.vocabSize: 299 is less');
+});
