@@ -169,8 +169,10 @@ MEMORY3_VECTORISED static void exponentiateRows(float* scores, int64_t rows, int
     hideFrom(seen + row, sixteens(seen), stride, scores, HIDDEN);
     const float largest = largestOf(scores, sixteens(stride));
     sums[row] = expInPlace(scores, sixteens(stride), largest);
-    lse[row] = largest + std::log(sums[row]);
+    lse[row] = largest;
   }
+  // Not in the loop above: a call there would cost all vector registers.
+  for (int64_t row = 0; row < rows; row++) lse[row] += std::log(sums[row]);
 }
 
 MEMORY3_VECTORISED static void divideRows(float* x, const float* sums, int64_t rows, int64_t width) {

@@ -36,13 +36,13 @@ MEMORY3_VECTORISED static void normRowsGrad(const float* x, const float* weight,
   for (int64_t i = 0; i < width; i++) dWeight[i] = 0;
   for (int64_t row = 0; row < rows; row++, x += width, dy += width, dx += width) {
     const float inverse = 1.0f / std::sqrt(dot(x, x, width) / static_cast<float>(width) + epsilon);
-    float radial = 0;
-#pragma omp simd reduction(+ : radial)
-    for (int64_t i = 0; i < width; i++) radial += dy[i] * weight[i] * x[i];
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++) dx[i] = dy[i] * weight[i];
+    const float radial = dot(dx, x, width);
     const float pull = radial * inverse * inverse / static_cast<float>(width);
 #pragma omp simd
     for (int64_t i = 0; i < width; i++) {
-      dx[i] = (dy[i] * weight[i] - x[i] * pull) * inverse;
+      dx[i] = (dx[i] - x[i] * pull) * inverse;
       dWeight[i] += dy[i] * x[i] * inverse;
     }
   }

@@ -1,7 +1,6 @@
 #include "thread_pool.h"
 
 #include <chrono>
-#include <cstdlib>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -10,7 +9,7 @@
 namespace memory3 {
 
 /** A little longer than JavaScript takes from one kernel to the next, much shorter than a time slice of the system. */
-static const auto WATCH_TIME = std::chrono::microseconds(getenv("W") ? atoi(getenv("W")) : 50);
+static constexpr auto WATCH_TIME = std::chrono::microseconds(50);
 
 static void pause() {
 #if defined(__x86_64__)

@@ -10,6 +10,7 @@ import { isSystemError, UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import type { ModelShape } from '../model/shape.ts';
+import { announce } from '../tracking/progress.ts';
 import { StopRequest } from '../train/stop.ts';
 
 /** Parts of a configuration that may change between two commands on one run: they decide nothing that is trained. */
@@ -28,10 +29,8 @@ export interface OpenOptions {
   acceptChanges?: boolean;
 }
 
-/** Plain progress messages go where the progress bar is, so that standard output holds results only. */
-export function say(message: string): void {
-  process.stderr.write(`${message}\n`);
-}
+/** Messages go where the progress is shown, so that standard output holds results only. */
+export const say = announce;
 
 /** The folder of a run. */
 export function runFolder(config: RunConfig): RunFolder {

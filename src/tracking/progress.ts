@@ -19,6 +19,15 @@ export interface ProgressOptions {
 /** Seconds over which the rate is averaged. */
 const RATE_MEMORY = 30;
 
+/** The bar on the terminal, if one is shown: there is one terminal, so there is one bar. */
+let shown: Progress | undefined;
+
+/** Prints a line that stays, above the progress that is shown. */
+export function announce(text: string): void {
+  if (shown) shown.note(text);
+  else process.stderr.write(`${text}\n`);
+}
+
 /** One line of progress. Call `stop` at the end, also after an error: a bar keeps the process alive. */
 export class Progress {
   private readonly options: Required<ProgressOptions>;
@@ -34,6 +43,7 @@ export class Progress {
     this.done = this.options.done;
     this.lineAt = seconds();
     this.rate = new RateMeter(this.done, this.lineAt);
+    shown = this;
     if (!this.options.stream.isTTY) return;
     this.bar = new cliProgress.SingleBar(
       {
@@ -68,6 +78,7 @@ export class Progress {
 
   /** Shows the last state and ends. */
   stop(): void {
+    if (shown === this) shown = undefined;
     this.bar?.update(this.done, { text: this.text() });
     this.bar?.stop();
     if (this.bar === undefined && this.pending) this.line(seconds());

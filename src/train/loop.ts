@@ -53,13 +53,13 @@ interface Accumulated {
 export async function train(training: Training): Promise<boolean> {
   const { stage, state, stop, record } = training;
   const { settings } = stage;
-  const progress = new Progress({ label: stage.name, total: settings.steps, unit: 'steps' });
+  const progress = new Progress({ label: stage.name, total: settings.steps, unit: 'steps', done: state.step });
   try {
     while (state.step < settings.steps && !stop.requested) {
       const row = await trainStep(training);
       progress.update(state.step, { loss: row.loss, 'tok/s': row.tokensPerSecond });
       if (isDue(settings.validateEvery, state.step, settings.steps)) await validate(training);
-      await record.step(row);
+      record.step(row);
       if (isDue(settings.checkpointEvery, state.step, settings.steps) || stop.requested)
         await record.checkpoint(training);
     }
@@ -81,6 +81,7 @@ async function trainStep(training: Training): Promise<StepRow> {
   const started = performance.now();
   const step = state.step + 1;
   await stage.prepare(step);
+  const prepared = performance.now();
   const sums = await accumulate(stage, model, step);
   const rate = learningRate(stage.settings.learningRate, step, stage.settings.steps);
   const loss = sums.lossSum / sums.tokens;
@@ -94,6 +95,7 @@ async function trainStep(training: Training): Promise<StepRow> {
 
   state.step = step;
   state.tokensSeen += sums.tokens;
+  const prepareMs = prepared - started;
   const seconds = (performance.now() - started) / 1000;
   return {
     step,
@@ -105,7 +107,8 @@ async function trainStep(training: Training): Promise<StepRow> {
     gigaflopsPerSecond: (sums.tokens * flopsPerToken(model.shape, record.sequenceLength)) / seconds / 1e9,
     dataMs: sums.dataMs,
     retrievalMs: sums.retrievalMs,
-    computeMs: seconds * 1000 - sums.dataMs - sums.retrievalMs,
+    prepareMs,
+    computeMs: seconds * 1000 - prepareMs - sums.dataMs - sums.retrievalMs,
     ...(sums.memoryShare > 0 ? { memoryShare: sums.memoryShare } : {}),
     ...stage.measure(),
   };
@@ -137,7 +140,7 @@ async function validate({ stage, state, record, say }: Training): Promise<void> 
   const [loss] = Object.values(losses);
   if (loss === undefined) return;
   if (state.best === undefined || loss < state.best.loss) state.best = { step: state.step, loss };
-  await record.validation({ step: state.step, ...losses });
+  record.validation({ step: state.step, ...losses });
   const shown = Object.entries(losses).map(([name, value]) => `${name} ${value.toFixed(4)}`);
   say(`${stage.name} step ${state.step}: validation ${shown.join(', ')}`);
 }

@@ -36,7 +36,7 @@ function copy(name: string): { args: string[]; run: string } {
   return { args: playground.args(name), run };
 }
 
-describe('the configuration', () => {
+describe.concurrent('the configuration', () => {
   it('with five errors gives five lines, each with its place', async () => {
     const path = playground.write('wrong.yaml', {
       extends: playground.config,
@@ -93,7 +93,7 @@ describe('the configuration', () => {
   });
 });
 
-it('a second process is refused while the first uses the run folder', async () => {
+it.concurrent('a second process is refused while the first uses the run folder', async () => {
   const args = playground.args('busy', 'warmup.steps=500');
   await succeed('data', 'build', ...args);
   const first = new Running(['warmup', ...args]);
@@ -105,7 +105,7 @@ it('a second process is refused while the first uses the run folder', async () =
   await succeed('data', 'build', ...args);
 });
 
-describe('damaged checkpoints', () => {
+describe.concurrent('damaged checkpoints', () => {
   it('are named and passed over; the older ones lead to the same bits', async () => {
     const { args, run } = copy('damaged');
     const cut = join(checkpoints(run, 'warmup').at(-1)!, 'model.safetensors');
@@ -130,7 +130,7 @@ describe('damaged checkpoints', () => {
   });
 });
 
-describe('damaged data', () => {
+describe.concurrent('damaged data', () => {
   const shard = (run: string): string =>
     filesBelow(join(run, 'data/tokens/train')).find((path) => path.endsWith('.arrow'))!;
   const more = ['--set', 'warmup.steps=9', '--accept-changes'];
@@ -180,7 +180,7 @@ describe('damaged data', () => {
   });
 });
 
-describe('a damaged bank', () => {
+describe.concurrent('a damaged bank', () => {
   it.each(['rows.bin', 'index.bin', 'memories.arrow'])('a flipped bit in %s is named', async (name) => {
     const { args, run } = copy(`bank-${name}`);
     const { version } = JSON.parse(readFileSync(join(run, 'bank/CURRENT'), 'utf8'));
@@ -224,7 +224,7 @@ function smallDisk(path: string, size: string): (() => void) | undefined {
   };
 }
 
-it('a full disk ends the run with its own code, and the last checkpoint leads on', async ({ skip }) => {
+it.concurrent('a full disk ends the run with its own code, and the last checkpoint leads on', async ({ skip }) => {
   const disk = join(playground.folder, 'disk');
   const unmount = smallDisk(disk, '8m');
   if (unmount === undefined) skip('mounting a small tmpfs needs root');

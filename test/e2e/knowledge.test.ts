@@ -15,7 +15,7 @@ afterAll(() => playground.remove());
 const output = async (...command: string[]): Promise<string> => (await succeed(...command)).stdout;
 const ask = (...more: string[]): Promise<string> => output('ask', ...args, ...more);
 
-describe('ask', () => {
+describe.concurrent('ask', () => {
   it('names its sources, those looked at most first', async () => {
     const text = await ask('zuzu has color');
     const shares = [...text.matchAll(/attention ([\d.]+) %/g)].map(([, share]) => Number(share));
@@ -52,7 +52,7 @@ describe('ask', () => {
   });
 });
 
-describe('generate', () => {
+describe.concurrent('generate', () => {
   it('samples the same text from the same seed', async () => {
     const sample = (seed: number): Promise<string> =>
       output('generate', ...args, 'zuzu has', '--temperature', '1.5', '--top-p', '0.95', '--seed', String(seed));

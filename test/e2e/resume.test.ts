@@ -33,7 +33,7 @@ async function interrupted(args: string[], pattern: RegExp, signal: NodeJS.Signa
   return await process.outcome;
 }
 
-it('SIGINT saves a checkpoint in each stage; the resumed run ends with the same bits', async () => {
+it.concurrent('SIGINT saves a checkpoint in each stage; the resumed run ends with the same bits', async () => {
   const args = playground.args('stopped');
   const run = playground.path('stopped');
   for (const stage of ['warmup', 'continual'] as const) {
@@ -50,7 +50,7 @@ it('SIGINT saves a checkpoint in each stage; the resumed run ends with the same 
   expect(fingerprint(run)).toEqual(whole);
 });
 
-describe('SIGKILL', () => {
+describe.concurrent('SIGKILL', () => {
   const KILLS = 3;
 
   it('at random moments loses nothing but time', async () => {
@@ -84,7 +84,7 @@ describe('SIGKILL', () => {
   });
 });
 
-it('online mode resumes with the same bits', async () => {
+it.concurrent('online mode resumes with the same bits', async () => {
   const online = ['continual.memories=online', 'warmup.steps=3', 'continual.steps=12'];
   const args = playground.args('online-stopped', ...online);
   const { code } = await interrupted(args, /continual step 5: validation/, 'SIGINT');
@@ -93,7 +93,7 @@ it('online mode resumes with the same bits', async () => {
   expect(fingerprint(playground.path('online-stopped'))).toEqual(fingerprint(playground.path('online-whole')));
 });
 
-it('--resume takes a checkpoint by path, and never refuses a run that has begun', async () => {
+it.concurrent('--resume takes a checkpoint by path, and never refuses a run that has begun', async () => {
   const args = playground.args('whole');
   const never = await memory3('run', ...args, '--resume', 'never');
   expect(never.code).toBe(3);

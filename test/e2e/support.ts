@@ -73,7 +73,8 @@ export async function memory3(...args: string[]): Promise<Outcome> {
 /** Runs a command that must succeed. @returns what it wrote on standard output */
 export async function succeed(...args: string[]): Promise<Outcome> {
   const outcome = await memory3(...args);
-  expect(outcome.code, `memory3 ${args.join(' ')}\n${outcome.stderr}`).toBe(0);
+  const { code, signal, stderr } = outcome;
+  expect({ code, signal }, `memory3 ${args.join(' ')}\n${stderr}`).toEqual({ code: 0, signal: null });
   return outcome;
 }
 

@@ -8,7 +8,7 @@ const COMMANDS = [
   ...['bank list', 'bank show', 'bank add', 'bank edit', 'bank delete', 'bank verify'],
 ];
 
-describe('--help', () => {
+describe.concurrent('--help', () => {
   it('of every command shows purpose, options with defaults, and an example', async () => {
     const commands = [...COMMANDS, 'doctor', 'data', 'bank', ''];
     const help = (command: string) => memory3(...command.split(' ').filter((part) => part !== ''), '--help');
@@ -39,7 +39,7 @@ describe('--help', () => {
   });
 });
 
-describe('a wrong command line', () => {
+describe.concurrent('a wrong command line', () => {
   it.each([
     [['bogus'], 'Unknown command: bogus'],
     [['runn', '-c', 'x.yaml'], 'Did you mean run?'],
@@ -67,7 +67,7 @@ describe('a wrong command line', () => {
   });
 });
 
-it('doctor says which engine `auto` takes and why the others are not there', async () => {
+it.concurrent('doctor says which engine `auto` takes and why the others are not there', async () => {
   const { code, stdout } = await memory3('doctor');
   expect(code).toBe(0);
   for (const engine of ['cuda', 'native', 'tensorflow', 'wasm', 'cpu'])
@@ -75,6 +75,6 @@ it('doctor says which engine `auto` takes and why the others are not there', asy
   expect(stdout.match(/^\* (?!what)/gm)).toHaveLength(1);
 });
 
-it('--version says a version', async () => {
+it.concurrent('--version says a version', async () => {
   expect((await memory3('--version')).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
 });

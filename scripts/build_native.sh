@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Builds the native engine: build/native/memory3_native.node from native/. Quiet unless something fails; safe to run
+# again: nothing happens when the sources have not changed. Needs cmake, a C++17 compiler, OpenBLAS and node_modules/.
+# Exit status: 0 built or up to date, 3 a tool or library is missing (the other engines work without), 1 the build failed.
+# Arguments go to cmake, such as -DMEMORY3_BLAS=OFF.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { echo "build_native: $*"; }
+
+target=build/native/memory3_native.node
+stamp=build/native/.hash
+log=build/native/build.log
+
+missing() {
+  local -a packages=()
+  command -v cmake > /dev/null || packages+=(cmake)
+  command -v "${CXX:-c++}" > /dev/null || packages+=(g++)
+  command -v make > /dev/null || command -v ninja > /dev/null || packages+=(make)
+  if [[ " $* " != *" -DMEMORY3_BLAS=OFF "* ]] && command -v "${CXX:-c++}" > /dev/null; then
+    echo 'int main() {}' | "${CXX:-c++}" -x c++ - -o /dev/null -lopenblas 2> /dev/null || packages+=(libopenblas-openmp-dev)
+  fi
+  echo "${packages[*]}"
+}
+
+packages=$(missing "$@")
+if [ -n "$packages" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
+  say "installing $packages (apt-get)"
+  # shellcheck disable=SC2086
+  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages > /dev/null 2>&1 < /dev/null ||
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } \
+      > /dev/null 2>&1 < /dev/null || true
+  packages=$(missing "$@")
+fi
+if [ -n "$packages" ]; then
+  say "the native engine is not built, these are missing: $packages" >&2
+  say "install them (Debian, Ubuntu: apt-get install $packages) and run scripts/build_native.sh again" >&2
+  exit 3
+fi
+if [ ! -f node_modules/node-addon-api/napi.h ] || [ ! -d node_modules/node-api-headers/include ]; then
+  say "node_modules/ is missing or old; run scripts/setup.sh (or npm ci) first" >&2
+  exit 3
+fi
+
+hash=$({
+  find native -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+  sha256sum node_modules/node-addon-api/package.json node_modules/node-api-headers/package.json
+  echo "$(uname -sm) ${CXX:-c++} $*"
+} | sha256sum | cut -d ' ' -f 1)
+if [ -f "$target" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$hash" ]; then
+  say "$target is up to date"
+  exit 0
+fi
+
+say "building $target"
+mkdir -p build/native
+if ! { cmake -S native -B build/native/cmake "$@" && cmake --build build/native/cmake --parallel; } \
+  > "$log" 2>&1 < /dev/null; then
+  cat "$log" >&2
+  say "the build failed; the messages are above and in $log" >&2
+  exit 1
+fi
+# A new file under the old name: a process that has the old one loaded keeps it.
+cp build/native/cmake/memory3_native.node "$target.new"
+mv "$target.new" "$target"
+echo "$hash" > "$stamp"
