@@ -12,14 +12,19 @@ target=build/native/memory3_native.node
 stamp=build/native/.hash
 log=build/native/build.log
 
+# has_openblas: whether the compiler finds the header and the library.
+has_openblas() {
+  printf '#include <cblas.h>\nint main() { cblas_saxpy(0, 0, 0, 1, 0, 1); }\n' |
+    "${CXX:-c++}" -x c++ - -o /dev/null -lopenblas 2> /dev/null
+}
+
+# missing [CMAKE ARGUMENTS]: the Debian packages that are needed and not there.
 missing() {
   local -a packages=()
   command -v cmake > /dev/null || packages+=(cmake)
   command -v "${CXX:-c++}" > /dev/null || packages+=(g++)
-  command -v make > /dev/null || command -v ninja > /dev/null || packages+=(make)
-  if [[ " $* " != *" -DMEMORY3_BLAS=OFF "* ]] && command -v "${CXX:-c++}" > /dev/null; then
-    echo 'int main() {}' | "${CXX:-c++}" -x c++ - -o /dev/null -lopenblas 2> /dev/null || packages+=(libopenblas-openmp-dev)
-  fi
+  command -v make > /dev/null || packages+=(make)
+  [[ " $* " == *" -DMEMORY3_BLAS=OFF "* ]] || has_openblas || packages+=(libopenblas-openmp-dev)
   echo "${packages[*]}"
 }
 
@@ -54,7 +59,7 @@ fi
 
 say "building $target"
 mkdir -p build/native
-if ! { cmake -S native -B build/native/cmake "$@" && cmake --build build/native/cmake --parallel; } \
+if ! { cmake -S native -B build/native/cmake -DMEMORY3_BLAS=ON "$@" && cmake --build build/native/cmake --parallel; } \
   > "$log" 2>&1 < /dev/null; then
   cat "$log" >&2
   say "the build failed; the messages are above and in $log" >&2

@@ -1,0 +1,264 @@
+/** Every fused kernel of the native engine against its portable composition, forward and backward. */
+
+import { expect, it } from 'vitest';
+import { openEngine } from '../../src/engine/engine.ts';
+import * as tf from '../../src/engine/tf.ts';
+import {
+  adamw,
+  attention,
+  crossEntropy,
+  embedding,
+  gatherTokens,
+  globalNorm,
+  linear,
+  rmsNorm,
+  rope,
+  selectTokens,
+  swiglu,
+  tokenScores,
+} from '../../src/ops/index.ts';
+import { describeNative, expectAsComposed, int32, normals, withGradients } from './support.ts';
+
+/** Odd sizes, sizes around those of vectors and blocks, and enough work for several threads. */
+const MATRICES = [
+  [1, 1],
+  [3, 5],
+  [17, 16],
+  [65, 33],
+  [130, 257],
+] as const;
+
+const ids = (count: number, below: number): Int32Array =>
+  Int32Array.from({ length: count }, (_, i) => (i * i * 7) % below);
+
+describeNative('fused kernels of the native engine', () => {
+  it.each(MATRICES)('embedding of width %i, %i tokens', (width, tokens) =>
+    expectAsComposed(() =>
+      withGradients((weight) => [embedding(int32(ids(tokens, 11)), weight!)], [normals([11, width], 1)]),
+    ),
+  );
+
+  it.each(MATRICES)('rmsNorm [%i, %i]', (rows, width) =>
+    expectAsComposed(() =>
+      withGradients((x, weight) => [rmsNorm(x!, weight!, 1e-5)], [normals([rows, width], 1), normals([width], 2)]),
+    ),
+  );
+
+  it('rmsNorm of zeros', () =>
+    expectAsComposed(() =>
+      withGradients((x, weight) => [rmsNorm(x!, weight!, 1e-5)], [tf.zeros([4, 20]), normals([20], 2)]),
+    ));
+
+  it.each([
+    [1, 1, 1],
+    [1, 40, 300],
+    [5, 3, 2],
+    [97, 33, 65],
+    [256, 64, 128],
+  ])('linear, %i rows, %i → %i', (rows, inputs, outputs) =>
+    expectAsComposed(() =>
+      withGradients((x, weight) => [linear(x!, weight!)], [normals([rows, inputs], 1), normals([outputs, inputs], 2)]),
+    ),
+  );
+
+  it.each([
+    { shape: [1, 1, 1, 2], positions: [0] },
+    { shape: [2, 3, 3, 6], positions: [0, 7, 2047] },
+    { shape: [3, 40, 4, 32], positions: Array.from({ length: 40 }, (_, i) => i + 100) },
+  ])('rope $shape', ({ shape, positions }) =>
+    expectAsComposed(() =>
+      withGradients((x) => [rope(x as tf.Tensor4D, Int32Array.from(positions), 10000)], [normals(shape, 1)]),
+    ),
+  );
+
+  it.each(MATRICES)('swiglu [%i, %i]', (rows, width) =>
+    expectAsComposed(() =>
+      withGradients((gate, up) => [swiglu(gate!, up!)], [normals([rows, width], 1, 8), normals([rows, width], 2)]),
+    ),
+  );
+
+  it('swiglu of very large and very small gates', () =>
+    expectAsComposed(() =>
+      withGradients(
+        (gate, up) => [swiglu(gate!, up!)],
+        [tf.tensor2d([[-200, -88, -30, 0, 30, 88, 200]]), tf.ones([1, 7])],
+      ),
+    ));
+
+  it.each([
+    { tokens: 1, width: 1, vocabulary: 2 },
+    { tokens: 7, width: 5, vocabulary: 13 },
+    { tokens: 130, width: 33, vocabulary: 65 },
+    { tokens: 70, width: 8, vocabulary: 70_001 }, // two blocks
+  ])('crossEntropy, $tokens tokens, $vocabulary words', ({ tokens, width, vocabulary }) =>
+    expectAsComposed(() => {
+      const targets = ids(tokens, vocabulary).map((target, i) => (i % 5 === 3 ? -1 : target));
+      const loss = (hidden?: tf.Tensor, weight?: tf.Tensor): tf.Tensor[] => {
+        const { sum, losses } = crossEntropy(hidden!, weight!, int32(targets));
+        return [sum, losses];
+      };
+      return withGradients(loss, [normals([tokens, width], 1), normals([vocabulary, width], 2)]);
+    }),
+  );
+
+  it('crossEntropy of logits of ±1000, and of no target at all', async () => {
+    const run = (targets: number[]) => () =>
+      withGradients(
+        (hidden, weight) => [crossEntropy(hidden!, weight!, int32(targets)).sum],
+        [normals([3, 4], 1, 30), normals([9, 4], 2, 30)],
+      );
+    await expectAsComposed(run([0, 8, 4]));
+    await expectAsComposed(run([-1, -1, -1]));
+  });
+
+  it.each(['softmax', 'exp'] as const)('tokenScores and selectTokens by %s', (rule) =>
+    expectAsComposed(() => {
+      const [q, k] = [normals([3, 37, 6, 5], 1), normals([3, 37, 2, 5], 2)];
+      const scores = tokenScores(q, k, int32([37, 12, 3]), 4, rule);
+      return [scores, selectTokens(scores, 9)];
+    }),
+  );
+
+  it('selectTokens prefers the earlier of equal scores', () =>
+    expectAsComposed(() => [selectTokens(tf.tensor3d([[[1, 2, 2, -1, 2, 1, 0, -1]]]), 4)]));
+
+  it('gatherTokens, also of a token twice', () =>
+    expectAsComposed(() => {
+      const indices = int32(ids(2 * 3 * 5, 7), [2, 3, 5]);
+      return withGradients((x) => [gatherTokens(x!, indices)], [normals([2, 7, 3, 5], 1)]);
+    }));
+
+  it.each([1, 100])('adamw, step %i', (step) =>
+    expectAsComposed(() => {
+      const [parameter, gradient, m] = [1, 2, 3].map((seed) => normals([130, 257], seed)) as [
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+      ];
+      const v = tf.square(normals([130, 257], 4));
+      const options = { lr: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, step, gradScale: 0.3 };
+      return adamw(parameter, gradient, m, v, options);
+    }),
+  );
+
+  it('globalNorm, also of what is not finite', async () => {
+    await expectAsComposed(() => [globalNorm([normals([130, 257], 1), normals([3], 2), tf.scalar(5)])]);
+    await openEngine('native', 2);
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      const [norm] = tf.tidy(() => globalNorm([tf.tensor1d([1, value, 1])]).dataSync());
+      expect(norm).toBe(value);
+    }
+  });
+});
+
+interface Memory {
+  kept: number;
+  lengths: number[];
+  /** `[C][R]`, the same for all sequences but turned by one memory each. */
+  index: number[][];
+  start: number;
+  chunkLength: number;
+}
+
+interface Case {
+  name: string;
+  batch?: number;
+  tokens: number;
+  keyTokens?: number;
+  heads: number;
+  kvHeads: number;
+  dim: number;
+  memory?: Memory;
+}
+
+const base = { tokens: 45, heads: 4, kvHeads: 2, dim: 16 };
+const memory: Memory = {
+  kept: 3,
+  lengths: [3, 2, 0, 1, 3],
+  index: [
+    [0, 1, 2],
+    [4, -1, 0],
+    [3, 3, -1],
+  ],
+  start: 0,
+  chunkLength: 16,
+};
+
+const CASES: Case[] = [
+  { name: 'one token', tokens: 1, heads: 1, kvHeads: 1, dim: 1 },
+  { name: 'several blocks', ...base, tokens: 133 },
+  { name: 'odd everything', tokens: 37, heads: 3, kvHeads: 1, dim: 5 },
+  { name: 'as many key-value heads as heads', ...base, kvHeads: 4 },
+  { name: 'one key-value head', ...base, kvHeads: 1 },
+  { name: 'eight heads a group', ...base, heads: 16 },
+  { name: 'cache, one query', ...base, tokens: 1, keyTokens: 40 },
+  { name: 'cache, some queries', ...base, tokens: 19, keyTokens: 40 },
+  { name: 'memories', ...base, memory },
+  { name: 'one slot', ...base, memory: { ...memory, index: [[0], [1], [-1]] } },
+  { name: 'no slot filled', ...base, memory: { ...memory, index: [[-1], [-1], [-1]] } },
+  { name: 'all lengths 0', ...base, memory: { ...memory, lengths: [0, 0, 0, 0, 0] } },
+  { name: 'all memories full', ...base, memory: { ...memory, lengths: [3, 3, 3, 3, 3] } },
+  { name: 'memories, start inside', ...base, memory: { ...memory, start: 7 } },
+  { name: 'memories, start behind the text', ...base, memory: { ...memory, start: 45 } },
+  { name: 'memories, text longer than the chunks', ...base, memory: { ...memory, chunkLength: 5 } },
+  { name: 'memories, one chunk for all', ...base, memory: { ...memory, index: [[0, 3, 4]], chunkLength: 200 } },
+  { name: 'memories, one key-value head', ...base, kvHeads: 1, memory },
+  { name: 'memories, odd dimensions', tokens: 21, heads: 6, kvHeads: 2, dim: 7, memory: { ...memory, chunkLength: 7 } },
+  { name: 'memories and cache, one query', ...base, tokens: 1, keyTokens: 30, memory },
+  { name: 'memories and cache, some queries', ...base, tokens: 20, keyTokens: 30, memory: { ...memory, start: 3 } },
+];
+
+function attend(
+  { batch = 3, tokens, keyTokens = tokens, heads, kvHeads, dim, memory }: Case,
+  gradient: boolean,
+): tf.Tensor[] {
+  const context = [batch, keyTokens, kvHeads, dim];
+  const inputs = [normals([batch, tokens, heads, dim], 1, 2), normals(context, 2), normals(context, 3)];
+  if (!memory) {
+    return withGradients((q, k, v) => [attention(q!, k!, v!).out], inputs);
+  }
+  const { kept, lengths, index, start, chunkLength } = memory;
+  const shape = [lengths.length, kvHeads, kept, dim];
+  const [keys, values] = [normals(shape, 4), normals(shape, 5)];
+  const turned = Array.from({ length: batch }, (_, b) =>
+    index.flat().map((slot) => (slot < 0 ? slot : (slot + b) % lengths.length)),
+  );
+  const fixed = {
+    ...{ lengths: int32(lengths), index: int32(turned.flat(), [batch, index.length, index[0]!.length]) },
+    ...{ start, chunkLength, gradient },
+  };
+  const read = gradient && start < tokens;
+  return withGradients(
+    (q, k, v, ...given) => {
+      const { out, share } = attention(q!, k!, v!, { keys: given[0] ?? keys, values: given[1] ?? values, ...fixed });
+      return [out, share];
+    },
+    read ? [...inputs, keys, values] : inputs,
+  );
+}
+
+describeNative('attention of the native engine', () => {
+  it.each(CASES)('$name', (shape) => expectAsComposed(() => attend(shape, true)));
+
+  it('gives no gradient to a bank', () => expectAsComposed(() => attend({ name: '', ...base, memory }, false)));
+
+  it('gives exactly nothing to memories that nobody reads and to tokens beyond the length', async () => {
+    await openEngine('native', 2);
+    tf.tidy(() => {
+      const unread = { ...memory, index: [[1]], lengths: [3, 2, 3, 3, 3], chunkLength: 45 };
+      const [, , , , , dKeys, dValues] = attend({ name: '', ...base, batch: 1, memory: unread }, true);
+      for (const gradient of [dKeys!, dValues!]) {
+        const nonZero = Array.from(gradient.dataSync()).flatMap((value, i) => (value === 0 ? [] : [i]));
+        const size = 3 * 16; // of a memory's head
+        expect(nonZero.every((i) => Math.floor(i / size / 2) === 1 && i % size < 2 * 16)).toBe(true);
+        expect(nonZero.length).toBe(2 * 2 * 16);
+      }
+    });
+  });
+
+  it('stays finite with scores of ±1000', () =>
+    expectAsComposed(() => {
+      const [q, k, v] = [normals([1, 20, 2, 16], 1, 100), normals([1, 20, 1, 16], 2, 3), normals([1, 20, 1, 16], 3)];
+      return [attention(q!, k!, v!).out];
+    }, 1e-4));
+});
