@@ -29,6 +29,8 @@ export class Session {
   readonly weightsHash: string;
   readonly checkpointPath: string;
   private readonly accepted: ReaderIdentity;
+  /** The bank version that the checkpoint was trained to read next. */
+  private readonly bankVersion: number | undefined;
   private opened: { bank: Bank; retriever: Retriever; encoder: RetrievalEncoder } | undefined;
 
   private constructor(
@@ -36,7 +38,7 @@ export class Session {
     folder: RunFolder,
     tokenizer: Tokenizer,
     model: Model,
-    checkpoint: { path: string; weightsHash: string; writers: readonly string[] },
+    checkpoint: { path: string; weightsHash: string; writers: readonly string[]; bankVersion: number | undefined },
   ) {
     this.config = config;
     this.folder = folder;
@@ -44,6 +46,7 @@ export class Session {
     this.model = model;
     this.weightsHash = checkpoint.weightsHash;
     this.checkpointPath = checkpoint.path;
+    this.bankVersion = checkpoint.bankVersion;
     this.accepted = {
       modelKey: modelKey(model.shape, config.memory),
       tokenizerHash: tokenizer.hash,
@@ -68,7 +71,8 @@ export class Session {
     }
     const model = new Model(state.modelConfig, new Map([...parameters].map(([name, { data }]) => [name, data])));
     const { weightsHash, bankWriters: writers = [] } = state;
-    const session = new Session(config, folder, tokenizer, model, { path, weightsHash, writers });
+    const bankVersion = state.bankVersion === undefined ? undefined : Number(state.bankVersion);
+    const session = new Session(config, folder, tokenizer, model, { path, weightsHash, writers, bankVersion });
     try {
       if (options.memory !== false) await session.openBank();
       return session;
@@ -97,12 +101,24 @@ export class Session {
 
   /** Opens the current version of the bank in `folder`, again after a change; by default the one that is open, or the run's. */
   async openBank(folder = this.opened?.bank.folder ?? this.folder.bank): Promise<void> {
-    const bank = await Bank.open(folder, { identity: this.accepted });
+    const bank = await this.readableVersion(folder);
     const write = textWriter(this.model, { prefix: this.tokenizer.referencePrefix, memory: this.config.memory });
     const encoder = restoreEncoder(bank.identity.encoder, bank.identity.layout, write);
     const retriever = await Retriever.fromBank(bank, encoder);
     await this.opened?.bank.close();
     this.opened = { bank, retriever, encoder };
+  }
+
+  /** The current version; when later weights wrote it, as in a run that was killed, the one the checkpoint names. */
+  private async readableVersion(folder: string): Promise<Bank> {
+    const { accepted: identity, bankVersion: version } = this;
+    try {
+      return await Bank.open(folder, { identity });
+    } catch (error) {
+      const isForeign = error instanceof UserError && error.code === 'artefact_mismatch';
+      if (!isForeign || version === undefined) throw error;
+      return await Bank.open(folder, { identity, version });
+    }
   }
 
   async close(): Promise<void> {

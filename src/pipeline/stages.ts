@@ -10,6 +10,7 @@ import { ReferenceDataset } from '../data/references.ts';
 import { TokenDataset } from '../data/token_dataset.ts';
 import { Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';
+import { sha256 } from '../io/files.ts';
 import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { growthPlan } from '../memory/growth.ts';
@@ -19,7 +20,7 @@ import { initParameters, type ModelShape } from '../model/shape.ts';
 import { AdamW } from '../optim/adamw.ts';
 import { Progress } from '../tracking/progress.ts';
 import { train } from '../train/loop.ts';
-import { TrainingRecord } from '../train/record.ts';
+import { type Provenance, TrainingRecord } from '../train/record.ts';
 import { findCheckpoint, requireFit, trainingState, weightValues } from '../train/resume.ts';
 import type { Stage, StageName } from '../train/stage.ts';
 import type { TrainingText } from '../train/text_batches.ts';
@@ -117,12 +118,13 @@ export async function warmup(workspace: Workspace, resume: string): Promise<bool
   const { config, folder } = workspace;
   const inputs = await openInputs(workspace);
   const checkpoint = await findCheckpoint(folder, 'warmup', resume, say);
-  if (checkpoint && isFinished(checkpoint, workspace, inputs, inputs.text)) return true;
+  const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: inputs.text.train.contentHash };
+  if (checkpoint && isFinished(checkpoint, workspace, inputs.shape, provenance)) return true;
   const weights = checkpoint ? weightValues(checkpoint.parameters) : initParameters(inputs.shape, config.seed);
   const model = new Model(inputs.shape, weights);
   try {
     const stage = new WarmupStage(config, model, inputs.text);
-    return await runStage(workspace, inputs, inputs.text, model, stage, checkpoint);
+    return await runStage(workspace, provenance, model, stage, checkpoint);
   } finally {
     model.dispose();
   }
@@ -135,13 +137,15 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   const checkpoint = await findCheckpoint(folder, 'continual', resume, say);
   const hasOwnText = config.data.continual.sources.length > 0;
   const text = hasOwnText ? await openText(dataPaths(folder.data).continualTokens, inputs.tokenizer) : inputs.text;
+  const references = await openReferences(workspace, inputs.tokenizer);
+  const read = [text.train, inputs.text.train, references].map(({ contentHash }) => contentHash);
+  const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: sha256(...read) };
   // Opening the bank for training would drop what was added to it since.
-  if (checkpoint && isFinished(checkpoint, workspace, inputs, text)) return true;
+  if (checkpoint && isFinished(checkpoint, workspace, inputs.shape, provenance)) return true;
   const parent = checkpoint ?? (await finishedCheckpoint(workspace, 'warmup'));
   if (checkpoint === undefined) await compile(workspace, { stage: 'warmup' });
   const model = new Model(inputs.shape, weightValues(parent.parameters));
   const prefix = inputs.tokenizer.referencePrefix;
-  const references = await openReferences(workspace, inputs.tokenizer);
   const version = checkpoint ? Number(checkpoint.state.bankVersion) : FIRST_VERSION;
   let bank: TrainingBank | undefined;
   try {
@@ -157,7 +161,7 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
       checkpoints: folder.checkpoints('continual'),
       say,
     });
-    return await runStage(workspace, inputs, text, model, stage, checkpoint);
+    return await runStage(workspace, provenance, model, stage, checkpoint);
   } finally {
     await bank?.close();
     model.dispose();
@@ -165,15 +169,10 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
 }
 
 /** True when nothing is left to train. @throws UserError artefact_mismatch when the checkpoint does not fit the run */
-function isFinished(
-  checkpoint: Checkpoint,
-  { config }: Workspace,
-  { tokenizer, shape }: Inputs,
-  text: TrainingText,
-): boolean {
+function isFinished(checkpoint: Checkpoint, { config }: Workspace, shape: ModelShape, provenance: Provenance): boolean {
   const { stage, step } = checkpoint.state;
   if (step < config[stage].steps) return false;
-  requireFit(checkpoint, shape, { tokenizerHash: tokenizer.hash, datasetHash: text.train.contentHash });
+  requireFit(checkpoint, shape, provenance);
   say(`${stage}: complete at step ${step} (${checkpoint.path})`);
   return true;
 }
@@ -181,16 +180,14 @@ function isFinished(
 /** Runs the shared loop from a checkpoint or from the start. */
 async function runStage(
   { config, folder, stop }: Workspace,
-  { tokenizer, shape }: Inputs,
-  text: TrainingText,
+  provenance: Provenance,
   model: Model,
   stage: Stage,
   checkpoint: Checkpoint | undefined,
 ): Promise<boolean> {
-  const provenance = { tokenizerHash: tokenizer.hash, datasetHash: text.train.contentHash };
   const state = trainingState(checkpoint);
   if (checkpoint) {
-    requireFit(checkpoint, shape, provenance);
+    requireFit(checkpoint, model.shape, provenance);
     say(`${stage.name}: going on from step ${state.step} of ${stage.settings.steps} (${checkpoint.path})`);
   }
   const record = await TrainingRecord.open(folder, stage.name, config, provenance, checkpoint);

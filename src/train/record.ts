@@ -8,7 +8,7 @@ import { MetricsFile } from '../tracking/metrics_file.ts';
 import type { StepRow, Training } from './loop.ts';
 import type { StageName } from './stage.ts';
 
-/** Hashes of what a stage trains on. */
+/** Hashes of what a stage trains on; `datasetHash` covers every dataset that it reads. */
 export interface Provenance {
   tokenizerHash: string;
   datasetHash: string;

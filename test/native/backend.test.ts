@@ -45,8 +45,9 @@ describeNative('native backend', () => {
     await openEngine('cpu', 0);
     const x = tf.tensor1d([1, 2, 3]);
     await openEngine('native', 2);
-    tf.tidy(() => expect([...tf.add(x, x).dataSync()]).toEqual([2, 4, 6]));
-    x.dispose();
+    const sum = tf.add(x, x);
+    expect([...sum.dataSync()]).toEqual([2, 4, 6]);
+    tf.dispose([x, sum]);
   });
 
   it('names a kernel that it does not have, and shapes that a kernel does not take', () => {
@@ -109,22 +110,111 @@ describeNative('native backend', () => {
 
   it.each([
     { name: 'sum of everything', run: () => tf.sum(tf.ones([3, 4])), expected: [12] },
-    { name: 'sum of the last axis', run: () => tf.sum(tf.tensor2d([[1, 2], [3, 4]]), 1), expected: [3, 7] }, // biome-ignore format: a matrix
-    { name: 'sum of the first axis', run: () => tf.sum(tf.tensor2d([[1, 2], [3, 4]]), 0), expected: [4, 6] }, // biome-ignore format: a matrix
-    { name: 'argMax', run: () => tf.argMax(tf.tensor2d([[1, 5, 5], [9, 4, 0]]), 1), expected: [1, 0] }, // biome-ignore format: a matrix
+    {
+      name: 'sum of the last axis',
+      run: () =>
+        tf.sum(
+          tf.tensor2d([
+            [1, 2],
+            [3, 4],
+          ]),
+          1,
+        ),
+      expected: [3, 7],
+    },
+    {
+      name: 'sum of the first axis',
+      run: () =>
+        tf.sum(
+          tf.tensor2d([
+            [1, 2],
+            [3, 4],
+          ]),
+          0,
+        ),
+      expected: [4, 6],
+    },
+    {
+      name: 'argMax',
+      run: () =>
+        tf.argMax(
+          tf.tensor2d([
+            [1, 5, 5],
+            [9, 4, 0],
+          ]),
+          1,
+        ),
+      expected: [1, 0],
+    },
     { name: 'addN', run: () => tf.addN([tf.ones([2]), tf.ones([2]), tf.ones([2])]), expected: [3, 3] },
-    { name: 'concat of columns', run: () => tf.concat([tf.tensor2d([[1], [2]]), tf.tensor2d([[3, 4], [5, 6]])], 1), expected: [1, 3, 4, 2, 5, 6] }, // biome-ignore format: a matrix
-    { name: 'slice of columns', run: () => tf.slice(tf.tensor2d([[1, 2, 3], [4, 5, 6]]), [0, 1], [2, 2]), expected: [2, 3, 5, 6] }, // biome-ignore format: a matrix
-    { name: 'split', run: () => tf.split(tf.tensor2d([[1, 2, 3], [4, 5, 6]]), [1, 2], 1)[1]!, expected: [2, 3, 5, 6] }, // biome-ignore format: a matrix
+    {
+      name: 'concat of columns',
+      run: () =>
+        tf.concat(
+          [
+            tf.tensor2d([[1], [2]]),
+            tf.tensor2d([
+              [3, 4],
+              [5, 6],
+            ]),
+          ],
+          1,
+        ),
+      expected: [1, 3, 4, 2, 5, 6],
+    },
+    {
+      name: 'slice of columns',
+      run: () =>
+        tf.slice(
+          tf.tensor2d([
+            [1, 2, 3],
+            [4, 5, 6],
+          ]),
+          [0, 1],
+          [2, 2],
+        ),
+      expected: [2, 3, 5, 6],
+    },
+    {
+      name: 'split',
+      run: () =>
+        tf.split(
+          tf.tensor2d([
+            [1, 2, 3],
+            [4, 5, 6],
+          ]),
+          [1, 2],
+          1,
+        )[1]!,
+      expected: [2, 3, 5, 6],
+    },
     { name: 'cast to integers', run: () => tf.cast(tf.tensor1d([1.7, -1.7]), 'int32'), expected: [1, -1] },
     { name: 'product with a number', run: () => tf.mul(tf.tensor1d([1, 2]), 3), expected: [3, 6] },
-    { name: 'matMul', run: () => tf.matMul(tf.tensor2d([[1, 2], [3, 4]]), tf.tensor2d([[1, 0], [1, 1]]), true, true), expected: [1, 4, 2, 6] }, // biome-ignore format: a matrix
+    {
+      name: 'matMul',
+      run: () =>
+        tf.matMul(
+          tf.tensor2d([
+            [1, 2],
+            [3, 4],
+          ]),
+          tf.tensor2d([
+            [1, 0],
+            [1, 1],
+          ]),
+          true,
+          true,
+        ),
+      expected: [1, 4, 2, 6],
+    },
   ])('$name', ({ run, expected }) => {
-    tf.tidy(() => expect([...run().dataSync()]).toEqual(expected));
+    const values = tf.tidy(() => run().dataSync());
+    expect([...values]).toEqual(expected);
   });
 
   it('keeps integers integers', () => {
-    tf.tidy(() => expect(int32([1, -2, 3]).reshape([3, 1]).dataSync()).toEqual(Int32Array.of(1, -2, 3)));
+    const values = tf.tidy(() => int32([1, -2, 3]).reshape([3, 1]).dataSync());
+    expect(values).toEqual(Int32Array.of(1, -2, 3));
   });
 });
 

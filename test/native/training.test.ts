@@ -108,6 +108,7 @@ describeNative('golden files on the native engine', () => {
 
 const SHAPE = {
   ...{ numLayers: 2, hiddenSize: 48, numHeads: 6, kvHeads: 2, headDim: 16, mlpWidth: 80, memoryLayers: 2 },
+  init: 'depth' as const,
   ...{ vocabSize: 131, ropeTheta: 10000, normEpsilon: 1e-5, tieEmbeddings: false, initStd: 0.1, embeddingStd: 1 },
 };
 const BATCH = 4;
