@@ -186,7 +186,7 @@ const memory: Memory = {
 
 const CASES: Case[] = [
   { name: 'one token', tokens: 1, heads: 1, kvHeads: 1, dim: 1 },
-  { name: 'several blocks', ...base, tokens: 133 },
+  { name: 'several blocks', ...base, batch: 1, tokens: 133 },
   { name: 'odd everything', tokens: 37, heads: 3, kvHeads: 1, dim: 5 },
   { name: 'as many key-value heads as heads', ...base, kvHeads: 4 },
   { name: 'one key-value head', ...base, kvHeads: 1 },
