@@ -218,6 +218,19 @@ export async function listCheckpoints(folder: string): Promise<{ step: number; p
     .sort((a, b) => b.step - a.step);
 }
 
+/** The states of the checkpoints in `folder` that look whole, newest first. Their tensors are not read. */
+export async function checkpointStates(folder: string): Promise<CheckpointState[]> {
+  const states: CheckpointState[] = [];
+  for (const { path } of await listCheckpoints(folder)) {
+    try {
+      states.push((await readState(path)).state);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+    }
+  }
+  return states;
+}
+
 export interface InvalidCheckpoint {
   path: string;
   error: UserError;

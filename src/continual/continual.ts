@@ -3,7 +3,7 @@
  * (paper §3.5, §6). The loss is on the text only.
  */
 
-import { listCheckpoints, verifyCheckpoint } from '../checkpoint/checkpoint.ts';
+import { checkpointStates } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
 import type { Batch } from '../data/batches.ts';
 import {
@@ -68,7 +68,7 @@ export class ContinualStage implements Stage {
     const text = isPlain ? this.plainText : this.text;
     const { value: batch, ms } = await timed(() => text.training(step, micro));
     if (isPlain) return text.plain(batch, ms);
-    return await this.reading(batch, ms, this.settings.memories, this.options.config.retrieval.overlapThreshold);
+    return await this.reading(batch, ms, this.options.config.retrieval.overlapThreshold);
   }
 
   async validate(): Promise<Record<string, number>> {
@@ -77,7 +77,7 @@ export class ContinualStage implements Stage {
     if (count === 0) return {};
     const threshold = config.retrieval.evaluationOverlapThreshold;
     const reading = async (i: number): Promise<MicroBatch> =>
-      await this.reading(await this.text.validating(i), 0, 'bank', threshold);
+      await this.reading(await this.text.validating(i), 0, threshold);
     const plain = async (i: number): Promise<MicroBatch> => this.text.plain(await this.text.validating(i), 0);
     return {
       loss: await meanLoss(model, count, reading),
@@ -96,11 +96,8 @@ export class ContinualStage implements Stage {
   }
 
   async saved(): Promise<void> {
-    const versions: number[] = [];
-    for (const { path } of await listCheckpoints(this.options.checkpoints)) {
-      versions.push(Number((await verifyCheckpoint(path)).bankVersion ?? 0));
-    }
-    await this.options.bank.prune(versions);
+    const states = await checkpointStates(this.options.checkpoints);
+    await this.options.bank.prune(states.map(({ bankVersion }) => Number(bankVersion)));
   }
 
   private isPlain(step: number): boolean {
@@ -108,12 +105,7 @@ export class ContinualStage implements Stage {
   }
 
   /** The batch behind the prefix, with the memories that its chunks retrieve. */
-  private async reading(
-    { ids, targets }: Batch,
-    dataMs: number,
-    memories: RunConfig['continual']['memories'],
-    overlapThreshold: number,
-  ): Promise<MicroBatch> {
+  private async reading({ ids, targets }: Batch, dataMs: number, overlapThreshold: number): Promise<MicroBatch> {
     const { config, prefix, bank } = this.options;
     const { sequenceLength } = this.text;
     const found = await timed(async () => {
@@ -124,7 +116,7 @@ export class ContinualStage implements Stage {
         bank.retriever,
       );
       const slots = chunks.map((sequence) => sequence.chunks);
-      return memories === 'online' ? this.online(slots) : await this.precompiled(slots);
+      return this.settings.memories === 'online' ? this.online(slots) : await this.precompiled(slots);
     });
     const input = {
       ids: withPrefix(ids, prefix, sequenceLength),

@@ -64,7 +64,11 @@ export async function lossAndGradients(model: Model, batch: TrainingBatch): Prom
   return mass ? { ...result, memoryShare: await meanShare(model, batch, mass) } : result;
 }
 
-function encodeOnline(model: Model, references: OnlineReferences, recompute: boolean | undefined): LayerMemories {
+/**
+ * The memories of references that are encoded now; inside a tape, gradients reach the weights that write them.
+ * @returns tensors owned by the enclosing `tf.tidy`, but for `index`, which stays the caller's
+ */
+export function encodeOnline(model: Model, references: OnlineReferences, recompute = false): LayerMemories {
   const { ids, lengths, index, start, chunkLength, ...options } = references;
   const { keys, values, keptLengths } = encodeReferences(model, ids, lengths, { ...options, recompute });
   return { keys, values, lengths: tf.tensor1d(keptLengths, 'int32'), index, start, chunkLength, gradient: true };

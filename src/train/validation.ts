@@ -3,11 +3,12 @@
 import * as tf from '../engine/tf.ts';
 import { forward, loss } from '../model/forward.ts';
 import type { Model } from '../model/model.ts';
+import { encodeOnline } from '../model/training.ts';
 import type { MicroBatch } from './stage.ts';
 
 /**
  * Mean loss in nats per valid token over `count` micro-batches; frees each batch.
- * @param batchAt micro-batch `i`, with precompiled memories or none
+ * @param batchAt micro-batch `i`
  */
 export async function meanLoss(
   model: Model,
@@ -19,7 +20,9 @@ export async function meanLoss(
   for (let i = 0; i < count; i++) {
     const { input, dispose } = await batchAt(i);
     const lossSum = tf.tidy(() => {
-      const { hidden } = forward(model, { ids: input.ids, positions: input.positions, memories: input.memories });
+      const { ids, positions, onlineReferences } = input;
+      const memories = onlineReferences ? encodeOnline(model, onlineReferences) : input.memories;
+      const { hidden } = forward(model, { ids, positions, memories });
       return loss(model, hidden, input.targets).lossSum;
     });
     const [value = Number.NaN] = await lossSum.data<'float32'>();

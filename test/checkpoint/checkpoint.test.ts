@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import {
   checkpointName,
+  checkpointStates,
   latestCheckpoint,
   listCheckpoints,
   loadCheckpoint,
@@ -244,6 +245,15 @@ describe('latestCheckpoint', () => {
       [at(200), 'file_truncated'],
       [at(100), 'artefact_missing'],
     ]);
+  });
+});
+
+describe('checkpointStates', () => {
+  test('lists the whole ones, newest first, and passes over the others', async () => {
+    for (const step of [1, 2, 3]) await save(step);
+    truncateSync(join(at(2), 'model.safetensors'), 10);
+    expect((await checkpointStates(folder)).map(({ step }) => step)).toEqual([3, 1]);
+    expect(await checkpointStates(join(root, 'nothing'))).toEqual([]);
   });
 });
 
