@@ -52,6 +52,8 @@ export class Progress {
         barsize: 20,
         // The library would otherwise answer SIGINT itself, before the trainer can save a checkpoint.
         gracefulExit: false,
+        // After a note the same bar has to be drawn once more.
+        forceRedraw: true,
       },
       cliProgress.Presets.shades_classic,
     );
@@ -72,8 +74,12 @@ export class Progress {
   /** Prints a line that stays, such as the result of a validation. */
   note(text: string): void {
     const { stream } = this.options;
-    stream.write(this.bar === undefined ? `${text}\n` : `\r\x1b[K${text}\n`);
-    this.bar?.update(this.done, { text: this.text() });
+    if (this.bar === undefined) {
+      stream.write(`${text}\n`);
+      return;
+    }
+    // The bar goes on one line further down: the library returns at its end to the place saved last.
+    stream.write(`\r\x1b[K${text}\n\x1b7`);
   }
 
   /** Shows the last state and ends. */
@@ -128,13 +134,22 @@ export class RateMeter {
   }
 }
 
-/** Four significant digits, without the noise of trailing zeros. */
+/** Four significant digits, without the noise of trailing zeros; from ten thousand on in k, M, G, T. */
 export function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return String(value);
-  if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value);
-  const text = value.toPrecision(4);
-  return text.includes('e') ? value.toExponential(3) : text;
+  if (Number.isInteger(value) && Math.abs(value) < 1e5) return String(value);
+  const size = Math.abs(value);
+  const [unit, suffix] = UNITS.find(([least]) => size >= least && size >= 1e4) ?? [1, ''];
+  const text = (value / unit).toPrecision(4);
+  return (text.includes('e') ? (value / unit).toExponential(3) : text) + suffix;
 }
+
+const UNITS = [
+  [1e12, 'T'],
+  [1e9, 'G'],
+  [1e6, 'M'],
+  [1e3, 'k'],
+] as const;
 
 /** `48s`, `5m 10s`, `3h 20m`, `2d 4h`. */
 export function formatDuration(duration: number): string {

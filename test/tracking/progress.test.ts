@@ -84,6 +84,9 @@ describe('on a terminal', () => {
     progress.stop();
     const shown = stream.shown;
     expect(shown).toContain('\r\x1b[Kvalidation 3.1\n');
+    // What the library goes back to at the end is the line below the note, on which the bar is drawn once more.
+    expect(shown.lastIndexOf('\x1b7')).toBeGreaterThan(shown.indexOf('validation 3.1\n'));
+    expect(shown.lastIndexOf('50% 5/10')).toBeGreaterThan(shown.indexOf('validation 3.1\n'));
     expect(shown).toContain('50% 5/10 steps · 1 steps/s · 5s left · loss 2');
     expect(shown.endsWith('\n')).toBe(true);
     expect(vi.getTimerCount()).toBe(0);
@@ -107,7 +110,7 @@ test.each([
   [2.50449, '2.504'],
   [0.00012345, '0.0001234'],
   [1e-9, '1.000e-9'],
-  [123456.7, '1.235e+5'],
+  [123456.7, '123.5k'],
   [Number.NaN, 'NaN'],
 ])('formatNumber(%d) is %s', (value, expected) => {
   expect(formatNumber(value)).toBe(expected);
