@@ -90,7 +90,7 @@ function neverOpened(): Promise<void> {
 function findNative(): Availability {
   const found = findAddon();
   return 'addon' in found
-    ? { ok: true, why: 'C++ kernels with OpenMP' }
+    ? { ok: true, why: 'C++ kernels on threads of their own, OpenBLAS' }
     : { ok: false, why: `not available: the addon ${found.why}` };
 }
 

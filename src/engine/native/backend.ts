@@ -15,7 +15,7 @@ interface Stored {
 
 const BYTES = { float32: 4, int32: 4, bool: 1 } as Partial<Record<tf.DataType, number>>;
 
-/** Kernels run at once, on the calling thread and those of OpenMP, so reading never waits. */
+/** Kernels run at once, on the calling thread and those of the pool, so reading never waits. */
 export class NativeBackend extends tf.KernelBackend {
   readonly addon: NativeAddon;
   private readonly stored = new tf.DataStorage<Stored>(this, tf.engine());
