@@ -11,7 +11,7 @@ export const continualCommand: CommandModule<object, StageArguments> = {
     stageOptions(yargs)
       .example('$0 continual -c configs/quickstart.yaml', 'train, or go on from the newest checkpoint')
       .example(
-        '$0 continual -c configs/quickstart.yaml --resume runs/quickstart/continual/step-00000200',
+        '$0 continual -c configs/quickstart.yaml --resume runs/quickstart/continual/checkpoints/step-00000200',
         'go on from this one',
       ),
   handler: async (args) => {

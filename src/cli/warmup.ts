@@ -11,7 +11,7 @@ export const warmupCommand: CommandModule<object, StageArguments> = {
     stageOptions(yargs)
       .example('$0 warmup -c configs/quickstart.yaml', 'train, or go on from the newest checkpoint')
       .example(
-        '$0 warmup -c configs/quickstart.yaml --resume runs/quickstart/warmup/step-00000200',
+        '$0 warmup -c configs/quickstart.yaml --resume runs/quickstart/warmup/checkpoints/step-00000200',
         'go on from this one',
       ),
   handler: async (args) => {

@@ -28,6 +28,10 @@ type Require = (holds: boolean, paths: string[], what: string) => void;
 
 function checkData({ data }: RunConfig, require: Require): void {
   require(data.validationShare < 1, ['data.validationShare'], '1 leaves nothing to train on');
+  require(data.continual.alignDocuments <= data.sequenceLength, [
+    'data.continual.alignDocuments',
+    'data.sequenceLength',
+  ], `${data.continual.alignDocuments} is more than data.sequenceLength (${data.sequenceLength}): a sequence could be all padding`);
 }
 
 function checkModel({ model, data, continual }: RunConfig, require: Require): void {

@@ -140,10 +140,12 @@ const stageFields = {
   batchSize: positive.default(8).describe('Sequences of one micro-batch.'),
   accumulate: positive.default(1).describe('Micro-batches of one optimiser step.'),
   learningRate: schedule.describe('Learning-rate schedule.'),
-  validateEvery: count.default(100).describe('Steps between validations; 0 never.'),
+  validateEvery: count.default(100).describe('Steps between validations; 0: at the last step only.'),
   validationBatches: positive.default(4).describe('Batches of one validation.'),
   checkpointEvery: count.default(200).describe('Steps between checkpoints; 0 only at the end.'),
-  keepCheckpoints: positive.default(2).describe('Newest checkpoints kept, besides the best.'),
+  keepCheckpoints: positive
+    .default(2)
+    .describe('Newest checkpoints kept, besides the one with the best validation loss.'),
   recompute: z
     .boolean()
     .default(false)

@@ -5,7 +5,7 @@ import { UserError } from '../errors.ts';
 import { type Answer, generate } from '../infer/generate.ts';
 import { deleteKnowledge, editKnowledge, withBankCopy } from '../infer/knowledge.ts';
 import type { Session } from '../infer/session.ts';
-import type { Found } from '../memory/retrieve.ts';
+import { cutChunks, type Found } from '../memory/retrieve.ts';
 import { type EncodedQuestion, type Score, scoreAnswers } from './answers.ts';
 import { type Question, readQuestions } from './questions.ts';
 
@@ -84,18 +84,34 @@ export async function configuredQuestions({ evaluation }: RunConfig): Promise<Qu
 
 async function prepareCases(session: Session, questions: readonly Question[]): Promise<Case[]> {
   const { tokenizer, bank, retriever } = session;
-  const memoryOf = new Map<string, { id: string; text: string }>();
-  for await (const { id, document, text } of bank.list())
-    if (!memoryOf.has(document)) memoryOf.set(document, { id, text });
-  const known = questions.filter(({ reference }) => memoryOf.has(reference));
+  const wanted = new Set(questions.map(({ reference }) => reference));
+  const memoriesOf = new Map<string, Piece[]>();
+  for await (const { id, document, text } of bank.list()) {
+    if (wanted.has(document)) memoriesOf.set(document, [...(memoriesOf.get(document) ?? []), { id, text }]);
+  }
+  const known = questions.filter(({ reference }) => memoriesOf.has(reference));
   const prompts = await tokenizer.encodeBatch(known.map(({ prompt }) => prompt));
   const answers = await tokenizer.encodeBatch(known.map(({ answer }) => answer));
-  const found = await retriever.search(prompts, nearestCount(session.config));
+  const asked = prompts.map((ids) => Int32Array.of(tokenizer.bos, ...ids));
+  // As in answering, the query is the chunk in which the prompt ends.
+  const queries = asked.map((ids) => cutChunks(ids, session.config.memory.chunkLength).at(-1) ?? ids);
+  const found = await retriever.search(queries, nearestCount(session.config));
   return known.map((question, i) => {
-    const { id, text } = memoryOf.get(question.reference)!;
-    const prompt = Int32Array.of(tokenizer.bos, ...prompts[i]!);
-    return { question, prompt, answer: answers[i]!, memory: id, referenceText: text, nearest: found[i]! };
+    const { id, text } = pieceWithAnswer(question, memoriesOf.get(question.reference) ?? []);
+    return { question, prompt: asked[i]!, answer: answers[i]!, memory: id, referenceText: text, nearest: found[i]! };
   });
+}
+
+/** One memory of a document. */
+interface Piece {
+  id: string;
+  text: string;
+}
+
+/** The memory of a document that says the answer; a document longer than a reference has several. */
+function pieceWithAnswer({ prompt, answer }: Question, pieces: readonly Piece[]): Piece {
+  const says = (text: string) => pieces.find((piece) => piece.text.includes(text));
+  return says(prompt + answer) ?? says(answer) ?? pieces[0]!;
 }
 
 function nearestCount({ evaluation, memory }: RunConfig): number {
@@ -161,7 +177,8 @@ async function demonstrateChanges(
 async function answeredRight(session: Session, cases: readonly Case[]): Promise<(Case | undefined)[]> {
   const chosen: Case[] = [];
   for (const item of cases) {
-    const isUsable = chosen.length > 0 || item.question.edited !== undefined;
+    const [first] = chosen;
+    const isUsable = first ? first.memory !== item.memory : item.question.edited !== undefined;
     if (isUsable && (await ask(session, item)).text === item.question.answer) chosen.push(item);
     if (chosen.length === 2) break;
   }

@@ -90,7 +90,8 @@ export async function withBankCopy(session: Session, work: () => Promise<void>):
 }
 
 async function changeBank(session: Session, remove: readonly string[], add: readonly Reference[]): Promise<string[]> {
-  const writer = await Bank.openForWriting(session.bank.folder);
+  // A change builds on the version that the session reads; a killed run may have left later ones of other weights.
+  const writer = await Bank.openForWriting(session.bank.folder, { version: session.bank.version });
   const memories = compileReferences(session.model, add, {
     prefix: session.tokenizer.referencePrefix,
     memory: session.config.memory,

@@ -27,7 +27,6 @@ export class Session {
   readonly tokenizer: Tokenizer;
   /** Hash of the model's weights. */
   readonly weightsHash: string;
-  readonly checkpointPath: string;
   private readonly accepted: ReaderIdentity;
   /** The bank version that the checkpoint was trained to read next. */
   private readonly bankVersion: number | undefined;
@@ -38,14 +37,13 @@ export class Session {
     folder: RunFolder,
     tokenizer: Tokenizer,
     model: Model,
-    checkpoint: { path: string; weightsHash: string; writers: readonly string[]; bankVersion: number | undefined },
+    checkpoint: { weightsHash: string; writers: readonly string[]; bankVersion: number | undefined },
   ) {
     this.config = config;
     this.folder = folder;
     this.tokenizer = tokenizer;
     this.model = model;
     this.weightsHash = checkpoint.weightsHash;
-    this.checkpointPath = checkpoint.path;
     this.bankVersion = checkpoint.bankVersion;
     this.accepted = {
       modelKey: modelKey(model.shape, config.memory),
@@ -72,7 +70,7 @@ export class Session {
     const model = new Model(state.modelConfig, new Map([...parameters].map(([name, { data }]) => [name, data])));
     const { weightsHash, bankWriters: writers = [] } = state;
     const bankVersion = state.bankVersion === undefined ? undefined : Number(state.bankVersion);
-    const session = new Session(config, folder, tokenizer, model, { path, weightsHash, writers, bankVersion });
+    const session = new Session(config, folder, tokenizer, model, { weightsHash, writers, bankVersion });
     try {
       if (options.memory !== false) await session.openBank();
       return session;

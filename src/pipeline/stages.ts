@@ -1,7 +1,13 @@
 /** Each stage of a run, from the artefacts it needs to those it leaves. */
 
 import { rm } from 'node:fs/promises';
-import { type Checkpoint, latestCheckpoint, listCheckpoints, loadCheckpoint } from '../checkpoint/checkpoint.ts';
+import {
+  type Checkpoint,
+  latestCheckpoint,
+  listCheckpoints,
+  loadCheckpoint,
+  removeAfter,
+} from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { ContinualStage } from '../continual/continual.ts';
 import { TrainingBank } from '../continual/training_bank.ts';
@@ -142,6 +148,11 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: sha256(...read) };
   // Opening the bank for training would drop what was added to it since.
   if (checkpoint && isFinished(checkpoint, workspace, inputs.shape, provenance)) return true;
+  if (checkpoint) {
+    // Before the bank goes back to the checkpoint's version, no later checkpoint may name a later one.
+    requireFit(checkpoint, inputs.shape, provenance);
+    await removeAfter(folder.checkpoints('continual'), checkpoint.state.step);
+  }
   const parent = checkpoint ?? (await finishedCheckpoint(workspace, 'warmup'));
   if (checkpoint === undefined) await compile(workspace, { stage: 'warmup' });
   const model = new Model(inputs.shape, weightValues(parent.parameters));
@@ -242,7 +253,7 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   const first = stage === 'warmup' ? plan.countAt(0) : references.size;
   const count = options.share === undefined ? first : Math.ceil(options.share * references.size);
   const writer = checkpoint.state.weightsHash;
-  if (await isCompiled(folder.bank, stage, writer, count)) {
+  if (await isCompiled(folder.bank, stage, writer, count, options.share !== undefined)) {
     say(`compile: kept, the bank holds what the ${stage} checkpoint wrote`);
     return;
   }
@@ -260,7 +271,7 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
       encoder,
       onProgress: (done) => progress.update(done),
     });
-    await (stage === 'warmup' ? bankWriter.append(written, writer) : bankWriter.replaceAll(written, writer));
+    await bankWriter.replaceAll(written, writer);
     progress.stop();
     say(
       `compile: ${count} of ${references.size} references written by the ${stage} checkpoint, bank version ${bankWriter.version}`,
@@ -288,11 +299,19 @@ async function newestFinished(workspace: Workspace): Promise<StageName> {
 }
 
 /** True when the bank holds `count` memories of these weights, or for stage two memories of these weights at all: edits stay. */
-async function isCompiled(folder: string, stage: StageName, writer: string, count: number): Promise<boolean> {
+async function isCompiled(
+  folder: string,
+  stage: StageName,
+  writer: string,
+  count: number,
+  exactly: boolean,
+): Promise<boolean> {
   try {
     const bank = await Bank.open(folder, stage === 'warmup' ? { version: FIRST_VERSION } : {});
     const sameWriter = bank.writers.length === 1 && bank.writers[0] === writer;
-    const complete = stage === 'continual' || bank.size === count;
+    // What was added or deleted since stage two was compiled stays, unless a share is asked for.
+    const mayDiffer = stage === 'continual' && !exactly && bank.version > FIRST_VERSION;
+    const complete = mayDiffer || bank.size === count;
     await bank.close();
     return sameWriter && complete;
   } catch (error) {

@@ -1,9 +1,10 @@
 /** A run opened for work: its folder locked, its configuration checked against the one it began with, an engine chosen. */
 
-import { readFile } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { parse } from 'yaml';
 import { configDifferences, resolvedConfigYaml } from '../config/load.ts';
 import type { RunConfig } from '../config/schema.ts';
+import { dataPaths } from '../data/build.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { isSystemError, UserError } from '../errors.ts';
@@ -71,7 +72,8 @@ export async function startEngine(config: RunConfig): Promise<string> {
 
 /** Saves the resolved configuration with the run, or checks that it is still the same. */
 async function settleConfig(folder: RunFolder, config: RunConfig, { acceptChanges }: OpenOptions): Promise<void> {
-  const saved = await savedConfig(folder);
+  // Before any data is built nothing depends on the configuration yet.
+  const saved = (await exists(dataPaths(folder.data).build)) ? await savedConfig(folder) : undefined;
   if (saved !== undefined && acceptChanges !== true) {
     const changed = configDifferences(saved, config).filter((path) => !FREE_TO_CHANGE.test(path));
     if (changed.length > 0) {
@@ -84,6 +86,15 @@ async function settleConfig(folder: RunFolder, config: RunConfig, { acceptChange
   }
   const yaml = resolvedConfigYaml(config);
   await writeFileAtomic(folder.config, yaml);
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function savedConfig(folder: RunFolder): Promise<unknown> {

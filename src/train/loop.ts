@@ -58,10 +58,10 @@ export async function train(training: Training): Promise<boolean> {
     while (state.step < settings.steps && !stop.requested) {
       const row = await trainStep(training);
       progress.update(state.step, { loss: row.loss, 'tok/s': row.tokensPerSecond });
-      if (isDue(settings.validateEvery, state.step, settings.steps)) await validate(training);
+      const isSaved = isDue(settings.checkpointEvery, state.step, settings.steps);
+      if (isDue(settings.validateEvery, state.step, settings.steps)) await validate(training, isSaved);
       record.step(row);
-      if (isDue(settings.checkpointEvery, state.step, settings.steps) || stop.requested)
-        await record.checkpoint(training);
+      if (isSaved || stop.requested) await record.checkpoint(training);
     }
     // A stage of no steps passes its weights on as they are.
     if (settings.steps === 0) await record.checkpoint(training);
@@ -135,11 +135,13 @@ async function accumulate(stage: Stage, model: Model, step: number): Promise<Acc
   return { ...sums, gradients: gradients ?? new Map() };
 }
 
-async function validate({ stage, state, record, say }: Training): Promise<void> {
+/** The best step is one of those that are saved, so that the best checkpoint can be kept. */
+async function validate({ stage, state, record, say }: Training, isSaved: boolean): Promise<void> {
   const losses = await stage.validate();
   const [loss] = Object.values(losses);
   if (loss === undefined) return;
-  if (state.best === undefined || loss < state.best.loss) state.best = { step: state.step, loss };
+  const isBetter = Number.isFinite(loss) && (state.best === undefined || loss < state.best.loss);
+  if (isSaved && isBetter) state.best = { step: state.step, loss };
   record.validation({ step: state.step, ...losses });
   const shown = Object.entries(losses).map(([name, value]) => `${name} ${value.toFixed(4)}`);
   say(`${stage.name} step ${state.step}: validation ${shown.join(', ')}`);

@@ -27,6 +27,8 @@ export class StopRequest {
   #receive(signal: (typeof SIGNALS)[number]): void {
     if (this.#signal !== undefined) process.exit(EXIT_CODE[signal]);
     this.#signal = signal;
-    this.announce(`${signal}: saving a checkpoint after this step; send it again to stop at once without saving`);
+    this.announce(
+      `${signal}: stopping at the next safe point, in training after this step with a checkpoint; send it again to stop at once`,
+    );
   }
 }
