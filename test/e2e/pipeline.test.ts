@@ -3,7 +3,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { checkpoints, filesBelow, fingerprint, Playground, rows, sha256, steps, succeed } from './support.ts';
+import { checkpoints, fail, filesBelow, fingerprint, Playground, rows, sha256, steps, succeed } from './support.ts';
 
 let playground: Playground;
 beforeAll(() => {
@@ -137,5 +137,25 @@ describe('variants', () => {
       sha256(join(warm.at(-1)!, 'model.safetensors')),
     ]);
     expect(rows(playground.path('cold'), 'continual')).toHaveLength(6);
+    const { heldOut } = JSON.parse(readFileSync(join(playground.path('warm'), 'report.json'), 'utf8'));
+    expect(heldOut.questions).toBeGreaterThan(0);
+    const listed = await succeed('bank', 'list', ...playground.args('warm', 'continual.steps=0'));
+    // All references are written at the end, not only those that the growth plan begins with.
+    const [, memories] = /of (\d+) memories/.exec(listed.stdout) ?? [];
+    const inspected = await succeed('data', 'inspect', ...playground.args('warm', 'continual.steps=0'));
+    expect(Number(memories)).toBe(Number(/references\s+(\d+)/.exec(inspected.stdout)?.[1]));
+  });
+
+  it('begins stage two with an empty bank when the plan says so', async () => {
+    const empty = ['continual.growth.initialShare=0', 'continual.growth.share=0.5'];
+    await succeed('run', ...playground.args('empty', ...empty));
+    const sizes = rows(playground.path('empty'), 'continual').map(({ bankMemories }) => bankMemories);
+    expect(sizes.slice(0, 2)).toEqual([0, 0]);
+    expect(sizes.at(-1)).toBeGreaterThan(0);
+  });
+
+  it('says before any work that a run needs references', async () => {
+    const where = await fail('config_invalid', 2, 'run', ...playground.args('bare', 'data.references=[]'));
+    expect(where).toContain('data.references');
   });
 });

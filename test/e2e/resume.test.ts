@@ -39,7 +39,7 @@ it.concurrent('SIGINT saves a checkpoint in each stage; the resumed run ends wit
   for (const stage of ['warmup', 'continual'] as const) {
     const { code, stderr } = await interrupted(args, new RegExp(`${stage} step 10: validation`), 'SIGINT');
     expect(code, stderr).toBe(130);
-    expect(stderr).toContain('SIGINT: saving a checkpoint after this step');
+    expect(stderr).toContain('SIGINT: stopping at the next safe point, in training after this step with a checkpoint');
     const saved = Number(/step-(\d+)$/.exec(checkpoints(run, stage).at(-1) ?? '')?.[1]);
     expect(saved).toBeGreaterThanOrEqual(10);
     expect(saved).toBeLessThan(STAGE.steps);

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { type RunConfig, runSchema } from '../../src/config/schema.ts';
@@ -15,6 +15,11 @@ const configure = (changes: object = {}): RunConfig =>
   runSchema.parse({ name: 'run', runsFolder, engine: 'cpu', ...changes });
 const nothing = async (): Promise<void> => {};
 const savedConfig = (): string => join(runsFolder, 'run/config.yaml');
+/** What a run leaves that has built its data. */
+const buildsData = async (): Promise<void> => {
+  mkdirSync(join(runsFolder, 'run/data'));
+  writeFileSync(join(runsFolder, 'run/data/build.json'), '{}');
+};
 
 describe('withWorkspace', () => {
   it('saves the resolved configuration and gives the run free again, also after an error', async () => {
@@ -33,8 +38,14 @@ describe('withWorkspace', () => {
     expect(inner?.code).toBe('run_locked');
   });
 
-  it('refuses changed values, but those that decide nothing', async () => {
+  it('takes other values as long as no data depends on them', async () => {
     await withWorkspace(configure(), {}, nothing);
+    expect(await withWorkspace(configure({ seed: 2 }), {}, buildsData)).toBe(0);
+    expect((await userErrorOf(withWorkspace(configure(), {}, nothing))).message).toContain('seed');
+  });
+
+  it('refuses changed values, but those that decide nothing', async () => {
+    await withWorkspace(configure(), {}, buildsData);
     const free = { threads: 2, generate: { maxTokens: 3 }, evaluation: { maxQuestions: 9 } };
     const stage = { keepCheckpoints: 5, checkpointEvery: 7 };
     expect(await withWorkspace(configure({ ...free, warmup: stage }), {}, nothing)).toBe(0);
@@ -47,7 +58,7 @@ describe('withWorkspace', () => {
   });
 
   it('names a saved configuration that cannot be read', async () => {
-    await withWorkspace(configure(), {}, nothing);
+    await withWorkspace(configure(), {}, buildsData);
     writeFileSync(savedConfig(), 'a: [');
     const error = await userErrorOf(withWorkspace(configure(), {}, nothing));
     expect(error).toMatchObject({ code: 'file_corrupt', message: expect.stringContaining(savedConfig()) });
