@@ -121,11 +121,17 @@ function extent(values: number[]): { low: number; high: number } {
   return low <= high ? { low, high } : { low: 0, high: 1 };
 }
 
+/** Smaller values are drawn as zero: a step between them could not be represented. */
+const TINY = 1e-280;
+
 /** Ticks at multiples of 1, 2 or 5 times a power of ten; `whole` widens the axis to the ticks around the data. */
 function linearAxis(values: number[], along: { from: number; to: number; steps: number; whole: boolean }): Axis {
   const { from, to, steps, whole } = along;
   let { low, high } = extent(values);
-  if (low === high) [low, high] = low === 0 ? [0, 1] : [low - Math.abs(low) / 2, high + Math.abs(high) / 2];
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  // Ticks between values that differ in their last digits only could not be told apart, nor counted.
+  if (size < TINY) [low, high] = [0, 1];
+  else if (high - low <= size * 1e-9) [low, high] = [low - size / 2, high + size / 2];
   const step = niceStep((high - low) / steps);
   if (whole) [low, high] = [Math.floor(low / step) * step, Math.ceil(high / step) * step];
   const ticks = [];

@@ -109,6 +109,19 @@ describe('no input breaks the picture', () => {
     expect(labels(curvesSvg(chart({ series })))).toContain('no data yet');
   });
 
+  test('ends for values that differ in their last digits only, or are hardly more than zero', () => {
+    for (const ys of [
+      [1e12, 1e12 + 0.0002],
+      [-3, -3 - 5e-16],
+      [0, 5e-324],
+      [-1e-310, 1e-310],
+    ]) {
+      const svg = curvesSvg({ title: '', xLabel: '', yLabel: '', series: [{ name: 'a', xs: ys, ys }] });
+      expect(svg).toContain('</svg>');
+      expect(svg).not.toContain('NaN');
+    }
+  });
+
   test('any numbers give finite coordinates inside the plot', () => {
     const point = fc.tuple(fc.double({ min: -1e12, max: 1e12 }), fc.double({ min: -1e12, max: 1e12 }));
     fc.assert(
