@@ -1,7 +1,7 @@
 /** What a data folder holds, for `memory3 data inspect` and `memory3 data verify`. */
 
-import { access } from 'node:fs/promises';
 import type { z } from 'zod';
+import { exists } from '../io/files.ts';
 import { dataPaths } from './build.ts';
 import type { DataCounters } from './documents.ts';
 import type { countersSchema } from './manifest.ts';
@@ -86,15 +86,6 @@ async function summarizeSplit(dataset: TokenDataset, tokenizer: Tokenizer): Prom
     }),
     windows: await Promise.all(windows),
   };
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Up to SAMPLES numbers spread over [0, count). */

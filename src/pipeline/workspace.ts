@@ -1,6 +1,6 @@
 /** A run opened for work: its folder locked, its configuration checked against the one it began with, an engine chosen. */
 
-import { access, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { parse } from 'yaml';
 import { configDifferences, resolvedConfigYaml } from '../config/load.ts';
 import type { RunConfig } from '../config/schema.ts';
@@ -8,7 +8,7 @@ import { dataPaths } from '../data/build.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { isSystemError, UserError } from '../errors.ts';
-import { writeFileAtomic } from '../io/files.ts';
+import { exists, writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import type { ModelShape } from '../model/shape.ts';
 import { announce } from '../tracking/progress.ts';
@@ -86,15 +86,6 @@ async function settleConfig(folder: RunFolder, config: RunConfig, { acceptChange
   }
   const yaml = resolvedConfigYaml(config);
   await writeFileAtomic(folder.config, yaml);
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 async function savedConfig(folder: RunFolder): Promise<unknown> {
