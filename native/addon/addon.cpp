@@ -1,33 +1,90 @@
 /**
- * The door between JavaScript and the kernels: it turns typed arrays and numbers into C++ arguments, and C++ exceptions
- * into JavaScript errors. Everything else is in native/cpu.
+ * The door between JavaScript and the kernels: it turns typed arrays and numbers into C++ arguments and hands kernels to
+ * the stream. Everything else is in native/cpu.
+ *
+ * JavaScript keeps every array alive until the stream is past the kernels that use it. What a kernel throws is kept and
+ * becomes the error of the next `read` or `wait`.
  */
 
 #include <napi.h>
 
+#include <cstring>
 #include <tuple>
-#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "gemm.h"
 #include "kernels.h"
+#include "stream.h"
 
 namespace memory3 {
 namespace {
 
+/** The bytes of a typed array. */
+struct Bytes {
+  uint8_t* data;
+  std::size_t size;
+};
+
+/** A promise of JavaScript, and the array that must live until it is kept. */
+struct Read {
+  Napi::Promise::Deferred deferred;
+  Napi::ObjectReference target;
+  std::string error;
+};
+
+struct Engine;
+void deliver(Napi::Env env, Napi::Function, Engine* engine, Read* read);
+using Deliveries = Napi::TypedThreadSafeFunction<Engine, Read, deliver>;
+
+/** One engine for each JavaScript environment (main thread or worker). */
+struct Engine {
+  Context context{std::make_unique<ThreadPool>(1, useOneBlasThread), Scratch(), {}};
+  std::unique_ptr<Stream> stream = std::make_unique<Stream>(useOneBlasThread);
+  Deliveries deliveries;
+  int pendingReads = 0;
+};
+
+Engine& engineOf(const Napi::CallbackInfo& info) { return *info.Env().GetInstanceData<Engine>(); }
+
+/** The name under which JavaScript called. */
+const char* nameOf(const Napi::CallbackInfo& info) { return static_cast<const char*>(info.Data()); }
+
+/** Calls `body`; a C++ exception becomes a JavaScript one. */
+template <class Body>
+auto guarded(const Napi::CallbackInfo& info, const Body& body) {
+  try {
+    return body();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
 template <class T>
 T argument(const Napi::Value& value);
 
+struct AnyArray {
+  napi_typedarray_type type;
+  std::size_t length;
+  void* data;
+};
+
+AnyArray anyArray(const Napi::Value& value, const char* what) {
+  AnyArray array{};
+  if (!value.IsTypedArray() || napi_get_typedarray_info(value.Env(), value, &array.type, &array.length, &array.data,
+                                                        nullptr, nullptr) != napi_ok) {
+    throw std::invalid_argument(std::string("expected a ") + what);
+  }
+  return array;
+}
+
 template <class T>
 Array<T> typedArray(const Napi::Value& value, napi_typedarray_type type, const char* what) {
-  if (!value.IsTypedArray()) throw std::invalid_argument(std::string("expected a ") + what);
-  napi_typedarray_type actual;
-  std::size_t length = 0;
-  void* data = nullptr;
-  const napi_status status =
-      napi_get_typedarray_info(value.Env(), value, &actual, &length, &data, nullptr, nullptr);
-  if (status != napi_ok || actual != type) throw std::invalid_argument(std::string("expected a ") + what);
-  return {static_cast<T*>(data), static_cast<int64_t>(length)};
+  const AnyArray array = anyArray(value, what);
+  if (array.type != type) throw std::invalid_argument(std::string("expected a ") + what);
+  return {static_cast<T*>(array.data), static_cast<int64_t>(array.length)};
 }
 
 template <>
@@ -43,6 +100,28 @@ FloatsOut argument<FloatsOut>(const Napi::Value& value) {
 template <>
 Ints argument<Ints>(const Napi::Value& value) {
   return typedArray<const int32_t>(value, napi_int32_array, "Int32Array");
+}
+
+template <>
+IntsOut argument<IntsOut>(const Napi::Value& value) {
+  return typedArray<int32_t>(value, napi_int32_array, "Int32Array");
+}
+
+template <>
+Values argument<Values>(const Napi::Value& value) {
+  const AnyArray array = anyArray(value, "Float32Array, Int32Array or Uint8Array");
+  const auto values = [&](Type type) { return Values{array.data, static_cast<int64_t>(array.length), type}; };
+  if (array.type == napi_float32_array) return values(Type::float32);
+  if (array.type == napi_int32_array) return values(Type::int32);
+  if (array.type == napi_uint8_array) return values(Type::boolean);
+  throw std::invalid_argument("expected a Float32Array, Int32Array or Uint8Array");
+}
+
+template <>
+Bytes argument<Bytes>(const Napi::Value& value) {
+  const AnyArray array = anyArray(value, "typed array");
+  const std::size_t width = array.type == napi_uint8_array ? 1 : 4;
+  return {static_cast<uint8_t*>(array.data), array.length * width};
 }
 
 template <>
@@ -63,38 +142,146 @@ bool argument<bool>(const Napi::Value& value) {
   return value.As<Napi::Boolean>().Value();
 }
 
-template <class Result, class... Arguments, std::size_t... I>
-Napi::Value call(const Napi::CallbackInfo& info, Result (*kernel)(Context&, Arguments...), std::index_sequence<I...>) {
-  Context& context = *info.Env().GetInstanceData<Context>();
-  if constexpr (std::is_void_v<Result>) {
-    kernel(context, argument<Arguments>(info[I])...);
-    return info.Env().Undefined();
-  } else {
-    return Napi::Number::New(info.Env(), kernel(context, argument<Arguments>(info[I])...));
-  }
+template <class T>
+std::vector<T> listOf(const Napi::Value& value) {
+  if (!value.IsArray()) throw std::invalid_argument("expected an array");
+  const auto array = value.As<Napi::Array>();
+  std::vector<T> list;
+  for (uint32_t i = 0; i < array.Length(); i++) list.push_back(argument<T>(array.Get(i)));
+  return list;
 }
 
-template <class Result, class... Arguments>
-Napi::Value callKernel(const Napi::CallbackInfo& info, Result (*kernel)(Context&, Arguments...)) {
+template <>
+std::vector<int64_t> argument<std::vector<int64_t>>(const Napi::Value& value) {
+  return listOf<int64_t>(value);
+}
+
+template <>
+std::vector<Floats> argument<std::vector<Floats>>(const Napi::Value& value) {
+  return listOf<Floats>(value);
+}
+
+template <class... Arguments, std::size_t... I>
+void enqueue(const Napi::CallbackInfo& info, void (*kernel)(Context&, Arguments...), std::index_sequence<I...>) {
   constexpr std::size_t count = sizeof...(Arguments);
-  try {
-    if (info.Length() != count) throw std::invalid_argument("expected " + std::to_string(count) + " arguments");
-    return call(info, kernel, std::index_sequence_for<Arguments...>());
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(info.Env(), error.what());
-  }
+  if (info.Length() != count) throw std::invalid_argument("expected " + std::to_string(count) + " arguments");
+  Engine& engine = engineOf(info);
+  std::tuple<std::decay_t<Arguments>...> given{argument<std::decay_t<Arguments>>(info[I])...};
+  engine.stream->add(nameOf(info), [kernel, given = std::move(given), &context = engine.context] {
+    std::apply([&](const auto&... each) { kernel(context, each...); }, given);
+  });
 }
 
-/** A JavaScript function that runs a kernel. */
+template <class... Arguments>
+void enqueueKernel(const Napi::CallbackInfo& info, void (*kernel)(Context&, Arguments...)) {
+  enqueue(info, kernel, std::index_sequence_for<Arguments...>());
+}
+
+/** A JavaScript function that puts a kernel into the stream. */
 template <auto kernel>
 Napi::Value run(const Napi::CallbackInfo& info) {
-  return callKernel(info, kernel);
+  return guarded(info, [&] {
+    enqueueKernel(info, kernel);
+    return info.Env().Undefined();
+  });
 }
 
-void setThreads(Context& context, int64_t threads) {
-  expect(threads >= 1 && threads <= 1024, "the number of threads must lie between 1 and 1024");
-  if (threads == context.pool->threads()) return;
-  context.pool = std::make_unique<ThreadPool>(static_cast<int>(threads), useOneBlasThread);
+/** Keeps the promise of a read; called on the thread of JavaScript. */
+void deliver(Napi::Env env, Napi::Function, Engine* engine, Read* read) {
+  if (env == nullptr) {
+    // JavaScript has ended; its handles went with it.
+    return;
+  }
+  if (read->error.empty()) {
+    read->deferred.Resolve(read->target.Value());
+  } else {
+    read->deferred.Reject(Napi::Error::New(env, read->error).Value());
+  }
+  delete read;
+  if (--engine->pendingReads == 0) engine->deliveries.Unref(env);
+}
+
+/** read(source, target): a promise of `target` with the bytes that `source` has when the stream comes to it. */
+Napi::Value read(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const Bytes source = argument<Bytes>(info[0]);
+    const Bytes target = argument<Bytes>(info[1]);
+    expect(source.size == target.size, "read: source and target differ in size");
+    Engine& engine = engineOf(info);
+    auto* pending = new Read{Napi::Promise::Deferred::New(info.Env()), Napi::Persistent(info[1].As<Napi::Object>()), ""};
+    // While somebody waits for a read, the process stays.
+    if (engine.pendingReads++ == 0) engine.deliveries.Ref(info.Env());
+    engine.stream->add(nameOf(info), [&engine, source, target, pending] {
+      if (source.size > 0) std::memcpy(target.data, source.data, source.size);
+      pending->error = engine.stream->takeError();
+      engine.deliveries.NonBlockingCall(pending);
+    });
+    return pending->deferred.Promise();
+  });
+}
+
+/** write(values, target): puts the values that the array has now into `target`, when the stream comes to it. */
+Napi::Value write(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    const Bytes source = argument<Bytes>(info[0]);
+    const Bytes target = argument<Bytes>(info[1]);
+    expect(source.size == target.size, "write: values and target differ in size");
+    Stream& stream = *engineOf(info).stream;
+    if (stream.idle()) {
+      if (source.size > 0) std::memcpy(target.data, source.data, source.size);
+    } else {
+      stream.add(nameOf(info), [copy = std::vector<uint8_t>(source.data, source.data + source.size), target] {
+        if (!copy.empty()) std::memcpy(target.data, copy.data(), copy.size());
+      });
+    }
+    return info.Env().Undefined();
+  });
+}
+
+/** wait(): returns when the stream is empty. */
+Napi::Value wait(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    Stream& stream = *engineOf(info).stream;
+    stream.wait();
+    const std::string error = stream.takeError();
+    if (!error.empty()) throw std::runtime_error(error);
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value setThreads(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    const auto threads = argument<int64_t>(info[0]);
+    expect(threads >= 1 && threads <= 1024, "the number of threads must lie between 1 and 1024");
+    Engine& engine = engineOf(info);
+    engine.stream->wait();
+    if (threads != engine.context.pool->threads()) {
+      engine.context.pool = std::make_unique<ThreadPool>(static_cast<int>(threads), useOneBlasThread);
+    }
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value added(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(engineOf(info).stream->added()));
+}
+
+Napi::Value done(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(engineOf(info).stream->done()));
+}
+
+/** takeProfile(): `{name, calls, seconds}` for each kernel that ran since the last call, the longest first. */
+Napi::Value takeProfile(const Napi::CallbackInfo& info) {
+  const std::vector<Profile> profiles = engineOf(info).stream->takeProfile();
+  Napi::Array list = Napi::Array::New(info.Env(), profiles.size());
+  for (uint32_t i = 0; i < profiles.size(); i++) {
+    Napi::Object entry = Napi::Object::New(info.Env());
+    entry.Set("name", profiles[i].name);
+    entry.Set("calls", static_cast<double>(profiles[i].calls));
+    entry.Set("seconds", profiles[i].seconds);
+    list.Set(i, entry);
+  }
+  return list;
 }
 
 /** Bytes from the beginning of an ArrayBuffer to the first address that suits vectors. */
@@ -105,20 +292,29 @@ Napi::Value alignment(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
-  useOneBlasThread();
-  env.SetInstanceData(new Context{std::make_unique<ThreadPool>(1, useOneBlasThread), Scratch()});
+  auto* engine = new Engine();
+  env.SetInstanceData(engine);
+  engine->deliveries = Deliveries::New(env, "memory3 reads", 0, 1, engine);
+  engine->deliveries.Unref(env);
+  // The arrays of JavaScript go when it ends; no kernel may run then.
+  env.AddCleanupHook([engine] { engine->stream.reset(); });
   const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    exports.Set(name, Napi::Function::New(env, function, name));
+    exports.Set(name, Napi::Function::New(env, function, name, const_cast<char*>(name)));
   };
-  add("setThreads", run<setThreads>);
+  add("setThreads", setThreads);
   add("alignment", alignment);
+  add("read", read);
+  add("write", write);
+  add("wait", wait);
+  add("added", added);
+  add("done", done);
+  add("takeProfile", takeProfile);
   add("embedding", run<embedding>);
   add("embeddingGrad", run<embeddingGrad>);
   add("rmsNorm", run<rmsNorm>);
   add("rmsNormGrad", run<rmsNormGrad>);
   add("linear", run<linear>);
   add("linearGrad", run<linearGrad>);
-  add("ropeTable", run<ropeTable>);
   add("rope", run<rope>);
   add("attention", run<attention>);
   add("attentionGrad", run<attentionGrad>);
@@ -126,16 +322,20 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("swigluGrad", run<swigluGrad>);
   add("crossEntropy", run<crossEntropy>);
   add("tokenScores", run<tokenScores>);
+  add("selectTokens", run<selectTokens>);
   add("gatherTokens", run<gatherTokens>);
   add("gatherTokensGrad", run<gatherTokensGrad>);
   add("adamw", run<adamw>);
-  add("sumOfSquares", run<sumOfSquares>);
+  add("globalNorm", run<globalNorm>);
   add("matMul", run<matMul>);
   add("add", run<memory3::add>);
   add("multiply", run<multiply>);
   add("scale", run<scale>);
   add("sumAxis", run<sumAxis>);
   add("copyRows", run<copyRows>);
+  add("argMax", run<argMax>);
+  add("fill", run<fill>);
+  add("cast", run<memory3::cast>);
   return exports;
 }
 

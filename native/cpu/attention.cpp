@@ -369,9 +369,8 @@ void attendGrad(Context& context, const AttentionInputs& in, const AttentionGrad
 
 // What JavaScript calls: the shape as one array of numbers.
 
-static AttentionShape shapeFrom(Ints numbers) {
-  expectSize("Attention: shape", numbers.size, 11);
-  const int32_t* n = numbers.data;
+static AttentionShape shapeFrom(Numbers n) {
+  expectSize("Attention: shape", static_cast<int64_t>(n.size()), 11);
   return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10]};
 }
 
@@ -397,7 +396,7 @@ static void expectInputs(const AttentionInputs& in) {
 }
 
 void attention(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
-               Ints index, Ints shape, FloatsOut out, FloatsOut share, FloatsOut lse) {
+               Ints index, Numbers shape, FloatsOut out, FloatsOut share, FloatsOut lse) {
   const AttentionInputs in{shapeFrom(shape), q, k, v, memoryKeys, memoryValues, lengths, index};
   expectInputs(in);
   const AttentionShape& s = in.shape;
@@ -408,7 +407,7 @@ void attention(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys
 }
 
 void attentionGrad(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
-                   Ints index, Ints shape, Floats dy, Floats out, Floats lse, FloatsOut dq, FloatsOut dk, FloatsOut dv,
+                   Ints index, Numbers shape, Floats dy, Floats out, Floats lse, FloatsOut dq, FloatsOut dk, FloatsOut dv,
                    FloatsOut dMemoryKeys, FloatsOut dMemoryValues) {
   const AttentionInputs in{shapeFrom(shape), q, k, v, memoryKeys, memoryValues, lengths, index};
   expectInputs(in);

@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "thread_pool.h"
 
@@ -30,6 +32,17 @@ struct Array {
 using Floats = Array<const float>;
 using Ints = Array<const int32_t>;
 using FloatsOut = Array<float>;
+using IntsOut = Array<int32_t>;
+
+/** The element types of tensors. */
+enum class Type { float32, int32, boolean };
+
+/** Elements of any type. */
+struct Values {
+  void* data;
+  int64_t size;
+  Type type;
+};
 
 /** Throws unless an array has as many elements as the shapes say. */
 inline void expectSize(const char* what, int64_t actual, int64_t expected) {
@@ -56,10 +69,20 @@ class Scratch {
   int64_t capacity_ = 0;
 };
 
+/** Cosines and sines of positions. */
+struct RopeTable {
+  std::vector<int32_t> positions;
+  int64_t dim;
+  double theta;
+  std::vector<float> values;
+};
+
 /** The state of one engine; its kernels run one at a time. */
 struct Context {
   std::unique_ptr<ThreadPool> pool;
   Scratch scratch;
+  /** The last ones used come first. */
+  std::list<RopeTable> ropeTables;
 };
 
 /** Multiples of 16 floats keep the parts of a scratch aligned and out of each other's cache lines. */

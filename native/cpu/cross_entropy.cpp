@@ -17,9 +17,9 @@ static constexpr int64_t BLOCK_LOGITS = int64_t{1} << 22;
 static constexpr int64_t MIN_ROWS = 64;
 static constexpr int64_t MAX_ROWS = 1024;
 
-/** Losses of some rows. With `gradients`, logits become their gradients: (softmax − onehot) · dy, 0 where ignored. */
+/** Losses of some rows. With `gradients`, logits become their gradients: softmax − onehot, 0 where ignored. */
 MEMORY3_VECTORISED static void lossRows(float* logits, const int32_t* targets, int64_t rows, int64_t vocabulary,
-                                        bool gradients, float dy, float* losses) {
+                                        bool gradients, float* losses) {
   for (int64_t row = 0; row < rows; row++, logits += vocabulary) {
     const int32_t target = targets[row];
     const float largest = largestOf(logits, vocabulary);
@@ -27,10 +27,10 @@ MEMORY3_VECTORISED static void lossRows(float* logits, const int32_t* targets, i
     const float sum = expInPlace(logits, vocabulary, largest);
     losses[row] = target < 0 ? 0 : std::log(sum) + (largest - ofTarget);
     if (!gradients) continue;
-    const float scale = target < 0 ? 0 : dy / sum;
+    const float scale = target < 0 ? 0 : 1 / sum;
 #pragma omp simd
     for (int64_t i = 0; i < vocabulary; i++) logits[i] *= scale;
-    if (target >= 0) logits[target] -= dy;
+    if (target >= 0) logits[target] -= 1;
   }
 }
 
@@ -42,13 +42,15 @@ static void expectTargets(Ints targets, int64_t vocabulary) {
   }
 }
 
-double crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets, double dy, FloatsOut losses,
-                    FloatsOut dHidden, FloatsOut dWeight) {
+void crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets, FloatsOut sum, FloatsOut losses,
+                  FloatsOut dHidden, FloatsOut dWeight) {
   const int64_t tokens = targets.size;
   expectSize("CrossEntropy: losses", losses.size, tokens);
+  expectSize("CrossEntropy: sum", sum.size, 1);
+  sum.data[0] = 0;
   const bool gradients = dWeight.size > 0;
   if (gradients) std::fill(dWeight.data, dWeight.data + dWeight.size, 0.0f);
-  if (tokens == 0) return 0;
+  if (tokens == 0) return;
   const int64_t width = hidden.size / tokens;
   expect(width > 0 && hidden.size == tokens * width, "CrossEntropy: hidden does not fit the targets");
   const int64_t vocabulary = weight.size / width;
@@ -67,7 +69,7 @@ double crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets
       float* part = logits + own.begin * vocabulary;
       gemm(own.size(), vocabulary, width, 1, {hidden.data + row * width, width}, {weight.data, width, true}, 0, part,
            vocabulary);
-      lossRows(part, targets.data + row, own.size(), vocabulary, gradients, static_cast<float>(dy), losses.data + row);
+      lossRows(part, targets.data + row, own.size(), vocabulary, gradients, losses.data + row);
       if (!gradients) return;
       gemm(own.size(), width, vocabulary, 1, {part, vocabulary}, {weight.data, width}, 0, dHidden.data + row * width,
            width);
@@ -78,9 +80,9 @@ double crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets
            dWeight.data + own.begin * width, width);
     });
   }
-  double sum = 0;
-  for (int64_t n = 0; n < tokens; n++) sum += losses.data[n];
-  return sum;
+  double total = 0;
+  for (int64_t n = 0; n < tokens; n++) total += losses.data[n];
+  sum.data[0] = static_cast<float>(total);
 }
 
 }  // namespace memory3

@@ -1,6 +1,8 @@
 /** Plain tfjs kernels that training uses between the fused ones. */
 
+#include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels.h"
 
@@ -37,10 +39,11 @@ void multiply(Context& context, Floats a, Floats b, FloatsOut out) {
   });
 }
 
-void scale(Context& context, Floats a, double factor, FloatsOut out) {
+void scale(Context& context, Floats a, Floats factor, FloatsOut out) {
   expectSize("Multiply: out", out.size, a.size);
+  expectSize("Multiply: factor", factor.size, 1);
   parallelRanges(context, partsFor(context, a.size), a.size, [&](Range part) {
-    scaleAll(a.data + part.begin, static_cast<float>(factor), part.size(), out.data + part.begin);
+    scaleAll(a.data + part.begin, factor.data[0], part.size(), out.data + part.begin);
   });
 }
 
@@ -68,6 +71,50 @@ void copyRows(Context& context, Floats from, int64_t fromOffset, int64_t fromStr
     for (int64_t row = part.begin; row < part.end; row++) {
       std::memcpy(to.data + toOffset + row * toStride, from.data + fromOffset + row * fromStride, width * sizeof(float));
     }
+  });
+}
+
+void argMax(Context& context, Floats x, IntsOut out) {
+  if (out.size == 0) return;
+  expect(x.size > 0 && x.size % out.size == 0, "ArgMax: x is not made of so many rows");
+  const int64_t width = x.size / out.size;
+  parallelRanges(context, partsFor(context, x.size), out.size, [&](Range rows) {
+    for (int64_t row = rows.begin; row < rows.end; row++) {
+      const float* from = x.data + row * width;
+      out.data[row] = static_cast<int32_t>(std::max_element(from, from + width) - from);
+    }
+  });
+}
+
+/** Calls `body(pointer to the elements)` with the right type. */
+template <class Body>
+static void withType(const Values& values, const Body& body) {
+  switch (values.type) {
+    case Type::float32: return body(static_cast<float*>(values.data));
+    case Type::int32: return body(static_cast<int32_t*>(values.data));
+    case Type::boolean: return body(static_cast<bool*>(values.data));
+  }
+}
+
+void fill(Context& context, double value, Values out) {
+  withType(out, [&](auto* to) {
+    using Element = std::remove_pointer_t<decltype(to)>;
+    parallelRanges(context, partsFor(context, out.size), out.size, [&](Range part) {
+      std::fill(to + part.begin, to + part.end, static_cast<Element>(value));
+    });
+  });
+}
+
+/** Numbers lose their fraction as integers; as booleans all but 0 are true. */
+void cast(Context& context, Values from, Values to) {
+  expectSize("Cast: out", to.size, from.size);
+  withType(from, [&](const auto* source) {
+    withType(to, [&](auto* target) {
+      using Element = std::remove_pointer_t<decltype(target)>;
+      parallelRanges(context, partsFor(context, to.size), to.size, [&](Range part) {
+        for (int64_t i = part.begin; i < part.end; i++) target[i] = static_cast<Element>(source[i]);
+      });
+    });
   });
 }
 

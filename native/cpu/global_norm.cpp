@@ -1,6 +1,7 @@
-/** `GlobalNorm`: the squares of one tensor, summed in double. */
+/** `GlobalNorm`: the squares of all tensors, summed in double. */
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels.h"
 
@@ -16,7 +17,7 @@ MEMORY3_VECTORISED static double sumOfSquaresOf(const float* x, int64_t count) {
   return sum;
 }
 
-double sumOfSquares(Context& context, Floats x) {
+static double sumOfSquares(Context& context, Floats x) {
   const int64_t blocks = (x.size + BLOCK - 1) / BLOCK;
   double* parts = reinterpret_cast<double*>(context.scratch.floats(2 * blocks + 2));
   parallelRanges(context, partsFor(context, x.size), blocks, [&](Range own) {
@@ -27,6 +28,13 @@ double sumOfSquares(Context& context, Floats x) {
   double sum = 0;
   for (int64_t block = 0; block < blocks; block++) sum += parts[block];
   return sum;
+}
+
+void globalNorm(Context& context, FloatsList tensors, FloatsOut norm) {
+  expectSize("GlobalNorm: norm", norm.size, 1);
+  double sum = 0;
+  for (const Floats& tensor : tensors) sum += sumOfSquares(context, tensor);
+  norm.data[0] = static_cast<float>(std::sqrt(sum));
 }
 
 }  // namespace memory3

@@ -1,12 +1,17 @@
 /**
- * The kernels that JavaScript can call, in the order of src/ops. They throw std::invalid_argument when sizes do not fit,
- * before they write anything. Outputs must not overlap inputs.
+ * The kernels that JavaScript can call, in the order of src/ops. They throw std::invalid_argument when sizes or indices
+ * do not fit, before they write anything. Outputs must not overlap inputs, unless it says so.
  */
 #pragma once
+
+#include <vector>
 
 #include "common.h"
 
 namespace memory3 {
+
+using Numbers = const std::vector<int64_t>&;
+using FloatsList = const std::vector<Floats>&;
 
 void embedding(Context& context, Ints ids, Floats weight, int64_t width, FloatsOut out);
 void embeddingGrad(Context& context, Ints ids, Floats dy, int64_t rows, FloatsOut dWeight);
@@ -17,44 +22,50 @@ void rmsNormGrad(Context& context, Floats x, Floats weight, Floats dy, double ep
 void linear(Context& context, Floats x, Floats weight, int64_t rows, FloatsOut out);
 void linearGrad(Context& context, Floats x, Floats weight, Floats dy, int64_t rows, FloatsOut dx, FloatsOut dWeight);
 
-/** Fills a table for `rope`: for each token cosines in the first half of the row, sines in the second. */
-void ropeTable(Context& context, Ints positions, int64_t dim, double theta, FloatsOut table);
-void rope(Context& context, Floats x, Floats table, int64_t tokens, int64_t heads, bool inverse, FloatsOut out);
+void rope(Context& context, Floats x, Ints positions, int64_t heads, int64_t dim, double theta, bool inverse,
+          FloatsOut out);
 
 /** `shape` holds the fields of AttentionShape in order; without memories their arrays are empty. */
 void attention(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
-               Ints index, Ints shape, FloatsOut out, FloatsOut share, FloatsOut lse);
+               Ints index, Numbers shape, FloatsOut out, FloatsOut share, FloatsOut lse);
 void attentionGrad(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
-                   Ints index, Ints shape, Floats dy, Floats out, Floats lse, FloatsOut dq, FloatsOut dk, FloatsOut dv,
+                   Ints index, Numbers shape, Floats dy, Floats out, Floats lse, FloatsOut dq, FloatsOut dk, FloatsOut dv,
                    FloatsOut dMemoryKeys, FloatsOut dMemoryValues);
 
 void swiglu(Context& context, Floats gate, Floats up, FloatsOut out);
 void swigluGrad(Context& context, Floats gate, Floats up, Floats dy, FloatsOut dGate, FloatsOut dUp);
 
-/** Without gradients `dHidden` and `dWeight` are empty. @returns the sum of the losses */
-double crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets, double dy, FloatsOut losses,
-                    FloatsOut dHidden, FloatsOut dWeight);
+/** `sum` is one number, the sum of the losses. Without gradients `dHidden` and `dWeight` are empty. */
+void crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets, FloatsOut sum, FloatsOut losses,
+                  FloatsOut dHidden, FloatsOut dWeight);
 
 void tokenScores(Context& context, Floats q, Floats k, Ints lengths, int64_t tokens, int64_t heads, int64_t kvHeads,
                  int64_t skip, bool softmax, FloatsOut out);
 
+void selectTokens(Context& context, Floats scores, int64_t tokens, int64_t count, IntsOut out);
 void gatherTokens(Context& context, Floats x, Ints indices, int64_t tokens, int64_t heads, int64_t kept, FloatsOut out);
 void gatherTokensGrad(Context& context, Ints indices, Floats dy, int64_t tokens, int64_t heads, int64_t kept,
                       FloatsOut dx);
 
+/** The outputs may be the inputs. */
 void adamw(Context& context, Floats parameter, Floats gradient, Floats m, Floats v, double lr, double beta1, double beta2,
            double epsilon, double weightDecay, double step, double gradScale, FloatsOut newParameter, FloatsOut newM,
            FloatsOut newV);
-double sumOfSquares(Context& context, Floats x);
+void globalNorm(Context& context, FloatsList tensors, FloatsOut norm);
 
 void matMul(Context& context, Floats a, Floats b, int64_t rows, int64_t columns, int64_t inner, bool transposeA,
             bool transposeB, FloatsOut out);
+/** The output may be an input. */
 void add(Context& context, Floats a, Floats b, FloatsOut out);
 void multiply(Context& context, Floats a, Floats b, FloatsOut out);
-void scale(Context& context, Floats a, double factor, FloatsOut out);
+/** `factor` is one number. */
+void scale(Context& context, Floats a, Floats factor, FloatsOut out);
 void sumAxis(Context& context, Floats x, int64_t outer, int64_t axis, int64_t inner, FloatsOut out);
 /** Copies `rows` rows of `width` elements; offsets and strides in elements. */
 void copyRows(Context& context, Floats from, int64_t fromOffset, int64_t fromStride, int64_t rows, int64_t width,
               int64_t toStride, int64_t toOffset, FloatsOut to);
+void argMax(Context& context, Floats x, IntsOut out);
+void fill(Context& context, double value, Values out);
+void cast(Context& context, Values from, Values to);
 
 }  // namespace memory3

@@ -7,7 +7,7 @@
 
 import type { MemoryConfig } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
-import { type EncodedReferences, encodeReferences } from '../model/encode.ts';
+import { type EncodedReferences, encodeReferences, keptPlaces } from '../model/encode.ts';
 import type { Model } from '../model/model.ts';
 import type { RetrievalEncoder, WriteTexts } from './encoders.ts';
 import { keptCount, type MemoryBatch, type MemoryLayout, type MemoryRecord, rowLength } from './layout.ts';
@@ -86,12 +86,12 @@ export async function writeTexts(
   });
   const { memoryLayers, kvHeads, headDim } = model.shape;
   const layout = { memoryLayers, kvHeads, keptTokens: memory.keptTokens, headDim };
-  const { kept, keptLengths } = encoded;
-  if (kept.length !== texts.length * keptCount(layout)) throw new RangeError(`${kept.length} kept positions`);
   try {
-    return { rows: await packRows(encoded, layout, texts.length), kept, keptLengths };
+    const kept = await keptPlaces(encoded, prefix.length);
+    if (kept.length !== texts.length * keptCount(layout)) throw new RangeError(`${kept.length} kept positions`);
+    return { rows: await packRows(encoded, layout, texts.length), kept, keptLengths: encoded.keptLengths };
   } finally {
-    for (const tensor of [...encoded.keys, ...encoded.values]) tensor.dispose();
+    for (const tensor of [...encoded.keys, ...encoded.values, ...encoded.indices]) tensor.dispose();
   }
 }
 

@@ -28,8 +28,8 @@ export interface EncodedReferences {
   keys: tf.Tensor4D[];
   /** Values, likewise. */
   values: tf.Tensor4D[];
-  /** Places of the kept tokens inside the reference, prefix not counted, `[N, Lmem, K, S]`; zeros past `keptLengths`. */
-  kept: Int32Array;
+  /** Places of the kept tokens in their row, prefix counted, one int32 `[N, K, S]` per memory layer. */
+  indices: tf.Tensor3D[];
   /** Tokens kept of each reference, `[N]`: S, or all when there are fewer. */
   keptLengths: Int32Array;
 }
@@ -48,11 +48,11 @@ export function encodeReferences(
   lengths: ArrayLike<number>,
   options: EncodeOptions,
 ): EncodedReferences {
-  const { memoryLayers, kvHeads } = model.shape;
+  const { memoryLayers } = model.shape;
   const { prefixLength, keptTokens } = options;
   const keptLengths = Int32Array.from(lengths, (length) => Math.min(keptTokens, Math.max(0, length - prefixLength)));
-  const kept = new Int32Array(lengths.length * memoryLayers * kvHeads * keptTokens);
   const memories = tf.tidy(() => {
+    const indices: tf.Tensor3D[] = [];
     const keys: tf.Tensor4D[] = [];
     const values: tf.Tensor4D[] = [];
     const rowLengths = tf.tensor1d(Int32Array.from(lengths), 'int32');
@@ -60,19 +60,43 @@ export function encodeReferences(
     for (let layer = 0; layer < memoryLayers; layer++) {
       const input = x;
       const encoded = tf.tidy(() => {
-        const { indices, ...whole } = encodeLayer(model, layer, input, rowLengths, options);
-        storeKept(kept, layer, indices, { keptLengths, prefixLength, memoryLayers });
-        const sparse = { keys: gatherTokens(whole.keys, indices), values: gatherTokens(whole.values, indices) };
-        indices.dispose();
-        return { ...sparse, x: whole.x };
+        const { indices: chosen, ...whole } = encodeLayer(model, layer, input, rowLengths, options);
+        const sparse = { keys: gatherTokens(whole.keys, chosen), values: gatherTokens(whole.values, chosen) };
+        const places = chosen.clone();
+        chosen.dispose();
+        return { ...sparse, indices: places, x: whole.x };
       });
+      indices.push(encoded.indices);
       keys.push(encoded.keys);
       values.push(encoded.values);
       x = encoded.x ?? x;
     }
-    return { keys, values };
+    return { keys, values, indices };
   });
-  return { ...memories, kept, keptLengths };
+  return { ...memories, keptLengths };
+}
+
+/**
+ * Where the kept tokens stand inside their references, prefix not counted.
+ * @returns `[N, Lmem, K, S]`; zeros past `keptLengths`
+ */
+export async function keptPlaces(
+  { indices, keptLengths }: Pick<EncodedReferences, 'indices' | 'keptLengths'>,
+  prefixLength: number,
+): Promise<Int32Array> {
+  const [, heads, keptTokens] = indices[0]!.shape;
+  const kept = new Int32Array(keptLengths.length * indices.length * heads * keptTokens);
+  for (const [layer, places] of indices.entries()) {
+    const rows = await places.data<'int32'>();
+    for (const [reference, length] of keptLengths.entries()) {
+      for (let head = 0; head < heads; head++) {
+        const from = (reference * heads + head) * keptTokens;
+        const to = ((reference * indices.length + layer) * heads + head) * keptTokens;
+        for (let s = 0; s < length; s++) kept[to + s] = rows[from + s]! - prefixLength;
+      }
+    }
+  }
+  return kept;
 }
 
 /** Keys after RoPE and values of all tokens, `[N, L, K, D]`; the residual stream `[N·L, d]`, but for the last layer. */
@@ -113,22 +137,4 @@ function chooseTokens(
   { prefixLength, keptTokens, tokenScores: rule }: EncodeOptions,
 ): tf.Tensor3D {
   return selectTokens(tokenScores(query, key, lengths, prefixLength, rule), keptTokens);
-}
-
-/** Writes the chosen places of one layer, int32 `[N, K, S]`, into `kept` `[N, Lmem, K, S]`, counted without the prefix. */
-function storeKept(
-  kept: Int32Array,
-  layer: number,
-  indices: tf.Tensor3D,
-  { keptLengths, prefixLength, memoryLayers }: { keptLengths: Int32Array; prefixLength: number; memoryLayers: number },
-): void {
-  const [, heads, keptTokens] = indices.shape;
-  const rows = indices.dataSync<'int32'>();
-  for (const [reference, length] of keptLengths.entries()) {
-    for (let head = 0; head < heads; head++) {
-      const from = (reference * heads + head) * keptTokens;
-      const to = ((reference * memoryLayers + layer) * heads + head) * keptTokens;
-      for (let s = 0; s < length; s++) kept[to + s] = rows[from + s]! - prefixLength;
-    }
-  }
 }

@@ -16,6 +16,8 @@ export type AdamwOptions = {
   step: number;
   /** The gradient is multiplied by this first. */
   gradScale: number;
+  /** The caller gives up parameter and moments: an engine may put the results in their place, and then shares the data. */
+  inPlace: boolean;
 };
 
 type Inputs = { parameter: tf.Tensor; gradient: tf.Tensor; m: tf.Tensor; v: tf.Tensor };
@@ -35,7 +37,7 @@ const update = defineKernel<Inputs, AdamwOptions>({
 });
 
 /**
- * An update that does not change its arguments.
+ * An update that, unless it is `inPlace`, does not change its arguments.
  * @returns the new parameter, first and second moment, owned by the caller
  */
 export function adamw(

@@ -70,6 +70,7 @@ export class AdamW {
       weightDecay: parameter.rank >= 2 ? weightDecay : 0,
       step: this.stepCount,
       gradScale: gradientScale,
+      inPlace: true,
     });
     parameter.assign(newParameter);
     this.m.set(name, tf.keep(newM));

@@ -120,7 +120,7 @@ describe('compileReferences', () => {
         }
       }
     }
-    tf.dispose([...encoded.keys, ...encoded.values]);
+    tf.dispose([...encoded.keys, ...encoded.values, ...encoded.indices]);
   });
 
   it('finds a reference by its own text with the keys encoder', async () => {

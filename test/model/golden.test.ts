@@ -3,7 +3,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
-import { encodeReferences } from '../../src/model/encode.ts';
+import { type EncodedReferences, encodeReferences, keptPlaces } from '../../src/model/encode.ts';
 import { forward, type LayerMemories, logits, loss } from '../../src/model/forward.ts';
 import type { Model } from '../../src/model/model.ts';
 import { type LossAndGradients, lossAndGradients } from '../../src/model/training.ts';
@@ -195,8 +195,9 @@ describe.each(['cpu', 'wasm'] as const)('golden files on %s', (engine) => {
       withCase(name, async (golden) => {
         const { ids, lengths, ...options } = goldenReferences(golden);
         const encoded = encodeReferences(model, ids, lengths, { ...options, tokenScores });
-        expectSelection(encoded, golden, golden.expected[tokenScores]);
-        tf.dispose([encoded.keys, encoded.values] as never);
+        const kept = await keptPlaces(encoded, options.prefixLength);
+        expectSelection({ ...encoded, kept }, golden, golden.expected[tokenScores]);
+        tf.dispose([encoded.keys, encoded.values, encoded.indices] as never);
       }),
     );
   });
@@ -231,7 +232,7 @@ describe.each(['cpu', 'wasm'] as const)('golden files on %s', (engine) => {
 });
 
 function expectSelection(
-  { kept, keptLengths, keys, values }: ReturnType<typeof encodeReferences>,
+  { kept, keptLengths, keys, values }: EncodedReferences & { kept: Int32Array },
   { model, expected }: GoldenCase,
   golden: GoldenCase['expected']['softmax'],
 ): void {

@@ -136,7 +136,16 @@ describeNative('fused kernels of the native engine', () => {
         tf.Tensor,
       ];
       const v = tf.square(normals([130, 257], 4));
-      const options = { lr: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, step, gradScale: 0.3 };
+      const options = {
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weightDecay: 0.1,
+        step,
+        gradScale: 0.3,
+        inPlace: false,
+      };
       return adamw(parameter, gradient, m, v, options);
     }),
   );

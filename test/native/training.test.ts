@@ -4,7 +4,7 @@ import { beforeAll, expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
 import type { NativeBackend } from '../../src/engine/native/backend.ts';
 import * as tf from '../../src/engine/tf.ts';
-import { encodeReferences } from '../../src/model/encode.ts';
+import { encodeReferences, keptPlaces } from '../../src/model/encode.ts';
 import { Model } from '../../src/model/model.ts';
 import { initParameters } from '../../src/model/shape.ts';
 import { lossAndGradients, type TrainingBatch } from '../../src/model/training.ts';
@@ -66,12 +66,14 @@ describeNative('golden files on the native engine', () => {
     onlineReferences.index.dispose();
   });
 
-  it.each(['selection_h4k2', 'selection_h3k1'])('%s', (name) => {
+  it.each(['selection_h4k2', 'selection_h3k1'])('%s', async (name) => {
     const golden = readGolden(name);
     const model = goldenModel(golden);
     const { ids, lengths, ...options } = goldenReferences(golden);
     for (const tokenScores of ['softmax', 'exp'] as const) {
-      const { kept, keptLengths, keys, values } = encodeReferences(model, ids, lengths, { ...options, tokenScores });
+      const encoded = encodeReferences(model, ids, lengths, { ...options, tokenScores });
+      const { keptLengths, keys, values, indices } = encoded;
+      const kept = await keptPlaces(encoded, options.prefixLength);
       const expected = golden.expected[tokenScores].kept;
       expect([...keptLengths]).toEqual(golden.expected.keptLengths.data);
       const [, layers, heads, keptTokens] = expected.shape as [number, number, number, number];
@@ -79,7 +81,7 @@ describeNative('golden files on the native engine', () => {
         const length = keptLengths[Math.floor(i / (layers * heads * keptTokens))]!;
         if (i % keptTokens < length) expect(kept[i]).toBe(place);
       }
-      tf.dispose([keys, values] as never);
+      tf.dispose([keys, values, indices] as never);
     }
     model.dispose();
   });

@@ -27,7 +27,7 @@ onEachBackend('adamw', () => {
         const direction = m[i]! / (1 - beta1 ** step) / (Math.sqrt(v[i]! / (1 - beta2 ** step)) + epsilon);
         parameter[i]! -= lr * (direction + weightDecay * parameter[i]!);
       }
-      const options = { lr, beta1, beta2, epsilon, weightDecay, step, gradScale };
+      const options = { lr, beta1, beta2, epsilon, weightDecay, step, gradScale, inPlace: false };
       state = tf.tidy(() => adamw(state[0], toTensor(gradient), state[1], state[2], options));
     }
     expectClose(state[0], parameter);
@@ -38,7 +38,16 @@ onEachBackend('adamw', () => {
   it('leaves a parameter without gradient in place and leaks nothing', () => {
     const zeros = tf.zeros([4]);
     const parameter = tf.ones([4]);
-    const options = { lr: 1, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0, step: 1, gradScale: 1 };
+    const options = {
+      lr: 1,
+      beta1: 0.9,
+      beta2: 0.95,
+      epsilon: 1e-8,
+      weightDecay: 0,
+      step: 1,
+      gradScale: 1,
+      inPlace: false,
+    };
     expectNoLeak(() => {
       const result = adamw(parameter, zeros, zeros, zeros, options);
       expectClose(result[0], [1, 1, 1, 1]);

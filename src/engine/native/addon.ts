@@ -4,9 +4,36 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
-/** All arrays are read or written where they are; sizes are checked in C++ and a misfit throws. */
+/** What the calls of one kernel took. */
+export interface KernelProfile {
+  name: string;
+  calls: number;
+  seconds: number;
+}
+
+/** The values of a tensor: float32, int32 or bool. */
+export type TensorValues = Float32Array | Int32Array | Uint8Array;
+
+/**
+ * Kernels go into a stream and run in order on threads of the addon, while JavaScript goes on. They read and write arrays
+ * where they are, so every array must live until the stream is past its kernels. Sizes and indices are checked in C++; a
+ * misfit becomes the error of the next `read` or `wait`, an argument of the wrong type throws at once.
+ */
 export interface NativeAddon {
+  /** Waits for the stream and sets the threads that share a kernel. */
   setThreads(threads: number): void;
+  /** A promise of `target` with what `source` holds when the stream comes to it. */
+  read<T extends TensorValues>(source: TensorValues, target: T): Promise<T>;
+  /** Copies the present contents of `source` into `target` when the stream comes to it. */
+  write(source: TensorValues, target: TensorValues): void;
+  /** Blocks until the stream is empty. */
+  wait(): void;
+  /** Kernels put into the stream so far. */
+  added(): number;
+  /** How many of them are done. */
+  done(): number;
+  /** What ran since the last call, the longest first. */
+  takeProfile(): KernelProfile[];
   /** Bytes from the beginning of a buffer to the first address that suits vectors. */
   alignment(buffer: ArrayBuffer): number;
   embedding(ids: Int32Array, weight: Float32Array, width: number, out: Float32Array): void;
@@ -33,9 +60,16 @@ export interface NativeAddon {
       dWeight: Float32Array,
     ]
   ): void;
-  ropeTable(positions: Int32Array, dim: number, theta: number, table: Float32Array): void;
   rope(
-    ...args: [x: Float32Array, table: Float32Array, tokens: number, heads: number, inverse: boolean, out: Float32Array]
+    ...args: [
+      x: Float32Array,
+      positions: Int32Array,
+      heads: number,
+      dim: number,
+      theta: number,
+      inverse: boolean,
+      out: Float32Array,
+    ]
   ): void;
   attention(...args: [...AttentionArguments, out: Float32Array, share: Float32Array, lse: Float32Array]): void;
   attentionGrad(
@@ -60,12 +94,12 @@ export interface NativeAddon {
       hidden: Float32Array,
       weight: Float32Array,
       targets: Int32Array,
-      dy: number,
+      sum: Float32Array,
       losses: Float32Array,
       dHidden: Float32Array,
       dWeight: Float32Array,
     ]
-  ): number;
+  ): void;
   tokenScores(
     ...args: [
       q: Float32Array,
@@ -79,6 +113,7 @@ export interface NativeAddon {
       out: Float32Array,
     ]
   ): void;
+  selectTokens(scores: Float32Array, tokens: number, count: number, out: Int32Array): void;
   gatherTokens(
     ...args: [x: Float32Array, indices: Int32Array, tokens: number, heads: number, kept: number, out: Float32Array]
   ): void;
@@ -103,7 +138,7 @@ export interface NativeAddon {
       newV: Float32Array,
     ]
   ): void;
-  sumOfSquares(x: Float32Array): number;
+  globalNorm(tensors: Float32Array[], norm: Float32Array): void;
   matMul(
     ...args: [
       a: Float32Array,
@@ -118,7 +153,7 @@ export interface NativeAddon {
   ): void;
   add(a: Float32Array, b: Float32Array, out: Float32Array): void;
   multiply(a: Float32Array, b: Float32Array, out: Float32Array): void;
-  scale(a: Float32Array, factor: number, out: Float32Array): void;
+  scale(a: Float32Array, factor: Float32Array, out: Float32Array): void;
   sumAxis(x: Float32Array, outer: number, axis: number, inner: number, out: Float32Array): void;
   copyRows(
     ...args: [
@@ -132,6 +167,9 @@ export interface NativeAddon {
       to: Float32Array,
     ]
   ): void;
+  argMax(x: Float32Array, out: Int32Array): void;
+  fill(value: number, out: TensorValues): void;
+  cast(from: TensorValues, to: TensorValues): void;
 }
 
 /** Without memories the last five are empty but for the shape: the fields of AttentionShape in native/cpu/attention.h. */
@@ -143,7 +181,7 @@ export type AttentionArguments = [
   memoryValues: Float32Array,
   lengths: Int32Array,
   index: Int32Array,
-  shape: Int32Array,
+  shape: number[],
 ];
 
 /** Where scripts/build_native.sh leaves the addon; the same from src/ and from dist/. */

@@ -1,13 +1,11 @@
 /** The tfjs backend of the native engine: tensors are typed arrays that the addon reads and writes in place. */
 
 import * as tf from '../tf.ts';
-import type { NativeAddon } from './addon.ts';
+import type { NativeAddon, TensorValues } from './addon.ts';
 import { BufferPool, type PooledBuffer, viewOf } from './pool.ts';
 
-type Values = Float32Array | Int32Array | Uint8Array;
-
 interface Stored {
-  values: Values;
+  values: TensorValues;
   pooled: PooledBuffer;
   dtype: tf.DataType;
   refCount: number;
@@ -15,7 +13,7 @@ interface Stored {
 
 const BYTES = { float32: 4, int32: 4, bool: 1 } as Partial<Record<tf.DataType, number>>;
 
-/** Kernels run at once, on the calling thread and those of the pool, so reading never waits. */
+/** Kernels run in the addon's stream while JavaScript goes on; reading waits until they are done. */
 export class NativeBackend extends tf.KernelBackend {
   readonly addon: NativeAddon;
   private readonly stored = new tf.DataStorage<Stored>(this, tf.engine());
@@ -24,7 +22,7 @@ export class NativeBackend extends tf.KernelBackend {
   constructor(addon: NativeAddon) {
     super();
     this.addon = addon;
-    this.pool = new BufferPool((buffer) => addon.alignment(buffer));
+    this.pool = new BufferPool(addon);
   }
 
   /** A tensor with undefined values, for a kernel to fill. */
@@ -53,7 +51,7 @@ export class NativeBackend extends tf.KernelBackend {
   }
 
   /** The values of any tensor, in place. */
-  values(x: tf.TensorInfo): Values {
+  values(x: tf.TensorInfo): TensorValues {
     return this.stored.get(x.dataId).values;
   }
 
@@ -64,7 +62,7 @@ export class NativeBackend extends tf.KernelBackend {
 
   override write(values: tf.BackendValues, _shape: number[], dtype: tf.DataType): tf.DataId {
     const dataId = this.allocate(values.length, dtype, 1);
-    this.stored.get(dataId).values.set(values as ArrayLike<number>);
+    this.fill(dataId, values);
     return dataId;
   }
 
@@ -76,16 +74,19 @@ export class NativeBackend extends tf.KernelBackend {
     refCount: number,
   ): void {
     this.allocate(values.length, dtype, refCount, dataId);
-    this.stored.get(dataId).values.set(values as ArrayLike<number>);
+    this.fill(dataId, values);
   }
 
   /** A copy: the buffer itself is used again once the tensor is gone, and the caller may outlive it. */
-  override readSync(dataId: tf.DataId): Values {
+  override readSync(dataId: tf.DataId): TensorValues {
+    this.addon.wait();
     return this.stored.get(dataId).values.slice();
   }
 
-  override read(dataId: tf.DataId): Promise<Values> {
-    return Promise.resolve(this.readSync(dataId));
+  /** What the tensor holds now, also if it is disposed before the promise is kept. */
+  override read(dataId: tf.DataId): Promise<TensorValues> {
+    const { values } = this.stored.get(dataId);
+    return this.addon.read(values, new (values.constructor as new (length: number) => TensorValues)(values.length));
   }
 
   override refCount(dataId: tf.DataId): number {
@@ -111,8 +112,10 @@ export class NativeBackend extends tf.KernelBackend {
     return this.stored.numDataIds();
   }
 
-  override memory(): { unreliable: boolean } {
-    return { unreliable: false };
+  /** Bytes of buffers in use and kept for the next tensors; both are part of what `tf.memory()` gives. */
+  override memory(): { unreliable: boolean; usedBufferBytes: number; freeBufferBytes: number } {
+    const { used, free } = this.pool.sizes();
+    return { unreliable: false, usedBufferBytes: used, freeBufferBytes: free };
   }
 
   override timerAvailable(): boolean {
@@ -120,8 +123,10 @@ export class NativeBackend extends tf.KernelBackend {
   }
 
   override async time(f: () => void): Promise<tf.BackendTimingInfo> {
+    this.addon.wait();
     const start = performance.now();
     f();
+    this.addon.wait();
     return { kernelMs: performance.now() - start };
   }
 
@@ -134,7 +139,15 @@ export class NativeBackend extends tf.KernelBackend {
   }
 
   override dispose(): void {
+    this.addon.wait();
     this.pool.clear();
+  }
+
+  private fill(dataId: tf.DataId, values: tf.BackendValues): void {
+    const target = this.stored.get(dataId).values;
+    const given = values as TensorValues;
+    const same = given.constructor === target.constructor;
+    this.addon.write(same ? given : (target.constructor as typeof Float32Array).from(given), target);
   }
 
   private allocate(count: number, dtype: tf.DataType, refCount: number, dataId: tf.DataId = {}): tf.DataId {

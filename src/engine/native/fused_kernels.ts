@@ -60,35 +60,13 @@ registerFused<'x' | 'weight' | 'dy'>('LinearGrad', (backend, { x, weight, dy }) 
   return [dx, dWeight];
 });
 
-/** The last tables of rotations; a step uses the same positions in every layer. */
-class RopeTables {
-  private readonly tables = new Map<string, Float32Array>();
-  private readonly capacity = 16;
-
-  get(backend: NativeBackend, positions: Int32Array, dim: number, theta: number): Float32Array {
-    const key = `${dim}:${theta}:${positions.join()}`;
-    let table = this.tables.get(key);
-    if (!table) {
-      table = new Float32Array(positions.length * dim);
-      backend.addon.ropeTable(positions, dim, theta, table);
-    }
-    this.tables.delete(key);
-    this.tables.set(key, table);
-    const [oldest] = this.tables.keys();
-    if (this.tables.size > this.capacity) this.tables.delete(oldest!);
-    return table;
-  }
-}
-
-const ropeTables = new RopeTables();
-
 registerFused<'x' | 'positions', { theta: number; inverse: boolean }>(
   'Rope',
   (backend, { x, positions }, { theta, inverse }) => {
-    const [, tokens, heads, dim] = x.shape as [number, number, number, number];
-    const table = ropeTables.get(backend, backend.ints(positions), dim, theta);
+    const [, , heads, dim] = x.shape as [number, number, number, number];
     const out = backend.create(x.shape);
-    backend.addon.rope(backend.floats(x), table, tokens, heads, inverse, backend.floats(out));
+    const given = [backend.floats(x), backend.ints(positions), heads, dim, theta, inverse] as const;
+    backend.addon.rope(...given, backend.floats(out));
     return [out];
   },
 );
@@ -114,7 +92,7 @@ function attentionArguments(
     memoryValues ? backend.floats(memoryValues) : NO_FLOATS,
     lengths ? backend.ints(lengths) : NO_INTS,
     index ? backend.ints(index) : NO_INTS,
-    Int32Array.of(batch, tokens, keyTokens, heads, kvHeads, dim, kept, chunks!, slots!, start, chunkLength),
+    [batch, tokens, keyTokens, heads, kvHeads, dim, kept, chunks!, slots!, start, chunkLength],
   ];
 }
 
@@ -160,46 +138,39 @@ registerFused<'gate' | 'up' | 'dy'>('SwigluGrad', (backend, { gate, up, dy }) =>
   return [dGate, dUp];
 });
 
-/** Scores of all blocks of rows, and with `dy` the gradients: dHidden and dWeight. */
-function headLoss(
+/** Both gradients stand in one tensor, the state that a loss keeps: dHidden `[N, d]`, then dWeight `[V, d]`. */
+function headGradients(
   backend: NativeBackend,
-  { hidden, weight, targets }: Record<'hidden' | 'weight' | 'targets', Info>,
-  dy: number | undefined,
-): { sum: number; losses: Info; dHidden: Float32Array; dWeight: Float32Array; state: Info } {
-  const losses = backend.create([dimension(targets, 0)]);
-  const [hiddenSize, weightSize] = [hidden, weight].map(({ shape }) => tf.util.sizeFromShape(shape)) as [
-    number,
-    number,
-  ];
-  const state = backend.create([dy === undefined ? 0 : hiddenSize + weightSize]);
+  state: Info,
+  hidden: Info,
+): [dHidden: Float32Array, dWeight: Float32Array] {
   const gradients = backend.floats(state);
-  const dHidden = gradients.subarray(0, hiddenSize);
-  const dWeight = gradients.subarray(hiddenSize);
-  const given = [backend.floats(hidden), backend.floats(weight), backend.ints(targets)] as const;
-  const sum = backend.addon.crossEntropy(...given, dy ?? 0, backend.floats(losses), dHidden, dWeight);
-  return { sum, losses, dHidden, dWeight, state };
+  const hiddenSize = gradients.length > 0 ? tf.util.sizeFromShape(hidden.shape) : 0;
+  return [gradients.subarray(0, hiddenSize), gradients.subarray(hiddenSize)];
 }
 
 // Inside a gradient the gradients are computed along with the loss, while the logits of a block are at hand, and kept as
 // the state: [N·d + V·d] values instead of the logits or a second product with the output head.
-registerFused<'hidden' | 'weight' | 'targets'>('CrossEntropy', (backend, inputs) => {
+registerFused<'hidden' | 'weight' | 'targets'>('CrossEntropy', (backend, { hidden, weight, targets }) => {
   const differentiating = tf.engine().state.gradientDepth > 0;
-  const { sum, losses, state } = headLoss(backend, inputs, differentiating ? 1 : undefined);
-  const total = backend.create([]);
-  backend.floats(total)[0] = sum;
-  return [total, losses, state];
+  const sum = backend.create([]);
+  const losses = backend.create([dimension(targets, 0)]);
+  const state = backend.create([
+    differentiating ? tf.util.sizeFromShape(hidden.shape) + tf.util.sizeFromShape(weight.shape) : 0,
+  ]);
+  const given = [backend.floats(hidden), backend.floats(weight), backend.ints(targets)] as const;
+  const gradients = headGradients(backend, state, hidden);
+  backend.addon.crossEntropy(...given, backend.floats(sum), backend.floats(losses), ...gradients);
+  return [sum, losses, state];
 });
 
 registerFused<'hidden' | 'weight' | 'targets' | 'dy' | 'state'>('CrossEntropyGrad', (backend, inputs) => {
   const { hidden, weight, dy, state } = inputs;
-  const dHidden = backend.create(hidden.shape);
-  const dWeight = backend.create(weight.shape);
-  const factor = backend.floats(dy)[0]!;
-  const hiddenSize = tf.util.sizeFromShape(hidden.shape);
-  const gradients = backend.floats(state);
-  backend.addon.scale(gradients.subarray(0, hiddenSize), factor, backend.floats(dHidden));
-  backend.addon.scale(gradients.subarray(hiddenSize), factor, backend.floats(dWeight));
-  return [dHidden, dWeight];
+  const outputs = [backend.create(hidden.shape), backend.create(weight.shape)] as const;
+  for (const [i, gradient] of headGradients(backend, state, hidden).entries()) {
+    backend.addon.scale(gradient, backend.floats(dy), backend.floats(outputs[i]!));
+  }
+  return [...outputs];
 });
 
 registerFused<'q' | 'k' | 'lengths', { skip: number; rule: string }>(
@@ -217,22 +188,9 @@ registerFused<'q' | 'k' | 'lengths', { skip: number; rule: string }>(
 registerFused<'scores', { count: number }>('SelectTokens', (backend, { scores }, { count }) => {
   const [batch, heads, tokens] = scores.shape as [number, number, number];
   const out = backend.create([batch, heads, count], 'int32');
-  const values = backend.floats(scores);
-  const indices = backend.ints(out).fill(0);
-  for (let row = 0; row < batch * heads; row++) {
-    indices.set(bestTokens(values.subarray(row * tokens, (row + 1) * tokens), count), row * count);
-  }
+  backend.addon.selectTokens(backend.floats(scores), tokens, count, backend.ints(out));
   return [out];
 });
-
-/** Places of the `count` best scores in text order; of equal ones the earlier; negative ones never. */
-function bestTokens(scores: Float32Array, count: number): Int32Array {
-  const real = Int32Array.from(scores.keys()).filter((token) => scores[token]! >= 0);
-  return real
-    .sort((a, b) => scores[b]! - scores[a]! || a - b)
-    .slice(0, count)
-    .sort();
-}
 
 registerFused<'x' | 'indices'>('GatherTokens', (backend, { x, indices }) => {
   const [, tokens, heads, dim] = x.shape as [number, number, number, number];
@@ -249,12 +207,14 @@ registerFused<'indices' | 'dy', { tokens: number }>('GatherTokensGrad', (backend
   return [dx];
 });
 
-type AdamwAttributes = Record<'lr' | 'beta1' | 'beta2' | 'epsilon' | 'weightDecay' | 'step' | 'gradScale', number>;
+type AdamwAttributes = Record<'lr' | 'beta1' | 'beta2' | 'epsilon' | 'weightDecay' | 'step' | 'gradScale', number> & {
+  inPlace: boolean;
+};
 
 registerFused<'parameter' | 'gradient' | 'm' | 'v', AdamwAttributes>('Adamw', (backend, inputs, attributes) => {
   const { parameter, gradient, m, v } = inputs;
-  const { lr, beta1, beta2, epsilon, weightDecay, step, gradScale } = attributes;
-  const outputs = [parameter, m, v].map(({ shape }) => backend.create(shape));
+  const { lr, beta1, beta2, epsilon, weightDecay, step, gradScale, inPlace } = attributes;
+  const outputs = [parameter, m, v].map((x) => (inPlace ? backend.share(x, x.shape) : backend.create(x.shape)));
   const [newParameter, newM, newV] = outputs.map((x) => backend.floats(x)) as [
     Float32Array,
     Float32Array,
@@ -267,9 +227,8 @@ registerFused<'parameter' | 'gradient' | 'm' | 'v', AdamwAttributes>('Adamw', (b
 });
 
 registerFused<string>('GlobalNorm', (backend, tensors) => {
-  let sum = 0;
-  for (const tensor of Object.values(tensors)) sum += backend.addon.sumOfSquares(backend.floats(tensor));
   const out = backend.create([]);
-  backend.floats(out)[0] = Math.sqrt(sum);
+  const arrays = Object.values(tensors).map((tensor) => backend.floats(tensor));
+  backend.addon.globalNorm(arrays, backend.floats(out));
   return [out];
 });

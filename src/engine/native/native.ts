@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { declareComplete } from '../complete.ts';
 import * as tf from '../tf.ts';
 import { findAddon } from './addon.ts';
 import { NativeBackend } from './backend.ts';
@@ -18,6 +19,7 @@ export async function openNative(threads: number): Promise<void> {
   const found = findAddon();
   if (!('addon' in found)) throw new Error(found.why);
   found.addon.setThreads(threads > 0 ? threads : physicalCores());
+  declareComplete(BACKEND_NAME);
   if (!tf.findBackend(BACKEND_NAME)) tf.registerBackend(BACKEND_NAME, () => new NativeBackend(found.addon));
   if (!(await tf.setBackend(BACKEND_NAME))) throw new Error('tfjs could not initialise it');
 }

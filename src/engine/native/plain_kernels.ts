@@ -26,8 +26,7 @@ registerKernel<'x', { shape: number[] }>('Reshape', (backend, { x }, { shape }) 
 registerKernel<'x', { dtype: tf.DataType }>('Cast', (backend, { x }, { dtype }) => {
   if (dtype === x.dtype) return backend.share(x, x.shape);
   const out = backend.create(x.shape, dtype);
-  const values = backend.values(x);
-  backend.values(out).set(dtype === 'bool' ? values.map((value) => (value === 0 ? 0 : 1)) : values);
+  backend.addon.cast(backend.values(x), backend.values(out));
   return out;
 });
 
@@ -40,7 +39,7 @@ registerKernel<'x'>('OnesLike', (backend, { x }) => filled(backend, x.shape, 1, 
 
 function filled(backend: NativeBackend, shape: number[], value: number, dtype: tf.DataType = 'float32'): Info {
   const out = backend.create(shape, dtype);
-  backend.values(out).fill(value);
+  backend.addon.fill(value, backend.values(out));
   return out;
 }
 
@@ -55,7 +54,7 @@ registerKernel<string>('AddN', (backend, tensors) => {
   const [first, ...others] = Object.values(tensors) as [Info, ...Info[]];
   const out = backend.create(first.shape);
   const sum = backend.floats(out);
-  sum.set(backend.floats(first));
+  backend.addon.cast(backend.floats(first), sum);
   for (const other of others) backend.addon.add(sum, backend.floats(other), sum);
   return out;
 });
@@ -67,7 +66,7 @@ registerKernel<'a' | 'b'>('Multiply', (backend, { a, b }) => {
   if (a.shape.join() === b.shape.join()) {
     backend.addon.multiply(backend.floats(a), backend.floats(b), backend.floats(out));
   } else if (sizeOf(small) === 1) {
-    backend.addon.scale(backend.floats(large), backend.floats(small)[0]!, backend.floats(out));
+    backend.addon.scale(backend.floats(large), backend.floats(small), backend.floats(out));
   } else unsupported('Multiply', `the shapes [${a.shape}] and [${b.shape}]`);
   return out;
 });
@@ -162,16 +161,6 @@ registerKernel<'x', { axis: number }>('ArgMax', (backend, { x }, { axis }) => {
   const [place] = tf.util.parseAxisParam(axis, x.shape) as [number];
   if (place !== x.shape.length - 1) unsupported('ArgMax', `axis ${axis} of [${x.shape}]`);
   const out = backend.create(x.shape.slice(0, -1), 'int32');
-  const values = backend.floats(x);
-  const width = x.shape[place]!;
-  backend.ints(out).forEach((_, row, best) => {
-    best[row] = indexOfLargest(values.subarray(row * width, (row + 1) * width));
-  });
+  backend.addon.argMax(backend.floats(x), backend.ints(out));
   return out;
 });
-
-function indexOfLargest(values: Float32Array): number {
-  let best = 0;
-  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
-  return best;
-}

@@ -1,6 +1,6 @@
 /** Memory for tensors. A training step makes and drops the same sizes again and again, so buffers go round. */
 
-type Values = Float32Array | Int32Array | Uint8Array;
+import type { NativeAddon, TensorValues } from './addon.ts';
 
 const SMALLEST = 256;
 const ALIGNMENT = 64;
@@ -8,6 +8,9 @@ const ALIGNMENT = 64;
 const SLACK = 1.5;
 /** Free memory that is kept in any case. */
 const KEPT_BYTES = 2 ** 28;
+
+/** What the pool needs to know of the addon. */
+export type StreamPosition = Pick<NativeAddon, 'alignment' | 'added' | 'done'>;
 
 /** Part of an ArrayBuffer, aligned for vectors. */
 export interface PooledBuffer {
@@ -18,18 +21,21 @@ export interface PooledBuffer {
 
 /**
  * Hands out buffers in size classes and takes them back; it never clears them. Beyond a limit that follows the most that
- * was in use at once, a returned buffer is left to the garbage collector.
+ * was in use at once, a returned buffer is dropped.
+ *
+ * Kernels run behind JavaScript, in order. So a buffer that comes back may be given to the next kernel at once, though
+ * earlier ones have yet to read it; one that is dropped must outlive them.
  */
 export class BufferPool {
   private readonly free = new Map<number, PooledBuffer[]>();
-  private readonly alignment: (buffer: ArrayBuffer) => number;
+  private readonly stream: StreamPosition;
+  private dropped: { buffer: ArrayBuffer; after: number }[] = [];
   private usedBytes = 0;
   private mostUsedBytes = 0;
   private freeBytes = 0;
 
-  /** @param alignment bytes from the beginning of a buffer to its first aligned address */
-  constructor(alignment: (buffer: ArrayBuffer) => number) {
-    this.alignment = alignment;
+  constructor(stream: StreamPosition) {
+    this.stream = stream;
   }
 
   /** A buffer of at least `bytes` bytes with undefined contents. */
@@ -43,13 +49,16 @@ export class BufferPool {
       return found;
     }
     const buffer = new ArrayBuffer(size + ALIGNMENT);
-    return { buffer, offset: this.alignment(buffer), bytes: size };
+    return { buffer, offset: this.stream.alignment(buffer), bytes: size };
   }
 
   give(pooled: PooledBuffer): void {
     this.usedBytes -= pooled.bytes;
     const limit = Math.max(KEPT_BYTES, SLACK * this.mostUsedBytes - this.usedBytes);
-    if (this.freeBytes + pooled.bytes > limit) return;
+    if (this.freeBytes + pooled.bytes > limit) {
+      this.drop(pooled);
+      return;
+    }
     this.freeBytes += pooled.bytes;
     const others = this.free.get(pooled.bytes);
     if (others) others.push(pooled);
@@ -58,8 +67,16 @@ export class BufferPool {
 
   /** Drops all free buffers. */
   clear(): void {
+    for (const buffers of this.free.values()) for (const buffer of buffers) this.drop(buffer);
     this.free.clear();
     this.freeBytes = 0;
+  }
+
+  /** Leaves a buffer to the garbage collector once the stream is past the kernels that may use it. */
+  private drop({ buffer }: PooledBuffer): void {
+    const done = this.stream.done();
+    this.dropped = this.dropped.filter(({ after }) => after > done);
+    this.dropped.push({ buffer, after: this.stream.added() });
   }
 
   /** Bytes handed out and bytes waiting. */
@@ -76,7 +93,7 @@ export function sizeClass(bytes: number): number {
 }
 
 /** A view of a pooled buffer as values of a tfjs type. */
-export function viewOf(pooled: PooledBuffer, dtype: string, count: number): Values {
+export function viewOf(pooled: PooledBuffer, dtype: string, count: number): TensorValues {
   const { buffer, offset } = pooled;
   if (dtype === 'float32') return new Float32Array(buffer, offset, count);
   if (dtype === 'int32') return new Int32Array(buffer, offset, count);
