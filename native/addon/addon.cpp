@@ -40,7 +40,7 @@ using Deliveries = Napi::TypedThreadSafeFunction<Engine, Read, deliver>;
 /** One engine for each JavaScript environment (main thread or worker). */
 struct Engine {
   Context context{std::make_unique<ThreadPool>(1, useOneBlasThread), Scratch(), {}};
-  std::unique_ptr<Stream> stream = std::make_unique<Stream>(useOneBlasThread);
+  Stream stream{useOneBlasThread};
   Deliveries deliveries;
   int pendingReads = 0;
 };
@@ -167,7 +167,7 @@ void enqueue(const Napi::CallbackInfo& info, void (*kernel)(Context&, Arguments.
   if (info.Length() != count) throw std::invalid_argument("expected " + std::to_string(count) + " arguments");
   Engine& engine = engineOf(info);
   std::tuple<std::decay_t<Arguments>...> given{argument<std::decay_t<Arguments>>(info[I])...};
-  engine.stream->add(nameOf(info), [kernel, given = std::move(given), &context = engine.context] {
+  engine.stream.add(nameOf(info), [kernel, given = std::move(given), &context = engine.context] {
     std::apply([&](const auto&... each) { kernel(context, each...); }, given);
   });
 }
@@ -211,9 +211,9 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     auto* pending = new Read{Napi::Promise::Deferred::New(info.Env()), Napi::Persistent(info[1].As<Napi::Object>()), ""};
     // While somebody waits for a read, the process stays.
     if (engine.pendingReads++ == 0) engine.deliveries.Ref(info.Env());
-    engine.stream->add(nameOf(info), [&engine, source, target, pending] {
+    engine.stream.add(nameOf(info), [&engine, source, target, pending] {
       if (source.size > 0) std::memcpy(target.data, source.data, source.size);
-      pending->error = engine.stream->takeError();
+      pending->error = engine.stream.takeError();
       engine.deliveries.NonBlockingCall(pending);
     });
     return pending->deferred.Promise();
@@ -226,7 +226,7 @@ Napi::Value write(const Napi::CallbackInfo& info) {
     const Bytes source = argument<Bytes>(info[0]);
     const Bytes target = argument<Bytes>(info[1]);
     expect(source.size == target.size, "write: values and target differ in size");
-    Stream& stream = *engineOf(info).stream;
+    Stream& stream = engineOf(info).stream;
     if (stream.idle()) {
       if (source.size > 0) std::memcpy(target.data, source.data, source.size);
     } else {
@@ -241,10 +241,20 @@ Napi::Value write(const Napi::CallbackInfo& info) {
 /** wait(): returns when the stream is empty. */
 Napi::Value wait(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
-    Stream& stream = *engineOf(info).stream;
+    Stream& stream = engineOf(info).stream;
     stream.wait();
     const std::string error = stream.takeError();
     if (!error.empty()) throw std::runtime_error(error);
+    return info.Env().Undefined();
+  });
+}
+
+/** close(): ends the threads, at the end of the process; kernels that wait are dropped. */
+Napi::Value close(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    Engine& engine = engineOf(info);
+    engine.stream.close();
+    engine.context.pool.reset();
     return info.Env().Undefined();
   });
 }
@@ -254,7 +264,8 @@ Napi::Value setThreads(const Napi::CallbackInfo& info) {
     const auto threads = argument<int64_t>(info[0]);
     expect(threads >= 1 && threads <= 1024, "the number of threads must lie between 1 and 1024");
     Engine& engine = engineOf(info);
-    engine.stream->wait();
+    engine.stream.wait();
+    expect(engine.context.pool != nullptr, "the native engine is closed");
     if (threads != engine.context.pool->threads()) {
       engine.context.pool = std::make_unique<ThreadPool>(static_cast<int>(threads), useOneBlasThread);
     }
@@ -263,16 +274,16 @@ Napi::Value setThreads(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value added(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(engineOf(info).stream->added()));
+  return Napi::Number::New(info.Env(), static_cast<double>(engineOf(info).stream.added()));
 }
 
 Napi::Value done(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(engineOf(info).stream->done()));
+  return Napi::Number::New(info.Env(), static_cast<double>(engineOf(info).stream.done()));
 }
 
 /** takeProfile(): `{name, calls, seconds}` for each kernel that ran since the last call, the longest first. */
 Napi::Value takeProfile(const Napi::CallbackInfo& info) {
-  const std::vector<Profile> profiles = engineOf(info).stream->takeProfile();
+  const std::vector<Profile> profiles = engineOf(info).stream.takeProfile();
   Napi::Array list = Napi::Array::New(info.Env(), profiles.size());
   for (uint32_t i = 0; i < profiles.size(); i++) {
     Napi::Object entry = Napi::Object::New(info.Env());
@@ -297,7 +308,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   engine->deliveries = Deliveries::New(env, "memory3 reads", 0, 1, engine);
   engine->deliveries.Unref(env);
   // The arrays of JavaScript go when it ends; no kernel may run then.
-  env.AddCleanupHook([engine] { engine->stream.reset(); });
+  env.AddCleanupHook([engine] { engine->stream.close(); });
   const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     exports.Set(name, Napi::Function::New(env, function, name, const_cast<char*>(name)));
   };
@@ -306,6 +317,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("read", read);
   add("write", write);
   add("wait", wait);
+  add("close", memory3::close);
   add("added", added);
   add("done", done);
   add("takeProfile", takeProfile);

@@ -3,23 +3,27 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <stdexcept>
 
 namespace memory3 {
 
 Stream::Stream(void (*prepare)()) : thread_([this, prepare] { work(prepare); }) {}
 
-Stream::~Stream() {
+void Stream::close() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    stopping_ = true;
+    closed_ = true;
+    jobs_.clear();
+    added_ = done_ + (running_ ? 1 : 0);
   }
   jobCame_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Stream::add(const char* name, Job job) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) throw std::runtime_error("the native engine is closed");
     jobs_.push_back({name, std::move(job)});
     added_++;
   }
@@ -63,6 +67,7 @@ void Stream::work(void (*prepare)()) {
     Profile& profile = profile_[named.name];
     profile = {named.name, profile.calls + 1, profile.seconds + time.count()};
     done_++;
+    running_ = false;
     if (waiting_ && idle()) jobsDone_.notify_all();
   }
 }
@@ -70,10 +75,11 @@ void Stream::work(void (*prepare)()) {
 /** Waits for a job. @returns false when the stream ends */
 bool Stream::next(Named& job) {
   std::unique_lock<std::mutex> lock(mutex_);
-  jobCame_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
-  if (stopping_) return false;
+  jobCame_.wait(lock, [this] { return closed_ || !jobs_.empty(); });
+  if (closed_) return false;
   job = std::move(jobs_.front());
   jobs_.pop_front();
+  running_ = true;
   return true;
 }
 

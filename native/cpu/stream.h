@@ -31,13 +31,14 @@ class Stream {
 
   /** @param prepare called first on the thread */
   explicit Stream(void (*prepare)());
-  /** Lets the job that runs end and drops the others. */
-  ~Stream();
+  ~Stream() { close(); }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
   /** @param name of the kernel, for the profile; must stay valid */
   void add(const char* name, Job job);
+  /** Lets the job that runs end and drops the others; from then on `add` throws. */
+  void close();
   /** Returns when all jobs are done. */
   void wait();
   bool idle() const { return done_ == added_; }
@@ -68,7 +69,8 @@ class Stream {
   std::atomic<uint64_t> added_{0};
   std::atomic<uint64_t> done_{0};
   bool waiting_ = false;
-  bool stopping_ = false;
+  bool running_ = false;
+  bool closed_ = false;
   std::thread thread_;
 };
 

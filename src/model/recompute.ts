@@ -2,6 +2,7 @@
 
 import * as tf from '../engine/tf.ts';
 import { sizeOf } from './shape.ts';
+import { gradientsOf } from './tape.ts';
 
 /** Tensors by name, some of them perhaps absent. */
 type NamedTensors = Record<string, tf.Tensor | undefined>;
@@ -44,21 +45,4 @@ export function recomputed<I extends NamedTensors, O extends NamedTensors>(
 
 function present(tensors: NamedTensors): [name: string, tensor: tf.Tensor][] {
   return Object.entries(tensors).filter((entry): entry is [string, tf.Tensor] => entry[1] !== undefined);
-}
-
-/**
- * A backward pass inside a backward pass. tfjs holds one tape and drops it after each `gradients` call, also when an
- * outer call still needs its own to free the tensors saved there; so the outer tape is put back.
- */
-function gradientsOf(f: () => tf.Tensor, inputs: tf.Tensor[], dy: tf.Tensor): tf.Tensor[] {
-  const engine = tf.engine();
-  const outerTape = engine.state.activeTape;
-  try {
-    const variables = inputs.filter(({ dtype }) => dtype === 'float32');
-    const { value, grads } = engine.gradients(f, variables, dy, true);
-    value.dispose();
-    return inputs.map((input) => grads[variables.indexOf(input)] ?? tf.zerosLike(input));
-  } finally {
-    engine.state.activeTape = outerTape;
-  }
 }

@@ -7,6 +7,7 @@ import * as tf from '../engine/tf.ts';
 import { type EncodeOptions, encodeReferences } from './encode.ts';
 import { forward, type LayerMemories, loss, type TokenIds } from './forward.ts';
 import type { Model } from './model.ts';
+import { valueAndGradients } from './tape.ts';
 
 /** References that are encoded in the step itself, so that gradients reach them (online mode, the paper's). */
 export interface OnlineReferences extends Omit<EncodeOptions, 'recompute'> {
@@ -51,7 +52,7 @@ export async function lossAndGradients(model: Model, batch: TrainingBatch): Prom
   const variables = [...model.parameters.values()];
   const { ids, targets, positions, recompute } = batch;
   let mass: tf.Scalar | undefined;
-  const { value, grads } = tf.variableGrads(() => {
+  const { value, gradients: ofVariables } = await valueAndGradients(() => {
     const memories = batch.onlineReferences ? encodeOnline(model, batch.onlineReferences, recompute) : batch.memories;
     const { hidden, shares } = forward(model, { ids, positions, memories, recompute });
     if (shares && shares.length > 0) mass = tf.keep(tf.addN(shares.map((share) => share.sum())).asScalar());
@@ -59,7 +60,7 @@ export async function lossAndGradients(model: Model, batch: TrainingBatch): Prom
   }, variables);
   const [lossSum = Number.NaN] = await value.data<'float32'>();
   value.dispose();
-  const gradients = new Map(names.map((name, i) => [name, grads[variables[i]!.name]!]));
+  const gradients = new Map(names.map((name, i) => [name, ofVariables[i]!]));
   const result = { lossSum, count: countTargets(targets), gradients };
   return mass ? { ...result, memoryShare: await meanShare(model, batch, mass) } : result;
 }

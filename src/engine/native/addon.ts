@@ -28,6 +28,8 @@ export interface NativeAddon {
   write(source: TensorValues, target: TensorValues): void;
   /** Blocks until the stream is empty. */
   wait(): void;
+  /** Ends the threads; kernels that wait are dropped. */
+  close(): void;
   /** Kernels put into the stream so far. */
   added(): number;
   /** How many of them are done. */

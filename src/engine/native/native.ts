@@ -20,7 +20,11 @@ export async function openNative(threads: number): Promise<void> {
   if (!('addon' in found)) throw new Error(found.why);
   found.addon.setThreads(threads > 0 ? threads : physicalCores());
   declareComplete(BACKEND_NAME);
-  if (!tf.findBackend(BACKEND_NAME)) tf.registerBackend(BACKEND_NAME, () => new NativeBackend(found.addon));
+  if (!tf.findBackend(BACKEND_NAME)) {
+    tf.registerBackend(BACKEND_NAME, () => new NativeBackend(found.addon));
+    // Libraries shut down when the process exits; no kernel may run then.
+    process.once('exit', () => found.addon.close());
+  }
   if (!(await tf.setBackend(BACKEND_NAME))) throw new Error('tfjs could not initialise it');
 }
 

@@ -27,6 +27,8 @@ export interface PooledBuffer {
  * earlier ones have yet to read it; one that is dropped must outlive them.
  */
 export class BufferPool {
+  /** Keeps buffers of tensors that nobody disposed, for kernels may still use them. */
+  private readonly taken = new Set<PooledBuffer>();
   private readonly free = new Map<number, PooledBuffer[]>();
   private readonly stream: StreamPosition;
   private dropped: { buffer: ArrayBuffer; after: number }[] = [];
@@ -43,16 +45,13 @@ export class BufferPool {
     const size = sizeClass(bytes);
     this.usedBytes += size;
     this.mostUsedBytes = Math.max(this.mostUsedBytes, this.usedBytes);
-    const found = this.free.get(size)?.pop();
-    if (found) {
-      this.freeBytes -= size;
-      return found;
-    }
-    const buffer = new ArrayBuffer(size + ALIGNMENT);
-    return { buffer, offset: this.stream.alignment(buffer), bytes: size };
+    const pooled = this.reuse(size) ?? this.create(size);
+    this.taken.add(pooled);
+    return pooled;
   }
 
   give(pooled: PooledBuffer): void {
+    this.taken.delete(pooled);
     this.usedBytes -= pooled.bytes;
     const limit = Math.max(KEPT_BYTES, SLACK * this.mostUsedBytes - this.usedBytes);
     if (this.freeBytes + pooled.bytes > limit) {
@@ -70,6 +69,17 @@ export class BufferPool {
     for (const buffers of this.free.values()) for (const buffer of buffers) this.drop(buffer);
     this.free.clear();
     this.freeBytes = 0;
+  }
+
+  private reuse(size: number): PooledBuffer | undefined {
+    const pooled = this.free.get(size)?.pop();
+    if (pooled) this.freeBytes -= size;
+    return pooled;
+  }
+
+  private create(size: number): PooledBuffer {
+    const buffer = new ArrayBuffer(size + ALIGNMENT);
+    return { buffer, offset: this.stream.alignment(buffer), bytes: size };
   }
 
   /** Leaves a buffer to the garbage collector once the stream is past the kernels that may use it. */
