@@ -1,9 +1,11 @@
 /**
  * `Attention`: grouped-query attention, causal over the context and unmasked over the memories of a query's chunk, one
- * softmax over both. Each (sequence, key-value head) is a task of its own; a task walks blocks of queries that share
- * their memories and the causal part of the context, so that scores of a block only exist.
+ * softmax over both. Each (sequence, key-value head) is a task of its own, which packs its keys and values once and then
+ * walks blocks of queries that share their memories; only the scores of a block exist. Inside a block the queries of one
+ * head go in strips of six, and a strip computes no further than its last query sees.
  * Legend: B batch, T query tokens, Tk context tokens, H query heads, K key-value heads, G = H/K, D headDim, M memories,
- * S kept tokens per memory, C chunks, R memory slots per chunk, Z keys that a block sees.
+ * S kept tokens per memory, C chunks, R memory slots per chunk, Z places of keys in a block: those of the memories, padded
+ * to a multiple of 16, then the context.
  */
 
 #include "attention.h"
@@ -13,15 +15,16 @@
 #include <cstring>
 #include <limits>
 
-#include "gemm.h"
 #include "kernels.h"
-#include "vector_math.h"
+#include "tile.h"
 
 namespace memory3 {
 
-/** Rows (queries times group) of a block, about: enough for an efficient product, few beyond the causal border. */
-static constexpr int64_t BLOCK_ROWS = 64;
-static constexpr int64_t MIN_BLOCK_TOKENS = 16;
+/** Rows (queries times group) of a block, about. */
+static constexpr int64_t BLOCK_ROWS = 72;
+static constexpr int64_t MIN_BLOCK_TOKENS = 18;
+/** Up to so many rows are computed from keys and values as they lie: to pack them would cost as much. */
+static constexpr int64_t FEW_ROWS = 8;
 /** The score of a key that is not to be seen; its exponential is 0. */
 static constexpr float HIDDEN = -std::numeric_limits<float>::infinity();
 
@@ -30,22 +33,29 @@ struct Block {
   int64_t begin;
   int64_t end;
   int64_t chunk;
+  int64_t tokens() const { return end - begin; }
 };
 
-/** Keys and values that stand together in memory. */
-struct Segment {
-  int64_t memory;  // −1 for the context
+/** A memory that a chunk reads. */
+struct Slot {
   int64_t slot;
-  int64_t offset;  // among the Z keys of the block
+  int64_t memory;
+  int64_t offset;  // of its keys among those of the block
   int64_t count;
-  int64_t stride;
-  const float* keys;
-  const float* values;
+};
+
+/** Keys and values of one origin in the forms that the products want; `places` is a multiple of 16. */
+struct Packed {
+  int64_t places = 0;
+  float* keysTransposed = nullptr;    // [places/16, D, 16]
+  float* valuesTransposed = nullptr;  // the same; backward only
+  float* keyColumns = nullptr;        // [Dp/16, places, 16]; backward only
+  float* valueColumns = nullptr;      // the same; forward only
 };
 
 static std::vector<Block> blocksOf(const AttentionInputs& in) {
   const AttentionShape& s = in.shape;
-  const int64_t longest = std::max(MIN_BLOCK_TOKENS, BLOCK_ROWS / s.group());
+  const int64_t longest = std::max(MIN_BLOCK_TOKENS, BLOCK_ROWS / s.group() / TILE_ROWS * TILE_ROWS);
   std::vector<Block> blocks;
   int64_t token = 0;
   while (token < s.tokens) {
@@ -65,37 +75,68 @@ static std::vector<Block> blocksOf(const AttentionInputs& in) {
 
 /** What a task works with; the pointers lead into the scratch of its part. */
 struct Workspace {
-  std::vector<Segment> segments;
+  std::vector<Slot> slots;
   std::vector<float> sums;
-  float* queries;    // [rows, D], scaled
-  float* output;     // [rows, D]
-  float* dOutput;    // [rows, D]
-  float* scores;     // [rows, Z]
-  float* dScores;    // [rows, Z]
-  float* dMemories;  // keys, then values, [M, K, S, D] each
+  Packed memory;
+  Packed context;
+  int64_t stride = 0;  // of the scores
+  float* queries;      // [rows, Dp], scaled
+  float* output;       // [rows, Dp]
+  float* dOutput;      // [rows, Dp]
+  float* scores;       // [rows, stride]
+  float* dScores;      // [rows, stride]
+  float* dMemoryRows;  // keys, then values, [places, Dp] each
+  float* dMemories;    // keys, then values, [M, K, S, D] each; null when not wanted
 };
+
+/** Deals out parts of a scratch; with a null base it only counts. */
+struct Dealer {
+  float* base;
+  int64_t used = 0;
+
+  float* take(int64_t count) {
+    const int64_t at = used;
+    used += padded(count);
+    return base ? base + at : nullptr;
+  }
+};
+
+/** Columns of a row of scores that are worked on, for a row (or a strip) that sees so many keys of the context. */
+static int64_t extent(const Workspace& work, int64_t seen) { return work.memory.places + padded(seen); }
 
 class Task {
  public:
-  Task(const AttentionInputs& in, int64_t batch, int64_t kvHead, Workspace& work)
-      : in_(in), s_(in.shape), b_(batch), kvHead_(kvHead), work_(work) {}
+  Task(const AttentionInputs& in, int64_t batch, int64_t kvHead, Workspace& work, bool backward)
+      : in_(in), s_(in.shape), b_(batch), kvHead_(kvHead), work_(work), backward_(backward) {}
 
+  /** Keys and values of the context, for all blocks. */
+  void packContext();
   void forward(const Block& block, const AttentionOutputs& out);
+  void forwardFew(const Block& block, const AttentionOutputs& out);
   void backward(const Block& block, const AttentionGradients& out);
 
  private:
-  void findSegments(const Block& block);
-  void pack(const Block& block, const float* from, float scale, float* to) const;
-  void unpack(const Block& block, const float* from, float* to) const;
-  void scoreSegments(const Block& block);
+  void findSlots(const Block& block);
+  void packMemories();
+  void packRows(const Block& block, const float* from, float scale, float* to) const;
+  void unpackRows(const Block& block, const float* from, float scale, float* to) const;
+  void score(const Block& block, const float* queries, bool values, float* scores) const;
+  void combine(const Block& block, const float* scores, bool keys, float* to) const;
   void addKeyGradients(const Block& block, const AttentionGradients& out);
+  void addSlotGradients();
   void writeShares(const Block& block, float* share) const;
-  int64_t rowsOf(const Block& block) const { return (block.end - block.begin) * s_.group(); }
+  template <class Body>
+  void forStrips(const Block& block, const Body& body) const;
+  int64_t paddedDim() const { return padded(s_.dim); }
+  int64_t rowsOf(const Block& block) const { return block.tokens() * s_.group(); }
   /** Context tokens that the first query of a block sees. */
   int64_t seenBy(const Block& block) const { return block.begin + s_.keyTokens - s_.tokens + 1; }
+  int64_t contextOf(const Block& block) const { return block.end + s_.keyTokens - s_.tokens; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(s_.dim)); }
-  int64_t memoryKeys() const { return work_.segments.back().offset; }
-  int64_t stride() const { return padded(work_.segments.back().offset + work_.segments.back().count); }
+  int64_t contextStride() const { return s_.kvHeads * s_.dim; }
+  int64_t contextAt() const { return (b_ * s_.keyTokens * s_.kvHeads + kvHead_) * s_.dim; }
+  int64_t memoryAt(const Slot& slot) const { return (slot.memory * s_.kvHeads + kvHead_) * s_.kept * s_.dim; }
+  int64_t memoryKeyCount() const { return work_.slots.empty() ? 0 : work_.slots.back().offset + work_.slots.back().count; }
   int64_t lseAt(int64_t g) const { return (b_ * s_.heads + kvHead_ * s_.group() + g) * s_.tokens; }
 
   const AttentionInputs& in_;
@@ -103,76 +144,167 @@ class Task {
   int64_t b_;
   int64_t kvHead_;
   Workspace& work_;
+  bool backward_;
 };
 
-/** The valid tokens of the chunk's memories, then the context up to the last query of the block. */
-void Task::findSegments(const Block& block) {
-  work_.segments.clear();
+void Task::packContext() {
+  Packed& to = work_.context;
+  to.places = padded(s_.keyTokens);
+  const float* keys = in_.k.data + contextAt();
+  const float* values = in_.v.data + contextAt();
+  const int64_t count = s_.keyTokens;
+  const int64_t last = (to.places - TILE_COLUMNS) * s_.dim;
+  const int64_t panel = TILE_COLUMNS * s_.dim;
+  std::fill(to.keysTransposed + last, to.keysTransposed + last + panel, 0.0f);
+  packTransposed(keys, contextStride(), count, s_.dim, 0, to.keysTransposed);
+  if (backward_) {
+    std::fill(to.valuesTransposed + last, to.valuesTransposed + last + panel, 0.0f);
+    packTransposed(values, contextStride(), count, s_.dim, 0, to.valuesTransposed);
+    packColumns(keys, contextStride(), count, s_.dim, 0, to.places, to.keyColumns);
+  } else {
+    packColumns(values, contextStride(), count, s_.dim, 0, to.places, to.valueColumns);
+  }
+}
+
+/** The memories of the block's chunk that have tokens. */
+void Task::findSlots(const Block& block) {
+  work_.slots.clear();
   int64_t offset = 0;
   for (int64_t slot = 0; block.chunk >= 0 && slot < s_.slots; slot++) {
     const int64_t memory = in_.index.data[(b_ * s_.chunks + block.chunk) * s_.slots + slot];
     const int64_t count = memory < 0 ? 0 : in_.lengths.data[memory];
     if (count == 0) continue;
-    const int64_t at = (memory * s_.kvHeads + kvHead_) * s_.kept * s_.dim;
-    work_.segments.push_back(
-        {memory, slot, offset, count, s_.dim, in_.memoryKeys.data + at, in_.memoryValues.data + at});
+    work_.slots.push_back({slot, memory, offset, count});
     offset += count;
   }
-  const int64_t at = (b_ * s_.keyTokens * s_.kvHeads + kvHead_) * s_.dim;
-  work_.segments.push_back({-1, -1, offset, block.end + s_.keyTokens - s_.tokens, s_.kvHeads * s_.dim, in_.k.data + at,
-                            in_.v.data + at});
+  work_.memory.places = padded(offset);
 }
 
-/** Rows of the block's queries out of `[B, T, H, D]`, head by head. */
-void Task::pack(const Block& block, const float* from, float scale, float* to) const {
+/** The memories side by side; places behind the last key get keys and values of 0. */
+void Task::packMemories() {
+  Packed& to = work_.memory;
+  const int64_t transposed = to.places * s_.dim;
+  const int64_t columns = to.places * paddedDim();
+  std::fill(to.keysTransposed, to.keysTransposed + transposed, 0.0f);
+  std::fill(backward_ ? to.valuesTransposed : to.valueColumns,
+            backward_ ? to.valuesTransposed + transposed : to.valueColumns + columns, 0.0f);
+  if (backward_) std::fill(to.keyColumns, to.keyColumns + columns, 0.0f);
+  for (const Slot& slot : work_.slots) {
+    const float* keys = in_.memoryKeys.data + memoryAt(slot);
+    const float* values = in_.memoryValues.data + memoryAt(slot);
+    packTransposed(keys, s_.dim, slot.count, s_.dim, slot.offset, to.keysTransposed);
+    if (backward_) {
+      packTransposed(values, s_.dim, slot.count, s_.dim, slot.offset, to.valuesTransposed);
+      packColumns(keys, s_.dim, slot.count, s_.dim, slot.offset, to.places, to.keyColumns);
+    } else {
+      packColumns(values, s_.dim, slot.count, s_.dim, slot.offset, to.places, to.valueColumns);
+    }
+  }
+}
+
+/** Rows of the block's queries out of `[B, T, H, D]`, head by head, zeros behind the last dimension. */
+void Task::packRows(const Block& block, const float* from, float scale, float* to) const {
   for (int64_t g = 0; g < s_.group(); g++) {
-    for (int64_t token = block.begin; token < block.end; token++, to += s_.dim) {
+    for (int64_t token = block.begin; token < block.end; token++, to += paddedDim()) {
       const float* row = from + s_.rowAt(b_, token, kvHead_ * s_.group() + g);
       for (int64_t i = 0; i < s_.dim; i++) to[i] = row[i] * scale;
+      for (int64_t i = s_.dim; i < paddedDim(); i++) to[i] = 0;
     }
   }
 }
 
-void Task::unpack(const Block& block, const float* from, float* to) const {
+void Task::unpackRows(const Block& block, const float* from, float scale, float* to) const {
   for (int64_t g = 0; g < s_.group(); g++) {
-    for (int64_t token = block.begin; token < block.end; token++, from += s_.dim) {
-      std::memcpy(to + s_.rowAt(b_, token, kvHead_ * s_.group() + g), from, s_.dim * sizeof(float));
+    for (int64_t token = block.begin; token < block.end; token++, from += paddedDim()) {
+      float* row = to + s_.rowAt(b_, token, kvHead_ * s_.group() + g);
+      for (int64_t i = 0; i < s_.dim; i++) row[i] = from[i] * scale;
     }
   }
 }
 
-void Task::scoreSegments(const Block& block) {
-  for (const Segment& segment : work_.segments) {
-    gemm(rowsOf(block), segment.count, s_.dim, 1, {work_.queries, s_.dim}, {segment.keys, segment.stride, true}, 0,
-         work_.scores + segment.offset, stride());
+/** Calls `body(first row, rows, keys of the context that its last query sees)` for each strip of a block. */
+template <class Body>
+void Task::forStrips(const Block& block, const Body& body) const {
+  for (int64_t g = 0; g < s_.group(); g++) {
+    for (int64_t token = 0; token < block.tokens(); token += TILE_ROWS) {
+      const int64_t rows = std::min(TILE_ROWS, block.tokens() - token);
+      body(g * block.tokens() + token, rows, seenBy(block) + token + rows - 1);
+    }
   }
 }
 
-/**
- * Hides the keys from `valid` on. The loop begins at `from`, the same for all rows of a block, and has no branch inside:
- * rows are short, and a jump that the processor does not foresee would cost as much as a row.
- */
-MEMORY3_INLINE void hideFrom(int64_t valid, int64_t from, int64_t stride, float* row, float hidden) {
-  const int32_t border = static_cast<int32_t>(valid - from);
-  const int32_t count = static_cast<int32_t>(sixteens(stride - from));
-#pragma omp simd
-  for (int32_t j = 0; j < count; j++) row[from + j] = j < border ? row[from + j] : hidden;
+/** Scores of a strip with `panels` panels of keys. */
+MEMORY3_VECTORISED static void scoreStrip(const float* queries, int64_t rows, int64_t queryStride, const float* panels,
+                                          int64_t count, int64_t dim, float* scores, int64_t stride) {
+  for (int64_t panel = 0; panel < count; panel++) {
+    multiplyTile(rows, {queries, queryStride, 1}, {panels + panel * dim * TILE_COLUMNS, TILE_COLUMNS}, dim,
+                 {scores + panel * TILE_COLUMNS, stride, TILE_COLUMNS, false});
+  }
 }
 
-/**
- * Scores of one head to exponentials relative to the largest, 0 behind the causal border: row i sees `seen` + i keys.
- * Gives the sum of each row and the logarithm of the normaliser.
- */
-MEMORY3_VECTORISED static void exponentiateRows(float* scores, int64_t rows, int64_t stride, int64_t seen, float* sums,
-                                                float* lse) {
+/** Products of the rows of a block with keys, or with values. */
+void Task::score(const Block& block, const float* queries, bool values, float* scores) const {
+  const auto panels = [&](const Packed& packed) { return values ? packed.valuesTransposed : packed.keysTransposed; };
+  forStrips(block, [&](int64_t row, int64_t rows, int64_t seen) {
+    const float* from = queries + row * paddedDim();
+    float* to = scores + row * work_.stride;
+    scoreStrip(from, rows, paddedDim(), panels(work_.memory), work_.memory.places / TILE_COLUMNS, s_.dim, to,
+               work_.stride);
+    scoreStrip(from, rows, paddedDim(), panels(work_.context), padded(seen) / TILE_COLUMNS, s_.dim,
+               to + work_.memory.places, work_.stride);
+  });
+}
+
+/** Sums over `inner` keys of weights times rows out of column panels, `dim` columns. */
+MEMORY3_VECTORISED static void combineStrip(const float* weights, int64_t rows, int64_t stride, const float* columns,
+                                            int64_t places, int64_t inner, int64_t dim, float* to, bool add) {
+  for (int64_t column = 0; column < dim; column += TILE_COLUMNS) {
+    multiplyTile(rows, {weights, stride, 1}, {columns + column * places, TILE_COLUMNS}, inner,
+                 {to + column, dim, TILE_COLUMNS, add});
+  }
+}
+
+/** Sums of values, or of keys, weighted by the scores, for the rows of a block. */
+void Task::combine(const Block& block, const float* scores, bool keys, float* to) const {
+  const auto columns = [&](const Packed& packed) { return keys ? packed.keyColumns : packed.valueColumns; };
+  const int64_t memoryPlaces = work_.memory.places;
+  forStrips(block, [&](int64_t row, int64_t rows, int64_t seen) {
+    const float* from = scores + row * work_.stride;
+    float* out = to + row * paddedDim();
+    if (memoryPlaces > 0) {
+      combineStrip(from, rows, work_.stride, columns(work_.memory), memoryPlaces, memoryPlaces, paddedDim(), out, false);
+    }
+    combineStrip(from + memoryPlaces, rows, work_.stride, columns(work_.context), work_.context.places, seen,
+                 paddedDim(), out, memoryPlaces > 0);
+  });
+}
+
+/** Hides the places [from, to) of a row. */
+MEMORY3_INLINE void hide(float* row, int64_t from, int64_t to, float hidden) {
+  for (int64_t j = from; j < to; j++) row[j] = hidden;
+}
+
+/** What of the rows of a strip is to be seen: the keys of memories, and of the context one more in each row. */
+struct Visible {
+  int64_t memoryKeys;
+  int64_t memoryPlaces;
+  int64_t seen;    // keys of the context that the first row sees
+  int64_t extent;  // columns to work on, a multiple of 16
+};
+
+MEMORY3_INLINE void hideUnseen(float* row, int64_t index, const Visible& visible, float hidden) {
+  hide(row, visible.memoryKeys, visible.memoryPlaces, hidden);
+  hide(row, visible.memoryPlaces + visible.seen + index, visible.extent, hidden);
+}
+
+/** Scores to exponentials relative to the largest of the row. Gives the sums and the largest. */
+MEMORY3_VECTORISED static void exponentiateRows(float* scores, int64_t rows, int64_t stride, Visible visible,
+                                                float* sums, float* largest) {
   for (int64_t row = 0; row < rows; row++, scores += stride) {
-    hideFrom(seen + row, sixteens(seen), stride, scores, HIDDEN);
-    const float largest = largestOf(scores, sixteens(stride));
-    sums[row] = expInPlace(scores, sixteens(stride), largest);
-    lse[row] = largest;
+    hideUnseen(scores, row, visible, HIDDEN);
+    largest[row] = largestOf(scores, sixteens(visible.extent));
+    sums[row] = expInPlace(scores, sixteens(visible.extent), largest[row]);
   }
-  // Not in the loop above: a call there would cost all vector registers.
-  for (int64_t row = 0; row < rows; row++) lse[row] += std::log(sums[row]);
 }
 
 MEMORY3_VECTORISED static void divideRows(float* x, const float* sums, int64_t rows, int64_t width) {
@@ -184,162 +316,266 @@ MEMORY3_VECTORISED static void divideRows(float* x, const float* sums, int64_t r
 }
 
 void Task::forward(const Block& block, const AttentionOutputs& out) {
-  findSegments(block);
+  findSlots(block);
+  packMemories();
   const int64_t rows = rowsOf(block);
-  const int64_t tokens = block.end - block.begin;
-  work_.sums.resize(rows);
-  pack(block, in_.q.data, scale(), work_.queries);
-  scoreSegments(block);
-  for (int64_t g = 0; g < s_.group(); g++) {
-    exponentiateRows(work_.scores + g * tokens * stride(), tokens, stride(), memoryKeys() + seenBy(block),
-                     work_.sums.data() + g * tokens, out.lse.data + lseAt(g) + block.begin);
+  work_.sums.resize(2 * rows);
+  float* sums = work_.sums.data();
+  float* largest = sums + rows;
+  packRows(block, in_.q.data, scale(), work_.queries);
+  score(block, work_.queries, false, work_.scores);
+  forStrips(block, [&](int64_t row, int64_t count, int64_t seen) {
+    exponentiateRows(work_.scores + row * work_.stride, count, work_.stride,
+                     {memoryKeyCount(), work_.memory.places, seen - count + 1, extent(work_, seen)}, sums + row,
+                     largest + row);
+  });
+  combine(block, work_.scores, false, work_.output);
+  divideRows(work_.output, sums, rows, paddedDim());
+  unpackRows(block, work_.output, 1, out.out.data);
+  for (int64_t row = 0; row < rows; row++) {
+    out.lse.data[lseAt(row / block.tokens()) + block.begin + row % block.tokens()] = largest[row] + std::log(sums[row]);
   }
-  float beta = 0;
-  for (const Segment& segment : work_.segments) {
-    gemm(rows, s_.dim, segment.count, 1, {work_.scores + segment.offset, stride()}, {segment.values, segment.stride},
-         beta, work_.output, s_.dim);
-    beta = 1;
+  if (s_.slots > 0) writeShares(block, out.share.data);
+}
+
+/** Scores of one query with keys as they lie. */
+MEMORY3_VECTORISED static void scoreKeys(const float* query, const float* keys, int64_t stride, int64_t count,
+                                         int64_t dim, float scale, float* scores) {
+  for (int64_t j = 0; j < count; j++) scores[j] = scale * dot(query, keys + j * stride, dim);
+}
+
+/** Adds values as they lie, weighted. */
+MEMORY3_VECTORISED static void addValues(const float* weights, const float* values, int64_t stride, int64_t count,
+                                         int64_t dim, float* to) {
+  for (int64_t j = 0; j < count; j++) {
+    const float weight = weights[j];
+#pragma omp simd
+    for (int64_t i = 0; i < dim; i++) to[i] += weight * values[j * stride + i];
   }
-  divideRows(work_.output, work_.sums.data(), rows, s_.dim);
-  unpack(block, work_.output, out.out.data);
+}
+
+MEMORY3_VECTORISED static float exponentiateRow(float* scores, int64_t count, float* largest) {
+  *largest = largestOf(scores, count);
+  return expInPlace(scores, count, *largest);
+}
+
+/** The same for the few queries of a decoding step. */
+void Task::forwardFew(const Block& block, const AttentionOutputs& out) {
+  findSlots(block);
+  work_.memory.places = memoryKeyCount();
+  work_.sums.resize(rowsOf(block));
+  for (int64_t row = 0; row < rowsOf(block); row++) {
+    const int64_t token = block.begin + row % block.tokens();
+    const int64_t head = row / block.tokens();
+    const int64_t seen = token + s_.keyTokens - s_.tokens + 1;
+    const int64_t at = s_.rowAt(b_, token, kvHead_ * s_.group() + head);
+    float* scores = work_.scores + row * work_.stride;
+    float* ofContext = scores + memoryKeyCount();
+    for (const Slot& slot : work_.slots) {
+      scoreKeys(in_.q.data + at, in_.memoryKeys.data + memoryAt(slot), s_.dim, slot.count, s_.dim, scale(),
+                scores + slot.offset);
+    }
+    scoreKeys(in_.q.data + at, in_.k.data + contextAt(), contextStride(), seen, s_.dim, scale(), ofContext);
+    float largest;
+    const float sum = exponentiateRow(scores, memoryKeyCount() + seen, &largest);
+    work_.sums[row] = sum;
+    out.lse.data[lseAt(head) + token] = largest + std::log(sum);
+    float* to = out.out.data + at;
+    std::fill(to, to + s_.dim, 0.0f);
+    for (const Slot& slot : work_.slots) {
+      addValues(scores + slot.offset, in_.memoryValues.data + memoryAt(slot), s_.dim, slot.count, s_.dim, to);
+    }
+    addValues(ofContext, in_.v.data + contextAt(), contextStride(), seen, s_.dim, to);
+    divideRows(to, &sum, 1, s_.dim);
+  }
   if (s_.slots > 0) writeShares(block, out.share.data);
 }
 
 /** Attention mass on each slot; the slots without tokens keep the zeros that are there. */
 void Task::writeShares(const Block& block, float* share) const {
-  for (const Segment& segment : work_.segments) {
-    if (segment.memory < 0) continue;
-    const float* row = work_.scores + segment.offset;
+  for (const Slot& slot : work_.slots) {
+    const float* row = work_.scores + slot.offset;
     const float* sum = work_.sums.data();
     for (int64_t g = 0; g < s_.group(); g++) {
-      for (int64_t token = block.begin; token < block.end; token++, row += stride(), sum++) {
+      for (int64_t token = block.begin; token < block.end; token++, row += work_.stride, sum++) {
         float mass = 0;
-        for (int64_t j = 0; j < segment.count; j++) mass += row[j];
-        share[((b_ * s_.tokens + token) * s_.heads + kvHead_ * s_.group() + g) * s_.slots + segment.slot] = mass / *sum;
+        for (int64_t j = 0; j < slot.count; j++) mass += row[j];
+        share[((b_ * s_.tokens + token) * s_.heads + kvHead_ * s_.group() + g) * s_.slots + slot.slot] = mass / *sum;
       }
     }
   }
 }
 
 /**
- * Scores of one head to probabilities p, and the gradients of p to those of the scores, p ∘ (dp − radial), where radial
- * is the product of the output with its gradient.
+ * Scores to probabilities p, and the gradients of p to those of the scores, p ∘ (dp − radial), where radial is the product
+ * of the output with its gradient. Both are 0 from the end of the strip to the end of the block.
  */
-MEMORY3_VECTORISED static void scoreGradRows(float* scores, float* dScores, int64_t rows, int64_t stride, int64_t seen,
-                                             const float* lse, const float* output, const float* dOutput, int64_t dim) {
+MEMORY3_VECTORISED static void scoreGradRows(float* scores, float* dScores, int64_t rows, int64_t stride,
+                                             Visible visible, int64_t end, const float* lse, const float* output,
+                                             const float* dOutput, int64_t dim) {
   for (int64_t row = 0; row < rows; row++, scores += stride, dScores += stride) {
-    hideFrom(seen + row, sixteens(seen), stride, scores, HIDDEN);
-    hideFrom(seen + row, sixteens(seen), stride, dScores, 0);
+    hideUnseen(scores, row, visible, HIDDEN);
+    hideUnseen(dScores, row, visible, 0);
     const float radial = dot(output + row * dim, dOutput + row * dim, dim);
     const float normaliser = lse[row];
 #pragma omp simd
-    for (int64_t j = 0; j < sixteens(stride); j++) {
+    for (int64_t j = 0; j < sixteens(visible.extent); j++) {
       scores[j] = fastExp(scores[j] - normaliser);
       dScores[j] = scores[j] * (dScores[j] - radial);
     }
+    hide(scores, visible.extent, end, 0);
+    hide(dScores, visible.extent, end, 0);
   }
 }
 
 void Task::backward(const Block& block, const AttentionGradients& out) {
-  findSegments(block);
-  const int64_t rows = rowsOf(block);
-  const int64_t tokens = block.end - block.begin;
-  pack(block, in_.q.data, scale(), work_.queries);
-  pack(block, out.dy.data, 1, work_.dOutput);
-  pack(block, out.out.data, 1, work_.output);
-  scoreSegments(block);
-  for (const Segment& segment : work_.segments) {
-    gemm(rows, segment.count, s_.dim, 1, {work_.dOutput, s_.dim}, {segment.values, segment.stride, true}, 0,
-         work_.dScores + segment.offset, stride());
-  }
-  for (int64_t g = 0; g < s_.group(); g++) {
-    const int64_t row = g * tokens;
-    scoreGradRows(work_.scores + row * stride(), work_.dScores + row * stride(), tokens, stride(),
-                  memoryKeys() + seenBy(block), out.lse.data + lseAt(g) + block.begin, work_.output + row * s_.dim,
-                  work_.dOutput + row * s_.dim, s_.dim);
-  }
+  findSlots(block);
+  packMemories();
+  packRows(block, in_.q.data, scale(), work_.queries);
+  packRows(block, out.dy.data, 1, work_.dOutput);
+  packRows(block, out.out.data, 1, work_.output);
+  score(block, work_.queries, false, work_.scores);
+  score(block, work_.dOutput, true, work_.dScores);
+  forStrips(block, [&](int64_t row, int64_t count, int64_t seen) {
+    const float* lse = out.lse.data + lseAt(row / block.tokens()) + block.begin + row % block.tokens();
+    scoreGradRows(work_.scores + row * work_.stride, work_.dScores + row * work_.stride, count, work_.stride,
+                  {memoryKeyCount(), work_.memory.places, seen - count + 1, extent(work_, seen)},
+                  extent(work_, contextOf(block)), lse, work_.output + row * paddedDim(),
+                  work_.dOutput + row * paddedDim(), paddedDim());
+  });
   // The packed output has done its duty; its place takes the gradient of the queries.
-  float beta = 0;
-  for (const Segment& segment : work_.segments) {
-    gemm(rows, s_.dim, segment.count, scale(), {work_.dScores + segment.offset, stride()},
-         {segment.keys, segment.stride}, beta, work_.output, s_.dim);
-    beta = 1;
-  }
-  unpack(block, work_.output, out.dq.data);
+  combine(block, work_.dScores, true, work_.output);
+  unpackRows(block, work_.output, scale(), out.dq.data);
   addKeyGradients(block, out);
+}
+
+/** For each of `keys` keys the sum over rows of its weight times the row, added to `to`. */
+MEMORY3_VECTORISED static void spreadRows(const float* weights, int64_t stride, int64_t keys, const float* x,
+                                          int64_t rows, int64_t xStride, int64_t dim, float* to, int64_t toStride) {
+  for (int64_t key = 0; key < keys; key += TILE_ROWS) {
+    for (int64_t column = 0; column < dim; column += TILE_COLUMNS) {
+      multiplyTile(std::min(TILE_ROWS, keys - key), {weights + key, 1, stride}, {x + column, xStride}, rows,
+                   {to + key * toStride + column, toStride, dim - column, true});
+    }
+  }
 }
 
 void Task::addKeyGradients(const Block& block, const AttentionGradients& out) {
   const int64_t rows = rowsOf(block);
-  const int64_t memorySize = in_.memoryKeys.size;
-  for (const Segment& segment : work_.segments) {
-    float* dKeys = out.dk.data + (segment.keys - in_.k.data);
-    float* dValues = out.dv.data + (segment.values - in_.v.data);
-    if (segment.memory >= 0) {
-      if (!work_.dMemories) continue;
-      dKeys = work_.dMemories + (segment.keys - in_.memoryKeys.data);
-      dValues = work_.dMemories + memorySize + (segment.values - in_.memoryValues.data);
+  const auto spread = [&](const float* weights, int64_t keys, const float* x, float* to, int64_t toStride) {
+    spreadRows(weights, work_.stride, keys, x, rows, paddedDim(), s_.dim, to, toStride);
+  };
+  const int64_t places = work_.memory.places;
+  spread(work_.dScores + places, contextOf(block), work_.queries, out.dk.data + contextAt(), contextStride());
+  spread(work_.scores + places, contextOf(block), work_.dOutput, out.dv.data + contextAt(), contextStride());
+  if (!work_.dMemories || places == 0) return;
+  float* dKeys = work_.dMemoryRows;
+  float* dValues = dKeys + places * s_.dim;
+  std::fill(dKeys, dKeys + 2 * places * s_.dim, 0.0f);
+  spread(work_.dScores, memoryKeyCount(), work_.queries, dKeys, s_.dim);
+  spread(work_.scores, memoryKeyCount(), work_.dOutput, dValues, s_.dim);
+  addSlotGradients();
+}
+
+void Task::addSlotGradients() {
+  const float* dKeys = work_.dMemoryRows;
+  const float* dValues = dKeys + work_.memory.places * s_.dim;
+  for (const Slot& slot : work_.slots) {
+    float* keys = work_.dMemories + memoryAt(slot);
+    float* values = keys + in_.memoryKeys.size;
+    for (int64_t i = 0; i < slot.count * s_.dim; i++) {
+      keys[i] += dKeys[slot.offset * s_.dim + i];
+      values[i] += dValues[slot.offset * s_.dim + i];
     }
-    gemm(segment.count, s_.dim, rows, 1, {work_.dScores + segment.offset, stride(), true}, {work_.queries, s_.dim}, 1,
-         dKeys, segment.stride);
-    gemm(segment.count, s_.dim, rows, 1, {work_.scores + segment.offset, stride(), true}, {work_.dOutput, s_.dim}, 1,
-         dValues, segment.stride);
   }
 }
 
 /** How a call is cut into parts, each with a scratch of its own; sizes by the largest block. */
 struct Plan {
+  const AttentionInputs& in;
+  bool backward;
+  bool memoryGradients;
   std::vector<Block> blocks;
+  int64_t rows = 0;
   int parts;
-  int64_t rowFloats;
-  int64_t scoreFloats;
-  int64_t memoryFloats;
+  int64_t floatsPerPart;
   float* scratch;
 
-  Plan(Context& context, const AttentionInputs& in, bool memoryGradients) : blocks(blocksOf(in)) {
+  Plan(Context& context, const AttentionInputs& inputs, bool isBackward, bool wantsMemories)
+      : in(inputs), backward(isBackward), memoryGradients(wantsMemories), blocks(blocksOf(inputs)) {
     const AttentionShape& s = in.shape;
-    int64_t rows = 0;
-    for (const Block& block : blocks) rows = std::max(rows, (block.end - block.begin) * s.group());
-    const int64_t keys = s.slots * s.kept + s.keyTokens;
-    parts = partsFor(context, static_cast<double>(s.batch) * s.heads * s.tokens * keys * s.dim / 4);
-    parts = static_cast<int>(std::min<int64_t>(parts, s.batch * s.kvHeads));
-    rowFloats = padded(rows * s.dim);
-    scoreFloats = rows * padded(keys);
-    memoryFloats = memoryGradients ? padded(2 * in.memoryKeys.size) : 0;
-    scratch = context.scratch.floats(parts * floatsPerPart());
+    for (const Block& block : blocks) rows = std::max(rows, block.tokens() * s.group());
+    const double work = static_cast<double>(s.batch) * s.heads * s.tokens * (s.slots * s.kept + s.keyTokens) * s.dim / 4;
+    parts = static_cast<int>(std::min<int64_t>(partsFor(context, work), s.batch * s.kvHeads));
+    Dealer counter{nullptr};
+    deal(counter);
+    floatsPerPart = counter.used;
+    scratch = context.scratch.floats(parts * floatsPerPart);
   }
 
-  int64_t floatsPerPart() const { return 3 * rowFloats + 2 * scoreFloats + memoryFloats; }
+  bool few() const { return !backward && rows <= FEW_ROWS; }
 
-  float* dMemories(int part) const { return scratch + part * floatsPerPart() + 3 * rowFloats + 2 * scoreFloats; }
+  float* dMemories(int part) const { return scratch + part * floatsPerPart; }
 
   Workspace workspace(int part) const {
-    float* queries = scratch + part * floatsPerPart();
-    float* scores = queries + 3 * rowFloats;
-    if (memoryFloats > 0) std::memset(dMemories(part), 0, memoryFloats * sizeof(float));
-    return {{},     {},
-            queries, queries + rowFloats,
-            queries + 2 * rowFloats, scores,
-            scores + scoreFloats, memoryFloats > 0 ? dMemories(part) : nullptr};
+    Dealer dealer{scratch + part * floatsPerPart};
+    Workspace work = deal(dealer);
+    if (work.dMemories) std::memset(work.dMemories, 0, 2 * in.memoryKeys.size * sizeof(float));
+    return work;
   }
 
   /** Calls `run(task, block)` for all tasks and blocks. */
   template <class Run>
-  void forAll(const Context& context, const AttentionInputs& in, const Run& run) const {
+  void forAll(const Context& context, const Run& run) const {
     context.pool->run(parts, [&](int part) {
       Workspace work = workspace(part);
       const Range own = partOf(in.shape.batch * in.shape.kvHeads, part, parts);
       for (int64_t n = own.begin; n < own.end; n++) {
-        Task task(in, n / in.shape.kvHeads, n % in.shape.kvHeads, work);
+        Task task(in, n / in.shape.kvHeads, n % in.shape.kvHeads, work, backward);
+        if (!few()) task.packContext();
         for (const Block& block : blocks) run(task, block);
       }
     });
+  }
+
+ private:
+  Workspace deal(Dealer& dealer) const {
+    const AttentionShape& s = in.shape;
+    const int64_t memoryPlaces = padded(s.slots * s.kept);
+    const int64_t dim = padded(s.dim);
+    Workspace work;
+    // The first, so that the parts can be added up.
+    float* dMemories = dealer.take(memoryGradients ? 2 * in.memoryKeys.size : 0);
+    work.dMemories = memoryGradients ? dMemories : nullptr;
+    // An odd number of cache lines: rows of a column then lie in different sets of the cache.
+    work.stride = memoryPlaces + padded(s.keyTokens);
+    if (work.stride / TILE_COLUMNS % 2 == 0) work.stride += TILE_COLUMNS;
+    for (float** x : {&work.queries, &work.output, &work.dOutput}) *x = dealer.take(rows * dim);
+    work.scores = dealer.take(rows * work.stride);
+    work.dScores = backward ? dealer.take(rows * work.stride) : nullptr;
+    work.dMemoryRows = memoryGradients ? dealer.take(2 * memoryPlaces * s.dim) : nullptr;
+    const auto take = [&](Packed& packed, int64_t places) {
+      packed.keysTransposed = dealer.take(places * s.dim);
+      (backward ? packed.valuesTransposed : packed.valueColumns) = dealer.take(places * dim);
+      if (backward) packed.keyColumns = dealer.take(places * dim);
+    };
+    if (few()) return work;
+    take(work.memory, memoryPlaces);
+    take(work.context, padded(s.keyTokens));
+    return work;
   }
 };
 
 void attend(Context& context, const AttentionInputs& in, const AttentionOutputs& out) {
   std::memset(out.share.data, 0, out.share.size * sizeof(float));
-  Plan(context, in, false).forAll(context, in, [&](Task& task, const Block& block) { task.forward(block, out); });
+  const Plan plan(context, in, false, false);
+  plan.forAll(context, [&](Task& task, const Block& block) {
+    if (plan.few()) {
+      task.forwardFew(block, out);
+    } else {
+      task.forward(block, out);
+    }
+  });
 }
 
 /** Adds what the parts found, always in the same order. */
@@ -356,14 +592,14 @@ void attendGrad(Context& context, const AttentionInputs& in, const AttentionGrad
   std::memset(out.dk.data, 0, out.dk.size * sizeof(float));
   std::memset(out.dv.data, 0, out.dv.size * sizeof(float));
   const bool memoryGradients = out.dMemoryKeys.size > 0;
-  const Plan plan(context, in, memoryGradients);
-  plan.forAll(context, in, [&](Task& task, const Block& block) { task.backward(block, out); });
+  const Plan plan(context, in, true, memoryGradients);
+  plan.forAll(context, [&](Task& task, const Block& block) { task.backward(block, out); });
   if (!memoryGradients) return;
   const int64_t size = in.memoryKeys.size;
   parallelRanges(context, partsFor(context, 2.0 * plan.parts * size), size, [&](Range own) {
     const float* keys = plan.dMemories(0) + own.begin;
-    sumParts(keys, plan.floatsPerPart(), plan.parts, own.size(), out.dMemoryKeys.data + own.begin);
-    sumParts(keys + size, plan.floatsPerPart(), plan.parts, own.size(), out.dMemoryValues.data + own.begin);
+    sumParts(keys, plan.floatsPerPart, plan.parts, own.size(), out.dMemoryKeys.data + own.begin);
+    sumParts(keys + size, plan.floatsPerPart, plan.parts, own.size(), out.dMemoryValues.data + own.begin);
   });
 }
 
