@@ -134,7 +134,7 @@ class Task {
   int64_t contextOf(const Block& block) const { return block.end + s_.keyTokens - s_.tokens; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(s_.dim)); }
   int64_t contextStride() const { return s_.kvHeads * s_.dim; }
-  int64_t contextAt() const { return (b_ * s_.keyTokens * s_.kvHeads + kvHead_) * s_.dim; }
+  int64_t contextAt() const { return (b_ * s_.room * s_.kvHeads + kvHead_) * s_.dim; }
   int64_t memoryAt(const Slot& slot) const { return (slot.memory * s_.kvHeads + kvHead_) * s_.kept * s_.dim; }
   int64_t memoryKeyCount() const { return work_.slots.empty() ? 0 : work_.slots.back().offset + work_.slots.back().count; }
   int64_t lseAt(int64_t g) const { return (b_ * s_.heads + kvHead_ * s_.group() + g) * s_.tokens; }
@@ -606,8 +606,8 @@ void attendGrad(Context& context, const AttentionInputs& in, const AttentionGrad
 // What JavaScript calls: the shape as one array of numbers.
 
 static AttentionShape shapeFrom(Numbers n) {
-  expectSize("Attention: shape", static_cast<int64_t>(n.size()), 11);
-  return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10]};
+  expectSize("Attention: shape", static_cast<int64_t>(n.size()), 12);
+  return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11]};
 }
 
 static void expectInputs(const AttentionInputs& in) {
@@ -616,7 +616,8 @@ static void expectInputs(const AttentionInputs& in) {
   expect(s.kvHeads > 0 && s.heads > 0 && s.heads % s.kvHeads == 0,
          "Attention: the key-value heads do not divide the heads");
   expectSize("Attention: q", in.q.size, s.batch * s.tokens * s.heads * s.dim);
-  expectSize("Attention: k", in.k.size, s.batch * s.keyTokens * s.kvHeads * s.dim);
+  expect(s.room >= s.keyTokens, "Attention: more key tokens than there is room for");
+  expectSize("Attention: k", in.k.size, s.batch * s.room * s.kvHeads * s.dim);
   expectSize("Attention: v", in.v.size, in.k.size);
   expectSize("Attention: memoryKeys", in.memoryKeys.size, in.lengths.size * s.kvHeads * s.kept * s.dim);
   expectSize("Attention: memoryValues", in.memoryValues.size, in.memoryKeys.size);

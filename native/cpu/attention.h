@@ -22,6 +22,7 @@ struct AttentionShape {
   int64_t slots;      // R, 0 without memories
   int64_t start;      // first query that belongs to a chunk
   int64_t chunkLength;
+  int64_t room;  // tokens that k and v hold, the first Tk of them real
 
   int64_t group() const { return heads / kvHeads; }
   int64_t rowAt(int64_t b, int64_t token, int64_t head) const { return ((b * tokens + token) * heads + head) * dim; }
@@ -30,8 +31,8 @@ struct AttentionShape {
 struct AttentionInputs {
   AttentionShape shape;
   Floats q;             // [B, T, H, D]
-  Floats k;             // [B, Tk, K, D]
-  Floats v;             // [B, Tk, K, D]
+  Floats k;             // [B, room, K, D]
+  Floats v;             // [B, room, K, D]
   Floats memoryKeys;    // [M, K, S, D]
   Floats memoryValues;  // [M, K, S, D]
   Ints lengths;         // [M]

@@ -61,7 +61,8 @@ export function block(
 ): { x: tf.Tensor2D; share?: tf.Tensor4D } {
   const { query, key, value } = project(shape, weights, x, positions.length);
   const rotated = rope(key, positions, shape.ropeTheta);
-  const { keys, values } = cache?.append(layer, rotated, value) ?? { keys: rotated, values: value };
-  const { out, share } = attention(rope(query, positions, shape.ropeTheta), keys, values, memory);
+  const stored = cache?.append(layer, rotated, value);
+  const { keys, values, length } = stored ?? { keys: rotated, values: value, length: positions.length };
+  const { out, share } = attention(rope(query, positions, shape.ropeTheta), keys, values, memory, length);
   return { x: finish(shape, weights, x, out), ...(memory && { share }) };
 }

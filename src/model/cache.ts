@@ -1,37 +1,64 @@
 /** The keys and values of the tokens read so far, so that decoding computes each token once. */
 
 import * as tf from '../engine/tf.ts';
+import { appendTokens } from '../ops/index.ts';
+
+/** Stores grow to multiples of this and at least double, so that a long text is copied a few times only. */
+const ROOM = 64;
+
+/** Keys and values of a block, `[B, R, K, D]`, of which the first `length` tokens are real. */
+interface Store {
+  keys: tf.Tensor4D;
+  values: tf.Tensor4D;
+  length: number;
+}
 
 /**
  * Grows by the tokens of each `forward` call that it is given to. It owns its tensors: `dispose` frees them.
  * Keys are kept after RoPE, so positions of later calls must continue those of earlier ones.
- * Legend: B batch, Tk tokens so far, K key-value heads, D headDim.
+ * Legend: B batch, R room, T new tokens, K key-value heads, D headDim.
  */
 export class KeyValueCache {
-  private readonly layers: { keys: tf.Tensor4D; values: tf.Tensor4D }[] = [];
+  private readonly layers: Store[] = [];
 
-  /** Tokens stored, Tk. */
+  /** Tokens stored. */
   get length(): number {
-    return this.layers[0]?.keys.shape[1] ?? 0;
+    return this.layers[0]?.length ?? 0;
   }
 
   /**
    * Adds the keys and values `[B, T, K, D]` of new tokens to block `layer`.
-   * @returns all keys and values of the block, `[B, Tk + T, K, D]`, owned by the cache
+   * @returns all keys and values of the block, the real ones in front of the room, owned by the cache and valid until
+   *   the next call
    */
-  append(layer: number, keys: tf.Tensor4D, values: tf.Tensor4D): { keys: tf.Tensor4D; values: tf.Tensor4D } {
-    const past = this.layers[layer];
-    const grown = {
-      keys: tf.keep(past ? tf.concat([past.keys, keys], 1) : keys.clone()),
-      values: tf.keep(past ? tf.concat([past.values, values], 1) : values.clone()),
+  append(layer: number, keys: tf.Tensor4D, values: tf.Tensor4D): Store {
+    const length = this.layers[layer]?.length ?? 0;
+    const longer = length + keys.shape[1];
+    const store = {
+      keys: extended(this.layers[layer]?.keys, keys, length),
+      values: extended(this.layers[layer]?.values, values, length),
+      length: longer,
     };
-    if (past) tf.dispose(past);
-    this.layers[layer] = grown;
-    return grown;
+    this.layers[layer] = store;
+    return store;
   }
 
   dispose(): void {
-    tf.dispose(this.layers);
+    for (const { keys, values } of this.layers) tf.dispose([keys, values]);
     this.layers.length = 0;
   }
+}
+
+/** The store with `x` behind its first `length` tokens; consumes the old one. */
+function extended(store: tf.Tensor4D | undefined, x: tf.Tensor4D, length: number): tf.Tensor4D {
+  const grown = tf.tidy(() => {
+    const [batch, tokens, heads, dim] = x.shape;
+    const room = store?.shape[1] ?? 0;
+    if (store && length + tokens <= room) return appendTokens(store, x, length);
+    const wanted = Math.ceil(Math.max(length + tokens, 2 * room) / ROOM) * ROOM;
+    const empty = tf.zeros([batch, wanted, heads, dim]) as tf.Tensor4D;
+    return appendTokens(store ? appendTokens(empty, store, 0) : empty, x, length);
+  });
+  store?.dispose();
+  return tf.keep(grown);
 }

@@ -16,7 +16,7 @@ export type AdamwOptions = {
   step: number;
   /** The gradient is multiplied by this first. */
   gradScale: number;
-  /** The caller gives up parameter and moments: an engine may put the results in their place, and then shares the data. */
+  /** The caller gives up parameter and moments, so an engine may put the results in their place. */
   inPlace: boolean;
 };
 

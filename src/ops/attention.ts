@@ -38,7 +38,7 @@ export type ContextInputs = { q: tf.Tensor; k: tf.Tensor; v: tf.Tensor };
 export type MemoryInputs = { memoryKeys: tf.Tensor; memoryValues: tf.Tensor; lengths: tf.Tensor; index: tf.Tensor };
 export type AttentionInputs = ContextInputs & Partial<MemoryInputs>;
 export type AttentionGradInputs = AttentionInputs & { dy: tf.Tensor; out: tf.Tensor; state: tf.Tensor };
-export type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean };
+export type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean; keyTokens: number };
 
 /**
  * The operation exists under two kernel names, with and without memories, because a tfjs kernel has a fixed list of
@@ -59,6 +59,8 @@ function defineAttention<I extends ContextInputs & KernelInputs>(name: string, i
       outputs: [0, 2],
       backward: ([dy], saved, [out, state], attributes) => {
         const given = { ...(saved as I), dy: dy!, out: out!, state: state! };
+        if (given.k.shape[1] !== attributes.keyTokens)
+          throw new Error('attention to a store with room has no gradient');
         const [q, k, v, memoryKeys, memoryValues] = gradient(given, attributes);
         const grads = { q, k, v, ...(attributes.memoryGradient && { memoryKeys, memoryValues }) };
         const thunks = Object.entries(grads).map(([input, grad]) => [input, () => grad!]);
@@ -84,16 +86,23 @@ const attendMemories = defineAttention<ContextInputs & MemoryInputs>('MemoryAtte
  * @param q `[B, T, H, D]`
  * @param k `[B, Tk, K, D]`, K divides H, Tk ≥ T; query head h reads key-value head ⌊h / G⌋
  * @param v `[B, Tk, K, D]`
+ * @param keyTokens Tk when k and v have room for more tokens behind those; then there is no gradient
  */
-export function attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, memory?: AttentionMemory): AttentionResult {
+export function attention(
+  q: tf.Tensor,
+  k: tf.Tensor,
+  v: tf.Tensor,
+  memory?: AttentionMemory,
+  keyTokens = k.shape[1]!,
+): AttentionResult {
   const [batch, tokens, heads] = q.shape as [number, number, number];
   const readable = memory && memory.keys.size > 0 && memory.index.size > 0 && memory.start < tokens;
   const [out, share, state] = readable
     ? attendMemories(
         { q, k, v, memoryKeys: memory.keys, memoryValues: memory.values, lengths: memory.lengths, index: memory.index },
-        { start: memory.start, chunkLength: memory.chunkLength, memoryGradient: memory.gradient },
+        { start: memory.start, chunkLength: memory.chunkLength, memoryGradient: memory.gradient, keyTokens },
       )
-    : attendContext({ q, k, v }, { start: 0, chunkLength: tokens, memoryGradient: false });
+    : attendContext({ q, k, v }, { start: 0, chunkLength: tokens, memoryGradient: false, keyTokens });
   // The tape holds its own reference when it needs one.
   state!.dispose();
   if (readable || !memory) return { out: out as tf.Tensor4D, share: share as tf.Tensor4D };

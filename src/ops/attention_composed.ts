@@ -190,8 +190,17 @@ function shares(attended: tf.Tensor3D, layout: Layout): tf.Tensor4D {
   return ungroupRows(mass.reshape([attended.shape[0], attended.shape[1], slots]), layout);
 }
 
+/** Keys and values of the first tokens only. */
+function withoutRoom(inputs: AttentionInputs, keyTokens: number): AttentionInputs {
+  const [batch, room, heads, dim] = inputs.k.shape as [number, number, number, number];
+  if (room === keyTokens) return inputs;
+  const first = (x: tf.Tensor): tf.Tensor => tf.slice(x, [0, 0, 0, 0], [batch, keyTokens, heads, dim]);
+  return { ...inputs, k: first(inputs.k), v: first(inputs.v) };
+}
+
 /** Composition of `Attention`: out, share and the probabilities (empty when too big to keep). */
-export function attendComposed(inputs: AttentionInputs, attributes: AttentionAttributes): tf.Tensor[] {
+export function attendComposed(given: AttentionInputs, attributes: AttentionAttributes): tf.Tensor[] {
+  const inputs = withoutRoom(given, attributes.keyTokens);
   const layout = layoutOf(inputs, attributes);
   const queries = groupRows(tf.mul(inputs.q, 1 / Math.sqrt(layout.dim)), layout);
   const attended = probabilities(queries, joinKeys(inputs.k, inputs.memoryKeys, layout), layout);

@@ -1,6 +1,7 @@
 /** The fused operations of the model. */
 
 export { type AdamwOptions, adamw } from './adamw.ts';
+export { appendTokens } from './append_tokens.ts';
 export { type AttentionMemory, type AttentionResult, attention } from './attention.ts';
 export { type CrossEntropyResult, crossEntropy } from './cross_entropy.ts';
 export { embedding } from './embedding.ts';

@@ -9,6 +9,7 @@ import { forward, type LayerMemories } from '../../src/model/forward.ts';
 import { Model } from '../../src/model/model.ts';
 import { initParameters, type ModelShape } from '../../src/model/shape.ts';
 import { PURPOSE, randomInt, randomNormals } from '../../src/random.ts';
+import { ENGINES } from '../engines.ts';
 import { relativeError } from './golden.ts';
 
 const shape: ModelShape = {
@@ -41,7 +42,7 @@ function makeMemories(): Omit<LayerMemories, 'index' | 'start'> {
   return { keys: [make(1), make(2)], values: [make(3), make(4)], lengths, chunkLength: CHUNK, gradient: false };
 }
 
-describe.each(['cpu', 'wasm'] as const)('KeyValueCache on %s', (engine) => {
+describe.each(ENGINES)('KeyValueCache on %s', (engine) => {
   let model: Model;
   let memories: Omit<LayerMemories, 'index' | 'start'>;
   beforeAll(async () => {

@@ -9,6 +9,7 @@ import type { Model } from '../../src/model/model.ts';
 import { type LossAndGradients, lossAndGradients } from '../../src/model/training.ts';
 import { AdamW, type StateArray } from '../../src/optim/adamw.ts';
 import { clipAndUpdate, disposeGradients } from '../../src/optim/update.ts';
+import { ENGINES } from '../engines.ts';
 import {
   type GoldenArray,
   type GoldenCase,
@@ -98,7 +99,7 @@ function moments(state: ReadonlyMap<string, StateArray>, prefix: string): Map<st
   return new Map(own.map(([name, { data }]) => [name.slice(prefix.length), data]));
 }
 
-describe.each(['cpu', 'wasm'] as const)('golden files on %s', (engine) => {
+describe.each(ENGINES)('golden files on %s', (engine) => {
   let model: Model;
 
   beforeAll(async () => {

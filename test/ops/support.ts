@@ -1,9 +1,10 @@
-/** What the tests of the operations share: float64 references, finite differences and leak checks, on each portable backend. */
+/** What the tests of the operations share: float64 references, finite differences and leak checks, on each engine. */
 
 import { beforeAll, describe, expect } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
+import { ENGINES } from '../engines.ts';
 
 /** A float64 array with a shape; its values are float32 numbers, so that both sides compute from the same. */
 export interface Array64 {
@@ -23,9 +24,9 @@ export const toTensor = ({ shape, data }: Array64): tf.Tensor => tf.tensor(Float
 export const int32 = (values: readonly number[], shape: number[] = [values.length]): tf.Tensor =>
   tf.tensor([...values], shape, 'int32');
 
-/** Runs a suite once per portable backend. */
-export function onEachBackend(name: string, suite: (backend: 'cpu' | 'wasm') => void): void {
-  describe.each(['cpu', 'wasm'] as const)(`${name} on %s`, (backend) => {
+/** Runs a suite once per engine. */
+export function onEachBackend(name: string, suite: (backend: (typeof ENGINES)[number]) => void): void {
+  describe.each(ENGINES)(`${name} on %s`, (backend) => {
     beforeAll(async () => {
       await openEngine(backend, 0);
     });

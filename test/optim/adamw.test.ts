@@ -5,6 +5,7 @@ import * as tf from '../../src/engine/tf.ts';
 import { AdamW } from '../../src/optim/adamw.ts';
 import { accumulateGradients, clipAndUpdate, disposeGradients, type Gradients } from '../../src/optim/update.ts';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
+import { ENGINES } from '../engines.ts';
 
 const config: OptimizerConfig = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
 const SHAPES = { weight: [3, 5], norm: [7] };
@@ -59,7 +60,7 @@ const read = (tensors: ReadonlyMap<string, tf.Tensor>) =>
 const norm = (gradients: Gradients) =>
   Math.sqrt([...read(gradients).values()].flat().reduce((sum, g) => sum + g * g, 0));
 
-describe.each(['cpu', 'wasm'] as const)('AdamW on %s', (engine) => {
+describe.each(ENGINES)('AdamW on %s', (engine) => {
   let parameters: Map<string, tf.Variable>;
   let optimizer: AdamW;
   let tensorsBefore = 0;

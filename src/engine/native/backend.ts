@@ -36,6 +36,11 @@ export class NativeBackend extends tf.KernelBackend {
     return { dataId: x.dataId, shape, dtype: x.dtype };
   }
 
+  /** Whether no other tensor shares the data, so that it may be overwritten once its tensor is given up. */
+  isSole(x: tf.TensorInfo): boolean {
+    return this.refCount(x.dataId) === 1;
+  }
+
   /** The values of a float32 tensor, in place. */
   floats(x: tf.TensorInfo): Float32Array {
     const { values } = this.stored.get(x.dataId);

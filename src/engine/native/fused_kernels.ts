@@ -72,16 +72,16 @@ registerFused<'x' | 'positions', { theta: number; inverse: boolean }>(
 );
 
 type AttentionNames = 'q' | 'k' | 'v' | 'memoryKeys' | 'memoryValues' | 'lengths' | 'index';
-type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean };
+type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean; keyTokens: number };
 type AttentionInfos = Record<'q' | 'k' | 'v', Info> & Partial<Record<AttentionNames, Info>>;
 
 function attentionArguments(
   backend: NativeBackend,
   { q, k, v, memoryKeys, memoryValues, lengths, index }: AttentionInfos,
-  { start, chunkLength }: AttentionAttributes,
+  { start, chunkLength, keyTokens }: AttentionAttributes,
 ): AttentionArguments {
   const [batch, tokens, heads, dim] = q.shape as [number, number, number, number];
-  const [, keyTokens, kvHeads] = k.shape as [number, number, number];
+  const [, room, kvHeads] = k.shape as [number, number, number];
   const [, chunks, slots] = index?.shape ?? [0, 0, 0];
   const kept = memoryKeys?.shape[2] ?? 0;
   return [
@@ -92,7 +92,7 @@ function attentionArguments(
     memoryValues ? backend.floats(memoryValues) : NO_FLOATS,
     lengths ? backend.ints(lengths) : NO_INTS,
     index ? backend.ints(index) : NO_INTS,
-    [batch, tokens, keyTokens, heads, kvHeads, dim, kept, chunks!, slots!, start, chunkLength],
+    [batch, tokens, keyTokens, heads, kvHeads, dim, kept, chunks!, slots!, start, chunkLength, room],
   ];
 }
 
@@ -123,6 +123,17 @@ for (const name of ['Attention', 'MemoryAttention']) {
     },
   );
 }
+
+registerFused<'store' | 'x', { at: number }>('AppendTokens', (backend, { store, x }, { at }) => {
+  const [batch, room, heads, dim] = store.shape as [number, number, number, number];
+  const sole = backend.isSole(store);
+  const out = sole ? backend.share(store, store.shape) : backend.create(store.shape);
+  if (!sole) backend.addon.cast(backend.floats(store), backend.floats(out));
+  const [width, from] = [heads * dim, dimension(x, 1) * heads * dim];
+  const [values, target] = [backend.floats(x), backend.floats(out)];
+  backend.addon.copyRows(values, 0, from, batch, from, room * width, at * width, target);
+  return [out];
+});
 
 registerFused<'gate' | 'up'>('Swiglu', (backend, { gate, up }) => {
   const out = backend.create(gate.shape);
@@ -214,7 +225,9 @@ type AdamwAttributes = Record<'lr' | 'beta1' | 'beta2' | 'epsilon' | 'weightDeca
 registerFused<'parameter' | 'gradient' | 'm' | 'v', AdamwAttributes>('Adamw', (backend, inputs, attributes) => {
   const { parameter, gradient, m, v } = inputs;
   const { lr, beta1, beta2, epsilon, weightDecay, step, gradScale, inPlace } = attributes;
-  const outputs = [parameter, m, v].map((x) => (inPlace ? backend.share(x, x.shape) : backend.create(x.shape)));
+  const outputs = [parameter, m, v].map((x) =>
+    inPlace && backend.isSole(x) ? backend.share(x, x.shape) : backend.create(x.shape),
+  );
   const [newParameter, newM, newV] = outputs.map((x) => backend.floats(x)) as [
     Float32Array,
     Float32Array,
