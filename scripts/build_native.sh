@@ -2,15 +2,16 @@
 # Builds the native engine: build/native/memory3_native.node from native/. Quiet unless something fails; safe to run
 # again: nothing happens when the sources have not changed. Needs cmake, a C++17 compiler, OpenBLAS and node_modules/.
 # Exit status: 0 built or up to date, 3 a tool or library is missing (the other engines work without), 1 the build failed.
-# Arguments go to cmake, such as -DMEMORY3_BLAS=OFF.
+# Arguments go to cmake, such as -DMEMORY3_BLAS=OFF. MEMORY3_BUILD names another folder than build/native.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { echo "build_native: $*"; }
 
-target=build/native/memory3_native.node
-stamp=build/native/.hash
-log=build/native/build.log
+folder=${MEMORY3_BUILD:-build/native}
+target=$folder/memory3_native.node
+stamp=$folder/.hash
+log=$folder/build.log
 
 # has_openblas: whether the compiler finds the header and the library.
 has_openblas() {
@@ -58,14 +59,14 @@ if [ -f "$target" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$hash" ]; then
 fi
 
 say "building $target"
-mkdir -p build/native
-if ! { cmake -S native -B build/native/cmake -DMEMORY3_BLAS=ON "$@" && cmake --build build/native/cmake --parallel; } \
+mkdir -p "$folder"
+if ! { cmake -S native -B "$folder/cmake" -DMEMORY3_BLAS=ON "$@" && cmake --build "$folder/cmake" --parallel; } \
   > "$log" 2>&1 < /dev/null; then
   cat "$log" >&2
   say "the build failed; the messages are above and in $log" >&2
   exit 1
 fi
 # A new file under the old name: a process that has the old one loaded keeps it.
-cp build/native/cmake/memory3_native.node "$target.new"
+cp "$folder/cmake/memory3_native.node" "$target.new"
 mv "$target.new" "$target"
 echo "$hash" > "$stamp"

@@ -13,7 +13,7 @@
 
 // A function marked MEMORY3_VECTORISED is compiled for several instruction sets and the processor's is chosen when the
 // library is loaded, so that one binary runs anywhere. A lambda inside it would stay at the baseline.
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#if !defined(MEMORY3_NO_DISPATCH) && defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define MEMORY3_VECTORISED __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define MEMORY3_VECTORISED

@@ -186,8 +186,9 @@ export type AttentionArguments = [
   shape: number[],
 ];
 
-/** Where scripts/build_native.sh leaves the addon; the same from src/ and from dist/. */
-export const ADDON_PATH = fileURLToPath(new URL('../../../build/native/memory3_native.node', import.meta.url));
+/** Where scripts/build_native.sh leaves the addon, the same from src/ and from dist/; or what MEMORY3_ADDON names. */
+export const ADDON_PATH =
+  process.env.MEMORY3_ADDON ?? fileURLToPath(new URL('../../../build/native/memory3_native.node', import.meta.url));
 
 const require = createRequire(import.meta.url);
 
