@@ -56,7 +56,7 @@ function extended(store: tf.Tensor4D | undefined, x: tf.Tensor4D, length: number
     const room = store?.shape[1] ?? 0;
     if (store && length + tokens <= room) return appendTokens(store, x, length);
     const wanted = Math.ceil(Math.max(length + tokens, 2 * room) / ROOM) * ROOM;
-    const empty = tf.zeros([batch, wanted, heads, dim]) as tf.Tensor4D;
+    const empty = tf.fill([batch, wanted, heads, dim], 0) as tf.Tensor4D;
     return appendTokens(store ? appendTokens(empty, store, 0) : empty, x, length);
   });
   store?.dispose();

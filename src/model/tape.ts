@@ -148,7 +148,8 @@ function inputGradients(
 ): tf.Tensor[] {
   if (!gradient) throw new Error(`kernel ${kernelName} has no gradient`);
   return tf.tidy(() => {
-    const upstream = outputs.map(({ id, shape, dtype }) => gradients.get(id) ?? tf.zeros(shape, dtype));
+    // Not tf.zeros, which makes them in JavaScript.
+    const upstream = outputs.map(({ id, shape, dtype }) => gradients.get(id) ?? tf.fill(shape, 0, dtype as 'float32'));
     const thunks = gradient(upstream);
     // A gradient that is passed on as it came belongs to the node above.
     return names.map((name) => {
