@@ -51,7 +51,7 @@ native_status=0
 bash scripts/build_native.sh || native_status=$?
 case $native_status in
   0) ;;
-  3) say "going on without the native engine: training uses WebAssembly, which takes several times as long" ;;
+  3) say "going on without the native engine: training uses WebAssembly, which takes about eight times as long" ;;
   *) fail "the native engine did not build; the compiler's messages are above" ;;
 esac
 

@@ -49,6 +49,7 @@ export class Worker {
   readonly setting: Setting;
   private readonly child: ChildProcess;
   private readonly lines: Interface;
+  private ended = false;
   private readonly waiting: { resolve(line: string): void; reject(error: Error): void }[] = [];
 
   constructor(setting: Setting) {
@@ -60,6 +61,7 @@ export class Worker {
     this.lines = createInterface({ input: this.child.stdout! });
     this.lines.on('line', (line) => this.waiting.shift()?.resolve(line));
     const ended = (): void => {
+      this.ended = true;
       for (const { reject } of this.waiting.splice(0)) reject(new Error(`${setting.name} ended; its message is above`));
     };
     this.child.on('exit', ended);
@@ -85,6 +87,7 @@ export class Worker {
   }
 
   private async ask(request: object): Promise<unknown> {
+    if (this.ended) throw new Error(`${this.setting.name} ended; its message is above`);
     const line = new Promise<string>((resolve, reject) => this.waiting.push({ resolve, reject }));
     this.child.stdin!.write(`${JSON.stringify(request)}\n`);
     return JSON.parse(await line) as unknown;

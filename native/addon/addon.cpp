@@ -295,6 +295,21 @@ Napi::Value takeProfile(const Napi::CallbackInfo& info) {
   return list;
 }
 
+/** What the processor offers of what kernels are compiled for. */
+const char* instructions() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return "AVX-512";
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "AVX2" : "SSE2";
+#else
+  return "baseline instructions";
+#endif
+}
+
+/** describe(): what computes, in words. */
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), std::string(instructions()) + ", " + blasName());
+}
+
 /** Bytes from the beginning of an ArrayBuffer to the first address that suits vectors. */
 Napi::Value alignment(const Napi::CallbackInfo& info) {
   if (info.Length() != 1 || !info[0].IsArrayBuffer()) throw Napi::Error::New(info.Env(), "expected an ArrayBuffer");
@@ -314,6 +329,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   };
   add("setThreads", setThreads);
   add("alignment", alignment);
+  add("describe", describe);
   add("read", read);
   add("write", write);
   add("wait", wait);

@@ -12,6 +12,14 @@ namespace memory3 {
 
 #ifdef MEMORY3_BLAS
 
+std::string blasName() {
+#ifdef OPENBLAS_VERSION
+  return std::string(OPENBLAS_VERSION) + " (" + openblas_get_corename() + ")";
+#else
+  return "CBLAS";
+#endif
+}
+
 void useOneBlasThread() {
   if (omp_set_num_threads) omp_set_num_threads(1);
 #ifdef OPENBLAS_VERSION
@@ -29,6 +37,8 @@ void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, M
 }
 
 #else
+
+std::string blasName() { return "no BLAS"; }
 
 void useOneBlasThread() {}
 

@@ -20,6 +20,9 @@ void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, M
 void parallelGemm(const Context& context, int64_t rows, int64_t columns, int64_t inner, Matrix a, Matrix b, float* out,
                   int64_t outStride);
 
+/** The library that multiplies. */
+std::string blasName();
+
 /** Keeps the BLAS library from using threads of its own. To be called on each thread that multiplies. */
 void useOneBlasThread();
 

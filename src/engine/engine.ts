@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import type { EngineName } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
 import { findAddon } from './native/addon.ts';
-import { openNative } from './native/native.ts';
+import { openNative, physicalCores } from './native/native.ts';
 import * as tf from './tf.ts';
 import { installWasmMatMul } from './wasm_mat_mul.ts';
 
@@ -90,9 +90,11 @@ function neverOpened(): Promise<void> {
 function findNative(): Availability {
   const found = findAddon();
   return 'addon' in found
-    ? { ok: true, why: 'C++ kernels on threads of their own, OpenBLAS' }
-    : { ok: false, why: `not available: the addon ${found.why}` };
+    ? { ok: true, why: `C++ kernels, ${count(physicalCores(), 'physical core')}, ${found.addon.describe()}` }
+    : { ok: false, why: `not available: the addon ${found.why}; training takes about eight times as long without` };
 }
+
+const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`;
 
 function findTensorflow(): Availability {
   const name = TENSORFLOW_PACKAGES.find(isInstalled);

@@ -43,7 +43,18 @@ function guardedAddon(addon: NativeAddon, broken: Set<string>): NativeAddon {
     }
     return undefined;
   };
-  const own = new Set(['setThreads', 'alignment', 'read', 'write', 'wait', 'close', 'added', 'done', 'takeProfile']);
+  const own = new Set([
+    'setThreads',
+    'alignment',
+    'read',
+    'write',
+    'wait',
+    'close',
+    'describe',
+    'added',
+    'done',
+    'takeProfile',
+  ]);
   return new Proxy(addon, {
     get: (target, name: string) =>
       own.has(name) ? Reflect.get(target, name) : (...args: unknown[]) => call(name, args),

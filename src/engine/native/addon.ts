@@ -36,6 +36,8 @@ export interface NativeAddon {
   done(): number;
   /** What ran since the last call, the longest first. */
   takeProfile(): KernelProfile[];
+  /** Instruction set and BLAS library, in words. */
+  describe(): string;
   /** Bytes from the beginning of a buffer to the first address that suits vectors. */
   alignment(buffer: ArrayBuffer): number;
   embedding(ids: Int32Array, weight: Float32Array, width: number, out: Float32Array): void;
@@ -197,7 +199,8 @@ const require = createRequire(import.meta.url);
  * @returns the addon, or why there is none
  */
 export function findAddon(): { addon: NativeAddon } | { why: string } {
-  if (!existsSync(ADDON_PATH)) return { why: 'is not built (run scripts/build_native.sh)' };
+  if (!existsSync(ADDON_PATH))
+    return { why: 'is not built (scripts/build_native.sh builds it, or says what is missing)' };
   try {
     return { addon: require(ADDON_PATH) as NativeAddon };
   } catch (error) {
