@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the native engine: build/native/memory3_native.node from native/. Quiet unless something fails; safe to run
-# again: nothing happens when the sources have not changed. Needs cmake, a C++17 compiler, OpenBLAS and node_modules/.
+# again: nothing happens when the sources have not changed. Needs cmake, a C++17 compiler and node_modules/.
 # Exit status: 0 built or up to date, 3 a tool or library is missing (the other engines work without), 1 the build failed.
-# Arguments go to cmake, such as -DMEMORY3_BLAS=OFF. MEMORY3_BUILD names another folder than build/native.
+# Arguments go to cmake, such as -DMEMORY3_CBLAS=openblas. MEMORY3_BUILD names another folder than build/native.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,30 +13,23 @@ target=$folder/memory3_native.node
 stamp=$folder/.hash
 log=$folder/build.log
 
-# has_openblas: whether the compiler finds the header and the library.
-has_openblas() {
-  printf '#include <cblas.h>\nint main() { cblas_saxpy(0, 0, 0, 1, 0, 1); }\n' |
-    "${CXX:-c++}" -x c++ - -o /dev/null -lopenblas 2> /dev/null
-}
-
-# missing [CMAKE ARGUMENTS]: the Debian packages that are needed and not there.
+# missing: the Debian packages that are needed and not there.
 missing() {
   local -a packages=()
   command -v cmake > /dev/null || packages+=(cmake)
   command -v "${CXX:-c++}" > /dev/null || packages+=(g++)
   command -v make > /dev/null || packages+=(make)
-  [[ " $* " == *" -DMEMORY3_BLAS=OFF "* ]] || has_openblas || packages+=(libopenblas-openmp-dev)
   echo "${packages[*]}"
 }
 
-packages=$(missing "$@")
+packages=$(missing)
 if [ -n "$packages" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
   say "installing $packages (apt-get)"
   # shellcheck disable=SC2086
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages > /dev/null 2>&1 < /dev/null ||
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } \
       > /dev/null 2>&1 < /dev/null || true
-  packages=$(missing "$@")
+  packages=$(missing)
 fi
 if [ -n "$packages" ]; then
   say "the native engine is not built, these are missing: $packages" >&2
@@ -60,7 +53,7 @@ fi
 
 say "building $target"
 mkdir -p "$folder"
-if ! { cmake -S native -B "$folder/cmake" -DMEMORY3_BLAS=ON "$@" && cmake --build "$folder/cmake" --parallel; } \
+if ! { cmake -S native -B "$folder/cmake" "$@" && cmake --build "$folder/cmake" --parallel; } \
   > "$log" 2>&1 < /dev/null; then
   cat "$log" >&2
   say "the build failed; the messages are above and in $log" >&2

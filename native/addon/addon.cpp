@@ -16,6 +16,7 @@
 #include "gemm.h"
 #include "kernels.h"
 #include "stream.h"
+#include "tile.h"
 
 namespace memory3 {
 namespace {
@@ -39,8 +40,8 @@ using Deliveries = Napi::TypedThreadSafeFunction<Engine, Read, deliver>;
 
 /** One engine for each JavaScript environment (main thread or worker). */
 struct Engine {
-  Context context{std::make_unique<ThreadPool>(1, useOneBlasThread), Scratch(), {}};
-  Stream stream{useOneBlasThread};
+  Context context{std::make_unique<ThreadPool>(1, prepareThread), &bestTiles(), {}, {}};
+  Stream stream{prepareThread};
   Deliveries deliveries;
   int pendingReads = 0;
 };
@@ -161,6 +162,11 @@ std::vector<Floats> argument<std::vector<Floats>>(const Napi::Value& value) {
   return listOf<Floats>(value);
 }
 
+template <>
+std::vector<FloatsOut> argument<std::vector<FloatsOut>>(const Napi::Value& value) {
+  return listOf<FloatsOut>(value);
+}
+
 template <class... Arguments, std::size_t... I>
 void enqueue(const Napi::CallbackInfo& info, void (*kernel)(Context&, Arguments...), std::index_sequence<I...>) {
   constexpr std::size_t count = sizeof...(Arguments);
@@ -267,7 +273,7 @@ Napi::Value setThreads(const Napi::CallbackInfo& info) {
     engine.stream.wait();
     expect(engine.context.pool != nullptr, "the native engine is closed");
     if (threads != engine.context.pool->threads()) {
-      engine.context.pool = std::make_unique<ThreadPool>(static_cast<int>(threads), useOneBlasThread);
+      engine.context.pool = std::make_unique<ThreadPool>(static_cast<int>(threads), prepareThread);
     }
     return info.Env().Undefined();
   });
@@ -295,19 +301,34 @@ Napi::Value takeProfile(const Napi::CallbackInfo& info) {
   return list;
 }
 
-/** What the processor offers of what kernels are compiled for. */
-const char* instructions() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return "AVX-512";
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "AVX2" : "SSE2";
-#else
-  return "baseline instructions";
-#endif
-}
-
 /** describe(): what computes, in words. */
 Napi::Value describe(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), std::string(instructions()) + ", " + blasName());
+  const Context& context = engineOf(info).context;
+  const std::string instructions = context.tiles->name, products = describeProducts(context);
+  return Napi::String::New(info.Env(), products == instructions ? products : instructions + ", " + products);
+}
+
+/** instructions(): names of the instruction sets that products can use here, the best first. */
+Napi::Value instructions(const Napi::CallbackInfo& info) {
+  const std::vector<const Tiles*>& tiles = availableTiles();
+  Napi::Array names = Napi::Array::New(info.Env(), tiles.size());
+  for (uint32_t i = 0; i < tiles.size(); i++) names.Set(i, tiles[i]->name);
+  return names;
+}
+
+/** useInstructions(name): products use this instruction set from now on. For tests and measurements. */
+Napi::Value useInstructions(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    const std::string name = info[0].ToString();
+    Engine& engine = engineOf(info);
+    for (const Tiles* tiles : availableTiles()) {
+      if (name != tiles->name) continue;
+      engine.stream.wait();
+      engine.context.tiles = tiles;
+      return info.Env().Undefined();
+    }
+    throw std::invalid_argument("this processor has no instructions named " + name);
+  });
 }
 
 /** Bytes from the beginning of an ArrayBuffer to the first address that suits vectors. */
@@ -330,6 +351,8 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("setThreads", setThreads);
   add("alignment", alignment);
   add("describe", describe);
+  add("instructions", instructions);
+  add("useInstructions", useInstructions);
   add("read", read);
   add("write", write);
   add("wait", wait);

@@ -2,7 +2,7 @@
  * `Attention`: grouped-query attention, causal over the context and unmasked over the memories of a query's chunk, one
  * softmax over both. Each (sequence, key-value head) is a task of its own, which packs its keys and values once and then
  * walks blocks of queries that share their memories; only the scores of a block exist. Inside a block the queries of one
- * head go in strips of six, and a strip computes no further than its last query sees.
+ * head go in strips, and a strip computes no further than its last query sees.
  * Legend: B batch, T query tokens, Tk context tokens, H query heads, K key-value heads, G = H/K, D headDim, M memories,
  * S kept tokens per memory, C chunks, R memory slots per chunk, Z places of keys in a block: those of the memories, padded
  * to a multiple of 16, then the context.
@@ -17,6 +17,7 @@
 
 #include "kernels.h"
 #include "tile.h"
+#include "vector_math.h"
 
 namespace memory3 {
 
@@ -55,7 +56,7 @@ struct Packed {
 
 static std::vector<Block> blocksOf(const AttentionInputs& in) {
   const AttentionShape& s = in.shape;
-  const int64_t longest = std::max(MIN_BLOCK_TOKENS, BLOCK_ROWS / s.group() / TILE_ROWS * TILE_ROWS);
+  const int64_t longest = std::max(MIN_BLOCK_TOKENS, BLOCK_ROWS / s.group() / STRIP_ROWS * STRIP_ROWS);
   std::vector<Block> blocks;
   int64_t token = 0;
   while (token < s.tokens) {
@@ -106,8 +107,8 @@ static int64_t extent(const Workspace& work, int64_t seen) { return work.memory.
 
 class Task {
  public:
-  Task(const AttentionInputs& in, int64_t batch, int64_t kvHead, Workspace& work, bool backward)
-      : in_(in), s_(in.shape), b_(batch), kvHead_(kvHead), work_(work), backward_(backward) {}
+  Task(const Tiles& tiles, const AttentionInputs& in, int64_t batch, int64_t kvHead, Workspace& work, bool backward)
+      : tiles_(tiles), in_(in), s_(in.shape), b_(batch), kvHead_(kvHead), work_(work), backward_(backward) {}
 
   /** Keys and values of the context, for all blocks. */
   void packContext();
@@ -139,6 +140,7 @@ class Task {
   int64_t memoryKeyCount() const { return work_.slots.empty() ? 0 : work_.slots.back().offset + work_.slots.back().count; }
   int64_t lseAt(int64_t g) const { return (b_ * s_.heads + kvHead_ * s_.group() + g) * s_.tokens; }
 
+  const Tiles& tiles_;
   const AttentionInputs& in_;
   const AttentionShape& s_;
   int64_t b_;
@@ -153,8 +155,8 @@ void Task::packContext() {
   const float* keys = in_.k.data + contextAt();
   const float* values = in_.v.data + contextAt();
   const int64_t count = s_.keyTokens;
-  const int64_t last = (to.places - TILE_COLUMNS) * s_.dim;
-  const int64_t panel = TILE_COLUMNS * s_.dim;
+  const int64_t last = (to.places - PANEL) * s_.dim;
+  const int64_t panel = PANEL * s_.dim;
   std::fill(to.keysTransposed + last, to.keysTransposed + last + panel, 0.0f);
   packTransposed(keys, contextStride(), count, s_.dim, 0, to.keysTransposed);
   if (backward_) {
@@ -226,56 +228,42 @@ void Task::unpackRows(const Block& block, const float* from, float scale, float*
 template <class Body>
 void Task::forStrips(const Block& block, const Body& body) const {
   for (int64_t g = 0; g < s_.group(); g++) {
-    for (int64_t token = 0; token < block.tokens(); token += TILE_ROWS) {
-      const int64_t rows = std::min(TILE_ROWS, block.tokens() - token);
+    for (int64_t token = 0; token < block.tokens(); token += STRIP_ROWS) {
+      const int64_t rows = std::min(STRIP_ROWS, block.tokens() - token);
       body(g * block.tokens() + token, rows, seenBy(block) + token + rows - 1);
     }
   }
 }
 
-/** Scores of a strip with `panels` panels of keys. */
-MEMORY3_VECTORISED static void scoreStrip(const float* queries, int64_t rows, int64_t queryStride, const float* panels,
-                                          int64_t count, int64_t dim, float* scores, int64_t stride) {
-  for (int64_t panel = 0; panel < count; panel++) {
-    multiplyTile(rows, {queries, queryStride, 1}, {panels + panel * dim * TILE_COLUMNS, TILE_COLUMNS}, dim,
-                 {scores + panel * TILE_COLUMNS, stride, TILE_COLUMNS, false});
-  }
-}
-
 /** Products of the rows of a block with keys, or with values. */
 void Task::score(const Block& block, const float* queries, bool values, float* scores) const {
-  const auto panels = [&](const Packed& packed) { return values ? packed.valuesTransposed : packed.keysTransposed; };
+  const auto panels = [&](const Packed& packed) {
+    return Panels{values ? packed.valuesTransposed : packed.keysTransposed, s_.dim * PANEL};
+  };
+  const int64_t memoryPlaces = work_.memory.places;
   forStrips(block, [&](int64_t row, int64_t rows, int64_t seen) {
-    const float* from = queries + row * paddedDim();
+    const Left from{queries + row * paddedDim(), paddedDim(), 1};
     float* to = scores + row * work_.stride;
-    scoreStrip(from, rows, paddedDim(), panels(work_.memory), work_.memory.places / TILE_COLUMNS, s_.dim, to,
-               work_.stride);
-    scoreStrip(from, rows, paddedDim(), panels(work_.context), padded(seen) / TILE_COLUMNS, s_.dim,
-               to + work_.memory.places, work_.stride);
+    tiles_.strip(rows, from, panels(work_.memory), s_.dim, {to, work_.stride, memoryPlaces, nullptr});
+    tiles_.strip(rows, from, panels(work_.context), s_.dim, {to + memoryPlaces, work_.stride, padded(seen), nullptr});
   });
-}
-
-/** Sums over `inner` keys of weights times rows out of column panels, `dim` columns. */
-MEMORY3_VECTORISED static void combineStrip(const float* weights, int64_t rows, int64_t stride, const float* columns,
-                                            int64_t places, int64_t inner, int64_t dim, float* to, bool add) {
-  for (int64_t column = 0; column < dim; column += TILE_COLUMNS) {
-    multiplyTile(rows, {weights, stride, 1}, {columns + column * places, TILE_COLUMNS}, inner,
-                 {to + column, dim, TILE_COLUMNS, add});
-  }
 }
 
 /** Sums of values, or of keys, weighted by the scores, for the rows of a block. */
 void Task::combine(const Block& block, const float* scores, bool keys, float* to) const {
-  const auto columns = [&](const Packed& packed) { return keys ? packed.keyColumns : packed.valueColumns; };
+  const auto panels = [&](const Packed& packed) {
+    return Panels{keys ? packed.keyColumns : packed.valueColumns, packed.places * PANEL};
+  };
   const int64_t memoryPlaces = work_.memory.places;
   forStrips(block, [&](int64_t row, int64_t rows, int64_t seen) {
     const float* from = scores + row * work_.stride;
     float* out = to + row * paddedDim();
-    if (memoryPlaces > 0) {
-      combineStrip(from, rows, work_.stride, columns(work_.memory), memoryPlaces, memoryPlaces, paddedDim(), out, false);
-    }
-    combineStrip(from + memoryPlaces, rows, work_.stride, columns(work_.context), work_.context.places, seen,
-                 paddedDim(), out, memoryPlaces > 0);
+    const auto add = [&](const Packed& packed, int64_t place, int64_t count, const float* before) {
+      tiles_.strip(rows, {from + place, work_.stride, 1}, panels(packed), count,
+                   {out, paddedDim(), paddedDim(), before});
+    };
+    if (memoryPlaces > 0) add(work_.memory, 0, memoryPlaces, nullptr);
+    add(work_.context, memoryPlaces, seen, memoryPlaces > 0 ? out : nullptr);
   });
 }
 
@@ -449,21 +437,15 @@ void Task::backward(const Block& block, const AttentionGradients& out) {
   addKeyGradients(block, out);
 }
 
-/** For each of `keys` keys the sum over rows of its weight times the row, added to `to`. */
-MEMORY3_VECTORISED static void spreadRows(const float* weights, int64_t stride, int64_t keys, const float* x,
-                                          int64_t rows, int64_t xStride, int64_t dim, float* to, int64_t toStride) {
-  for (int64_t key = 0; key < keys; key += TILE_ROWS) {
-    for (int64_t column = 0; column < dim; column += TILE_COLUMNS) {
-      multiplyTile(std::min(TILE_ROWS, keys - key), {weights + key, 1, stride}, {x + column, xStride}, rows,
-                   {to + key * toStride + column, toStride, dim - column, true});
-    }
-  }
-}
-
 void Task::addKeyGradients(const Block& block, const AttentionGradients& out) {
   const int64_t rows = rowsOf(block);
+  // For each of `keys` keys the sum over rows of its weight times the row, added to `to`.
   const auto spread = [&](const float* weights, int64_t keys, const float* x, float* to, int64_t toStride) {
-    spreadRows(weights, work_.stride, keys, x, rows, paddedDim(), s_.dim, to, toStride);
+    for (int64_t key = 0; key < keys; key += STRIP_ROWS) {
+      float* own = to + key * toStride;
+      tiles_.strip(std::min(STRIP_ROWS, keys - key), {weights + key, 1, work_.stride}, {x, PANEL, paddedDim()}, rows,
+                   {own, toStride, s_.dim, own});
+    }
   };
   const int64_t places = work_.memory.places;
   spread(work_.dScores + places, contextOf(block), work_.queries, out.dk.data + contextAt(), contextStride());
@@ -531,7 +513,7 @@ struct Plan {
       Workspace work = workspace(part);
       const Range own = partOf(in.shape.batch * in.shape.kvHeads, part, parts);
       for (int64_t n = own.begin; n < own.end; n++) {
-        Task task(in, n / in.shape.kvHeads, n % in.shape.kvHeads, work, backward);
+        Task task(*context.tiles, in, n / in.shape.kvHeads, n % in.shape.kvHeads, work, backward);
         if (!few()) task.packContext();
         for (const Block& block : blocks) run(task, block);
       }
@@ -549,7 +531,7 @@ struct Plan {
     work.dMemories = memoryGradients ? dMemories : nullptr;
     // An odd number of cache lines: rows of a column then lie in different sets of the cache.
     work.stride = memoryPlaces + padded(s.keyTokens);
-    if (work.stride / TILE_COLUMNS % 2 == 0) work.stride += TILE_COLUMNS;
+    if (work.stride / PANEL % 2 == 0) work.stride += PANEL;
     for (float** x : {&work.queries, &work.output, &work.dOutput}) *x = dealer.take(rows * dim);
     work.scores = dealer.take(rows * work.stride);
     work.dScores = backward ? dealer.take(rows * work.stride) : nullptr;

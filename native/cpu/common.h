@@ -77,13 +77,20 @@ struct RopeTable {
   std::vector<float> values;
 };
 
+struct Tiles;
+
 /** The state of one engine; its kernels run one at a time. */
 struct Context {
   std::unique_ptr<ThreadPool> pool;
+  const Tiles* tiles;
+  /** Of the kernel that runs. */
   Scratch scratch;
   /** The last ones used come first. */
   std::list<RopeTable> ropeTables;
 };
+
+/** Into how many parts long work is cut for each thread. */
+constexpr int PARTS_A_THREAD = 4;
 
 /** Multiples of 16 floats keep the parts of a scratch aligned and out of each other's cache lines. */
 inline int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
@@ -97,11 +104,15 @@ struct Range {
 
 inline Range partOf(int64_t count, int part, int parts) { return {count * part / parts, count * (part + 1) / parts}; }
 
-/** Parts worth cutting `work` element operations into, one a thread at most: to hand out a part costs about 16,000. */
+/**
+ * Parts worth cutting `work` element operations into: to hand out a part costs about 16,000. Long work is cut finer than
+ * there are threads, so that one that the system holds up leaves parts to the others.
+ */
 inline int partsFor(const Context& context, double work) {
   const double useful = 1 + work / 16384;
   const int threads = context.pool->threads();
-  return useful < threads ? static_cast<int>(useful) : threads;
+  const int most = threads > 1 && useful > 64 * threads ? PARTS_A_THREAD * threads : threads;
+  return useful < most ? static_cast<int>(useful) : most;
 }
 
 /** Cuts [0, count) into `parts` equal contiguous ranges and calls `body(range)` for each, on all threads. */

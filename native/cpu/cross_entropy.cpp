@@ -60,25 +60,21 @@ void crossEntropy(Context& context, Floats hidden, Floats weight, Ints targets, 
   expectTargets(targets, vocabulary);
 
   const int64_t blockRows = std::min(tokens, std::clamp(BLOCK_LOGITS / vocabulary, MIN_ROWS, MAX_ROWS));
-  const int parts = partsFor(context, static_cast<double>(blockRows) * weight.size / 8);
   float* logits = context.scratch.floats(blockRows * vocabulary);
+  const Matrix head{weight.data, width};
   for (int64_t first = 0; first < tokens; first += blockRows) {
     const int64_t rows = std::min(blockRows, tokens - first);
-    parallelRanges(context, parts, rows, [&](Range own) {
+    const float* hiddenRows = hidden.data + first * width;
+    gemm(context, rows, {vocabulary, width, {hiddenRows, width}, {head.data, width, true}, logits, vocabulary});
+    parallelRanges(context, partsFor(context, 8.0 * rows * vocabulary), rows, [&](Range own) {
       const int64_t row = first + own.begin;
-      float* part = logits + own.begin * vocabulary;
-      gemm(own.size(), vocabulary, width, 1, {hidden.data + row * width, width}, {weight.data, width, true}, 0, part,
-           vocabulary);
-      lossRows(part, targets.data + row, own.size(), vocabulary, gradients, losses.data + row);
-      if (!gradients) return;
-      gemm(own.size(), width, vocabulary, 1, {part, vocabulary}, {weight.data, width}, 0, dHidden.data + row * width,
-           width);
+      lossRows(logits + own.begin * vocabulary, targets.data + row, own.size(), vocabulary, gradients,
+               losses.data + row);
     });
     if (!gradients) continue;
-    parallelRanges(context, parts, vocabulary, [&](Range own) {
-      gemm(own.size(), width, rows, 1, {logits + own.begin, vocabulary, true}, {hidden.data + first * width, width}, 1,
-           dWeight.data + own.begin * width, width);
-    });
+    gemm(context, rows, {width, vocabulary, {logits, vocabulary}, head, dHidden.data + first * width, width});
+    gemm(context, vocabulary,
+         {width, rows, {logits, vocabulary, true}, {hiddenRows, width}, dWeight.data, width, dWeight.data});
   }
   double total = 0;
   for (int64_t n = 0; n < tokens; n++) total += losses.data[n];

@@ -1,93 +1,206 @@
+/**
+ * Products in three loops around the tile. The output is cut into a grid of parts. Each packs the columns of `b` that it
+ * needs, a block that fits the second-level cache at a time, and takes the rows of `a` as they lie where it can, for a strip
+ * of them stays in the first-level cache while it meets all panels of the block. Parts share nothing, since what one core
+ * has packed costs another more than to pack it again.
+ */
+
 #include "gemm.h"
 
-#ifdef MEMORY3_BLAS
-#include <cblas.h>
+#include <algorithm>
+#include <cstring>
 
-// There when OpenBLAS is the build with OpenMP. That build looks at the OpenMP setting of the calling thread and forgets
-// its own; its threads then turn in waiting loops beside ours.
-extern "C" void omp_set_num_threads(int) __attribute__((weak));
-#endif
+#include "tile.h"
 
 namespace memory3 {
 
-#ifdef MEMORY3_BLAS
+/** Inner length of a block, about: a strip of `a` takes 24 KiB. */
+static constexpr int64_t BLOCK_INNER = 512;
+/** Columns of a block: with BLOCK_INNER 512 KiB. */
+static constexpr int64_t BLOCK_COLUMNS = 256;
+/** Rows of `a` that are copied together: as many as use whole cache lines. */
+static constexpr int64_t COPIED_ROWS = 4 * STRIP_ROWS;
+/** Rows this far apart, in elements, fall on the same places of a cache and drive each other out. */
+static constexpr int64_t CACHE_PERIOD = 1024;
+/** Up to so many rows, rows of a transposed `b` are read once as they lie; packing would read and write them as well. */
+static constexpr int64_t FEW_ROWS = 8;
+/** To pack an element takes as long as so many multiplications, about. */
+static constexpr double PACKING_COST = 16;
+/** The share of a product that more parts than threads may cost. */
+static constexpr double PACKING_SHARE = 0.05;
 
-std::string blasName() {
-#ifdef OPENBLAS_VERSION
-  return std::string(OPENBLAS_VERSION) + " (" + openblas_get_corename() + ")";
-#else
-  return "CBLAS";
-#endif
-}
+namespace {
 
-void useOneBlasThread() {
-  if (omp_set_num_threads) omp_set_num_threads(1);
-#ifdef OPENBLAS_VERSION
-  openblas_set_num_threads(1);
-#endif
-}
+/** Where a part keeps what it has packed; each thread has its own. */
+struct Packed {
+  float* b;  // [⌈columns/16⌉, inner, 16]
+  float* a;  // rows that were copied together
+};
 
-void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, Matrix b, float beta, float* out,
-          int64_t outStride) {
-  if (rows == 0 || columns == 0) return;
-  const auto order = [](const Matrix& x) { return x.transposed ? CblasTrans : CblasNoTrans; };
-  const auto narrow = [](int64_t value) { return static_cast<blasint>(value); };
-  cblas_sgemm(CblasRowMajor, order(a), order(b), narrow(rows), narrow(columns), narrow(inner), alpha, a.data,
-              narrow(a.stride), b.data, narrow(b.stride), beta, out, narrow(outStride));
-}
+constexpr int64_t roundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-#else
-
-std::string blasName() { return "no BLAS"; }
-
-void useOneBlasThread() {}
-
-/** One row of the product; the loop over columns has no dependences, so it vectorises. */
-MEMORY3_VECTORISED static void addRow(int64_t columns, int64_t inner, float alpha, const float* a, int64_t aStep,
-                                      const float* b, int64_t bRow, int64_t bColumn, float* out) {
-  if (bColumn == 1) {
-    for (int64_t k = 0; k < inner; k++) {
-      const float factor = alpha * a[k * aStep];
-#pragma omp simd
-      for (int64_t j = 0; j < columns; j++) out[j] += factor * b[k * bRow + j];
-    }
+void packB(const Matrix& b, Range inner, Range columns, float* to) {
+  if (!b.transposed) {
+    packColumns(b.data + inner.begin * b.stride + columns.begin, b.stride, inner.size(), columns.size(), 0, inner.size(),
+                to);
     return;
   }
-  for (int64_t j = 0; j < columns; j++) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < inner; k++) sum += a[k * aStep] * b[k * bRow + j * bColumn];
-    out[j] += alpha * sum;
+  const int64_t full = columns.size() / PANEL * PANEL;
+  std::fill(to + full * inner.size(), to + roundUp(columns.size(), PANEL) * inner.size(), 0.0f);
+  packTransposed(b.data + columns.begin * b.stride + inner.begin, b.stride, columns.size(), inner.size(), 0, to);
+}
+
+/** Some strips of a transposed `a`: `[strips, inner, 12]`. */
+void packA(const Matrix& a, Range inner, Range rows, float* to) {
+  for (int64_t k = 0; k < inner.size(); k++, to += STRIP_ROWS) {
+    const float* from = a.data + (inner.begin + k) * a.stride + rows.begin;
+    int64_t row = 0;
+    for (; row + STRIP_ROWS <= rows.size(); row += STRIP_ROWS) {
+      std::memcpy(to + row * inner.size(), from + row, STRIP_ROWS * sizeof(float));
+    }
+    for (int64_t last = row; last < rows.size(); last++) to[row * inner.size() + last - row] = from[last];
   }
 }
 
-void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, Matrix b, float beta, float* out,
-          int64_t outStride) {
-  for (int64_t i = 0; i < rows; i++) {
-    float* row = out + i * outStride;
-    for (int64_t j = 0; j < columns; j++) row[j] = beta == 0 ? 0 : beta * row[j];
-    const float* aRow = a.transposed ? a.data + i : a.data + i * a.stride;
-    addRow(columns, inner, alpha, aRow, a.transposed ? a.stride : 1, b.data, b.transposed ? 1 : b.stride,
-           b.transposed ? b.stride : 1, row);
+/** Some rows of `a` for the tiles, as they lie where that is well. @returns the first; strips are `stripStep` apart */
+Left takeA(const Matrix& a, Range inner, Range rows, float* copy, int64_t& stripStep) {
+  if (a.transposed) {
+    packA(a, inner, rows, copy);
+    stripStep = STRIP_ROWS * inner.size();
+    return {copy, 1, STRIP_ROWS};
+  }
+  const float* first = a.data + rows.begin * a.stride + inner.begin;
+  if (a.stride % CACHE_PERIOD != 0) {
+    stripStep = STRIP_ROWS * a.stride;
+    return {first, a.stride, 1};
+  }
+  const int64_t stride = inner.size() + PANEL;
+  for (int64_t row = 0; row < rows.size(); row++) {
+    std::memcpy(copy + row * stride, first + row * a.stride, inner.size() * sizeof(float));
+  }
+  stripStep = STRIP_ROWS * stride;
+  return {copy, stride, 1};
+}
+
+void multiplyBlock(const Tiles& tiles, const Product& product, Range inner, Range rows, Range columns,
+                   const Packed& packed) {
+  const Panels panels{packed.b, PANEL * inner.size()};
+  const float* before = inner.begin > 0 ? product.out : product.before;
+  for (int64_t first = rows.begin; first < rows.end; first += COPIED_ROWS) {
+    const Range group{first, std::min(first + COPIED_ROWS, rows.end)};
+    int64_t stripStep;
+    Left left = takeA(product.a, inner, group, packed.a, stripStep);
+    for (int64_t row = group.begin; row < group.end; row += STRIP_ROWS, left.data += stripStep) {
+      const int64_t at = row * product.outStride + columns.begin;
+      tiles.strip(std::min(STRIP_ROWS, group.end - row), left, panels, inner.size(),
+                  {product.out + at, product.outStride, columns.size(), before ? before + at : nullptr});
+    }
   }
 }
 
-#endif
-
-void parallelGemm(const Context& context, int64_t rows, int64_t columns, int64_t inner, Matrix a, Matrix b, float* out,
-                  int64_t outStride) {
-  const int parts = partsFor(context, static_cast<double>(rows) * columns * inner / 8);
-  if (rows >= columns) {
-    parallelRanges(context, parts, rows, [&](Range part) {
-      const Matrix own{a.data + part.begin * (a.transposed ? 1 : a.stride), a.stride, a.transposed};
-      gemm(part.size(), columns, inner, 1, own, b, 0, out + part.begin * outStride, outStride);
-    });
-  } else {
-    parallelRanges(context, parts, columns, [&](Range part) {
-      const Matrix own{b.data + part.begin * (b.transposed ? b.stride : 1), b.stride, b.transposed};
-      gemm(rows, part.size(), inner, 1, a, own, 0, out + part.begin, outStride);
-    });
+void multiplyPart(const Tiles& tiles, const Product& product, Range rows, Range columns) {
+  thread_local Scratch scratch;
+  const int64_t inner = product.inner;
+  const int64_t blocks = std::max<int64_t>(1, (inner + BLOCK_INNER / 2) / BLOCK_INNER);
+  const int64_t longest = (inner + blocks - 1) / blocks;
+  const int64_t sizeOfB = longest * std::min(BLOCK_COLUMNS, roundUp(columns.size(), PANEL));
+  float* memory = scratch.floats(sizeOfB + COPIED_ROWS * (longest + PANEL));
+  const Packed packed{memory, memory + sizeOfB};
+  for (int64_t column = columns.begin; column < columns.end; column += BLOCK_COLUMNS) {
+    const Range own{column, std::min(column + BLOCK_COLUMNS, columns.end)};
+    for (int64_t block = 0; block < blocks; block++) {
+      const Range part{inner * block / blocks, inner * (block + 1) / blocks};
+      packB(product.b, part, own, packed.b);
+      multiplyBlock(tiles, product, part, rows, own, packed);
+    }
   }
+}
+
+/** Rows and columns of parts. */
+struct Grid {
+  int rows;
+  int columns;
+  double packing;  // elements that all parts together pack
+};
+
+/** The grid of so many parts that packs least. */
+Grid gridOf(int parts, int64_t rows, const Product& product) {
+  const auto inner = static_cast<double>(product.inner);
+  Grid best{parts, 1, 0};
+  for (int across = 1; across <= parts; across++) {
+    if (parts % across != 0 || (across > 1 && product.columns < across * 2 * PANEL)) continue;
+    const int down = parts / across;
+    if (down > 1 && rows < down * STRIP_ROWS) continue;
+    // To read from afar is a part of the cost.
+    const double ofA = (product.a.transposed ? 1 : 0.5) * across * rows * inner;
+    const double packing = ofA + down * product.columns * inner;
+    if (best.packing == 0 || packing < best.packing) best = {down, across, packing};
+  }
+  return best;
+}
+
+Grid gridFor(const Context& context, int64_t rows, const Product& product) {
+  const double work = static_cast<double>(rows) * product.columns * product.inner;
+  int parts = partsFor(context, work / 16);
+  Grid grid = gridOf(parts, rows, product);
+  while (parts > context.pool->threads() && PACKING_COST * grid.packing > PACKING_SHARE * work) {
+    parts /= 2;
+    grid = gridOf(parts, rows, product);
+  }
+  return grid;
+}
+
+/** For few rows: both factors as they lie. */
+void multiplyFewRows(const Context& context, int64_t rows, const Product& product) {
+  const int64_t groups = (product.columns + 3) / 4;
+  const int parts = partsFor(context, static_cast<double>(rows) * product.columns * product.inner / 4);
+  parallelRanges(context, parts, groups, [&](Range own) {
+    const int64_t first = 4 * own.begin;
+    context.tiles->dots(rows, product.a.data, product.a.stride, product.b.data + first * product.b.stride,
+                        product.b.stride, product.inner,
+                        {product.out + first, product.outStride, std::min(4 * own.end, product.columns) - first,
+                         product.before ? product.before + first : nullptr});
+  });
+}
+
+Range rowsOf(Range strips, int64_t rows) { return {strips.begin * STRIP_ROWS, std::min(strips.end * STRIP_ROWS, rows)}; }
+
+}  // namespace
+
+void prepareThread() {}
+
+std::string describeProducts(const Context& context) { return context.tiles->name; }
+
+void gemm(Context& context, int64_t rows, const Product& product) {
+  if (rows == 0 || product.columns == 0) return;
+  if (rows <= FEW_ROWS && product.b.transposed && !product.a.transposed) {
+    multiplyFewRows(context, rows, product);
+    return;
+  }
+  const Grid grid = gridFor(context, rows, product);
+  const int64_t strips = roundUp(rows, STRIP_ROWS) / STRIP_ROWS;
+  const int64_t panels = roundUp(product.columns, 2 * PANEL) / (2 * PANEL);
+  context.pool->run(grid.rows * grid.columns, [&](int part) {
+    const Range own = partOf(panels, part % grid.columns, grid.columns);
+    multiplyPart(*context.tiles, product, rowsOf(partOf(strips, part / grid.columns, grid.rows), rows),
+                 {own.begin * 2 * PANEL, std::min(own.end * 2 * PANEL, product.columns)});
+  });
+}
+
+void gemm(Context& context, int64_t rows, const std::vector<Product>& products) {
+  double work = 0;
+  for (const Product& product : products) work += static_cast<double>(rows) * product.columns * product.inner;
+  const int parts = partsFor(context, work / 16);
+  const int64_t strips = roundUp(rows, STRIP_ROWS) / STRIP_ROWS;
+  if (rows < parts * COPIED_ROWS) {
+    for (const Product& product : products) gemm(context, rows, product);
+    return;
+  }
+  parallelRanges(context, parts, strips, [&](Range own) {
+    for (const Product& product : products) {
+      if (product.columns > 0) multiplyPart(*context.tiles, product, rowsOf(own, rows), {0, product.columns});
+    }
+  });
 }
 
 }  // namespace memory3

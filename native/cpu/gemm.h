@@ -12,18 +12,31 @@ struct Matrix {
   bool transposed = false;
 };
 
-/** out[rows, columns] = alpha · a[rows, inner] · b[inner, columns] + beta · out, on the calling thread. */
-void gemm(int64_t rows, int64_t columns, int64_t inner, float alpha, Matrix a, Matrix b, float beta, float* out,
-          int64_t outStride);
+/** out[rows, columns] = a[rows, inner] · b[inner, columns], plus what `before` holds where it is there. */
+struct Product {
+  int64_t columns;
+  int64_t inner;
+  Matrix a;
+  Matrix b;
+  float* out;
+  int64_t outStride;
+  /** Lies as `out` does, and may be it. */
+  const float* before = nullptr;
+};
 
-/** out = a · b on all threads; each element is computed by one of them. */
-void parallelGemm(const Context& context, int64_t rows, int64_t columns, int64_t inner, Matrix a, Matrix b, float* out,
-                  int64_t outStride);
+/**
+ * Products on all threads. Each element is summed by one of them and in the same order for any number of threads. Must not
+ * be called inside of a parallel part.
+ */
+void gemm(Context& context, int64_t rows, const Product& product);
 
-/** The library that multiplies. */
-std::string blasName();
+/** Products of as many rows, one after the other for some rows at a time, so that what they share stays in the caches. */
+void gemm(Context& context, int64_t rows, const std::vector<Product>& products);
 
-/** Keeps the BLAS library from using threads of its own. To be called on each thread that multiplies. */
-void useOneBlasThread();
+/** What multiplies, in words. */
+std::string describeProducts(const Context& context);
+
+/** To be called on each thread that multiplies, before. */
+void prepareThread();
 
 }  // namespace memory3

@@ -12,6 +12,7 @@ namespace memory3 {
 
 using Numbers = const std::vector<int64_t>&;
 using FloatsList = const std::vector<Floats>&;
+using FloatsOutList = const std::vector<FloatsOut>&;
 
 void embedding(Context& context, Ints ids, Floats weight, int64_t width, FloatsOut out);
 void embeddingGrad(Context& context, Ints ids, Floats dy, int64_t rows, FloatsOut dWeight);
@@ -19,8 +20,11 @@ void embeddingGrad(Context& context, Ints ids, Floats dy, int64_t rows, FloatsOu
 void rmsNorm(Context& context, Floats x, Floats weight, double epsilon, FloatsOut out);
 void rmsNormGrad(Context& context, Floats x, Floats weight, Floats dy, double epsilon, FloatsOut dx, FloatsOut dWeight);
 
-void linear(Context& context, Floats x, Floats weight, int64_t rows, FloatsOut out);
-void linearGrad(Context& context, Floats x, Floats weight, Floats dy, int64_t rows, FloatsOut dx, FloatsOut dWeight);
+/** Several maps of the same x; `residual`, which may be empty, is added to each output. */
+void linear(Context& context, Floats x, FloatsList weights, Floats residual, int64_t rows, FloatsOutList outs);
+/** dx is the sum over the maps. */
+void linearGrad(Context& context, Floats x, FloatsList weights, FloatsList dys, int64_t rows, FloatsOut dx,
+                FloatsOutList dWeights);
 
 void rope(Context& context, Floats x, Ints positions, int64_t heads, int64_t dim, double theta, bool inverse,
           FloatsOut out);

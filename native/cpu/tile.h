@@ -1,18 +1,18 @@
 /**
- * Products of small matrices out of packed panels, for attention: a tile of up to 6 × 16 results stays in registers while
- * it is summed. Without packing each block anew, as a general product must, keys and values are packed once for all
- * blocks of queries that read them.
+ * The inside of every matrix product: a tile of results stays in registers while it is summed. It exists for several
+ * instruction sets, and the processor's is chosen when an engine starts. Without packing each operand anew, as a library's
+ * general product must, whoever multiplies decides what is worth packing and for how long it is kept.
  */
 #pragma once
 
-#include <algorithm>
-
-#include "vector_math.h"
+#include "common.h"
 
 namespace memory3 {
 
-constexpr int64_t TILE_ROWS = 6;
-constexpr int64_t TILE_COLUMNS = 16;
+/** Rows of a strip: every instruction set makes its tiles from parts of it. */
+constexpr int64_t STRIP_ROWS = 12;
+/** Columns of a panel. */
+constexpr int64_t PANEL = 16;
 
 /** Left factor: element (row, k) stands at `data[row * rowStep + k * step]`. */
 struct Left {
@@ -21,90 +21,47 @@ struct Left {
   int64_t step;
 };
 
-/** Right factor: row k holds TILE_COLUMNS values at `data + k * step`. */
-struct Right {
+/** Right factor in panels: row k of panel p holds PANEL values at `data + p * panelStep + k * step`. */
+struct Panels {
   const float* data;
-  int64_t step;
+  int64_t panelStep;
+  int64_t step = PANEL;
 };
 
-/** Where a tile goes; only `columns` of its columns are stored. */
+/** Where the results go: `columns` of them in each row. `before` lies as `data` does; it is added, if there. */
 struct Target {
   float* data;
   int64_t rowStep;
   int64_t columns;
-  bool add;
+  const float* before;
 };
 
-template <int Rows>
-MEMORY3_INLINE void multiplyTile(Left a, Right b, int64_t inner, Target out) {
-  Lanes8 low[Rows] = {};
-  Lanes8 high[Rows] = {};
-  for (int64_t k = 0; k < inner; k++) {
-    Lanes8 left, right;
-    load(b.data + k * b.step, left);
-    load(b.data + k * b.step + 8, right);
-    for (int row = 0; row < Rows; row++) {
-      const float factor = a.data[row * a.rowStep + k * a.step];
-      low[row] += left * factor;
-      high[row] += right * factor;
-    }
-  }
-  for (int row = 0; row < Rows; row++) {
-    float* to = out.data + row * out.rowStep;
-    if (out.columns >= TILE_COLUMNS) {
-      Lanes8 left = {}, right = {};
-      if (out.add) {
-        load(to, left);
-        load(to + 8, right);
-      }
-      left += low[row];
-      right += high[row];
-      std::memcpy(to, &left, sizeof left);
-      std::memcpy(to + 8, &right, sizeof right);
-    } else {
-      float values[TILE_COLUMNS];
-      std::memcpy(values, &low[row], sizeof low[row]);
-      std::memcpy(values + 8, &high[row], sizeof high[row]);
-      for (int64_t i = 0; i < out.columns; i++) to[i] = values[i] + (out.add ? to[i] : 0);
-    }
-  }
-}
+/** The products that exist for each instruction set. */
+struct Tiles {
+  const char* name;
+  /** out = a · b for 1 to STRIP_ROWS rows, summed over `inner`. Whole panels of `b` are read, whatever `out` keeps. */
+  void (*strip)(int64_t rows, Left a, Panels b, int64_t inner, Target out);
+  /** out[i, j] = a row i · b row j, for few rows a: both as they lie, `inner` values side by side, `stride` apart. */
+  void (*dots)(int64_t rows, const float* a, int64_t aStride, const float* b, int64_t bStride, int64_t inner, Target out);
+};
 
-/** One tile of `rows` ≤ TILE_ROWS rows: out = a · b over `inner`. */
-MEMORY3_INLINE void multiplyTile(int64_t rows, Left a, Right b, int64_t inner, Target out) {
-  switch (rows) {
-    case 1: return multiplyTile<1>(a, b, inner, out);
-    case 2: return multiplyTile<2>(a, b, inner, out);
-    case 3: return multiplyTile<3>(a, b, inner, out);
-    case 4: return multiplyTile<4>(a, b, inner, out);
-    case 5: return multiplyTile<5>(a, b, inner, out);
-    default: return multiplyTile<6>(a, b, inner, out);
-  }
-}
+/** The best that this processor has. */
+const Tiles& bestTiles();
+
+/** All that this processor has, the best first. */
+const std::vector<const Tiles*>& availableTiles();
 
 /**
- * Rows of length `dim` as panels of 16 rows, transposed: `[⌈count/16⌉, dim, 16]`. Writes rows [first, first + count);
- * what lies behind the last row of the last panel keeps its values.
+ * Rows [first, first + count) of length `inner` as panels of rows, transposed: `[⌈count/16⌉, inner, 16]`. What lies behind
+ * the last row of the last panel keeps its values.
  */
-inline void packTransposed(const float* from, int64_t stride, int64_t count, int64_t dim, int64_t first, float* to) {
-  for (int64_t row = 0; row < count; row++) {
-    const int64_t place = first + row;
-    float* panel = to + place / TILE_COLUMNS * TILE_COLUMNS * dim + place % TILE_COLUMNS;
-    for (int64_t i = 0; i < dim; i++) panel[i * TILE_COLUMNS] = from[row * stride + i];
-  }
-}
+void packTransposed(const float* from, int64_t stride, int64_t count, int64_t inner, int64_t first, float* to);
 
-/** Rows of length `dim` as panels of 16 columns: `[⌈dim/16⌉, rows, 16]`, zeros behind the last column. */
-inline void packColumns(const float* from, int64_t stride, int64_t count, int64_t dim, int64_t first, int64_t rows,
-                        float* to) {
-  for (int64_t column = 0; column < dim; column += TILE_COLUMNS) {
-    const int64_t width = std::min(TILE_COLUMNS, dim - column);
-    float* panel = to + column * rows + first * TILE_COLUMNS;
-    for (int64_t row = 0; row < count; row++, panel += TILE_COLUMNS) {
-      std::memcpy(panel, from + row * stride + column, width * sizeof(float));
-      for (int64_t i = width; i < TILE_COLUMNS; i++) panel[i] = 0;
-    }
-  }
-}
+/**
+ * `count` rows as panels of 16 columns: `[⌈columns/16⌉, panelRows, 16]`, zeros behind the last column. They become the
+ * rows [first, first + count) of each panel.
+ */
+void packColumns(const float* from, int64_t stride, int64_t count, int64_t columns, int64_t first, int64_t panelRows,
+                 float* to);
 
 }  // namespace memory3

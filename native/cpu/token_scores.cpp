@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "gemm.h"
 #include "kernels.h"
+#include "tile.h"
 #include "vector_math.h"
 
 namespace memory3 {
@@ -27,6 +27,15 @@ MEMORY3_VECTORISED static void addExpRows(float* scores, int64_t rows, int64_t t
   }
 }
 
+/** Keys as panels, with the scale 1/√D. */
+static void packKeys(const float* keys, int64_t stride, int64_t count, int64_t dim, float* panels) {
+  const int64_t size = padded(count) * dim;
+  std::fill(panels + (padded(count) - PANEL) * dim, panels + size, 0.0f);
+  packTransposed(keys, stride, count, dim, 0, panels);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  for (int64_t i = 0; i < size; i++) panels[i] *= scale;
+}
+
 void tokenScores(Context& context, Floats q, Floats k, Ints lengths, int64_t tokens, int64_t heads, int64_t kvHeads,
                  int64_t skip, bool softmax, FloatsOut out) {
   const int64_t batch = lengths.size;
@@ -37,13 +46,14 @@ void tokenScores(Context& context, Floats q, Floats k, Ints lengths, int64_t tok
   expectSize("TokenScores: q", q.size, batch * tokens * heads * dim);
   expectSize("TokenScores: k", k.size, batch * tokens * kvHeads * dim);
   expectSize("TokenScores: out", out.size, batch * kvHeads * tokens);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   const int64_t tasks = batch * kvHeads;
   const int parts = static_cast<int>(std::min<int64_t>(partsFor(context, static_cast<double>(q.size) * tokens), tasks));
-  const int64_t ownSize = padded(group * tokens * tokens);
+  const int64_t scoreSize = padded(group * tokens * tokens);
+  const int64_t ownSize = scoreSize + padded(tokens) * dim;
   float* scratch = context.scratch.floats(parts * ownSize);
   context.pool->run(parts, [&](int part) {
     float* scores = scratch + part * ownSize;
+    float* panels = scores + scoreSize;
     const Range own = partOf(tasks, part, parts);
     for (int64_t task = own.begin; task < own.end; task++) {
       const int64_t b = task / kvHeads;
@@ -54,11 +64,13 @@ void tokenScores(Context& context, Floats q, Floats k, Ints lengths, int64_t tok
       if (end <= skip) continue;
       const int64_t real = end - skip;
       std::fill(received + skip, received + end, 0.0f);
-      const float* keys = k.data + ((b * tokens + skip) * kvHeads + kvHead) * dim;
+      packKeys(k.data + ((b * tokens + skip) * kvHeads + kvHead) * dim, kvHeads * dim, real, dim, panels);
       for (int64_t g = 0; g < group; g++) {
         const float* queries = q.data + ((b * tokens + skip) * heads + kvHead * group + g) * dim;
-        gemm(real, real, dim, scale, {queries, heads * dim}, {keys, kvHeads * dim, true}, 0, scores + g * real * real,
-             real);
+        for (int64_t row = 0; row < real; row += STRIP_ROWS) {
+          context.tiles->strip(std::min(STRIP_ROWS, real - row), {queries + row * heads * dim, heads * dim, 1},
+                               {panels, dim * PANEL}, dim, {scores + (g * real + row) * real, real, real, nullptr});
+        }
       }
       (softmax ? addSoftmaxRows : addExpRows)(scores, group * real, real, received + skip);
     }

@@ -5,8 +5,8 @@
  * heads, D headDim, M memories, S kept tokens per memory, R memory slots per chunk.
  */
 
-import * as tf from '../engine/tf.ts';
-import { type AttentionMemory, attention, linear, rmsNorm, rope, swiglu } from '../ops/index.ts';
+import type * as tf from '../engine/tf.ts';
+import { type AttentionMemory, attention, linear, linears, rmsNorm, rope, swiglu } from '../ops/index.ts';
 import type { KeyValueCache } from './cache.ts';
 import type { LayerWeights } from './model.ts';
 import type { ModelShape } from './shape.ts';
@@ -21,22 +21,19 @@ export interface Projections {
 /** The norm and the three projections in front of attention. `x` is `[N, d]`. */
 export function project(shape: ModelShape, weights: LayerWeights, x: tf.Tensor2D, tokens: number): Projections {
   const normed = rmsNorm(x, weights.inputNorm, shape.normEpsilon);
-  const heads = (weight: tf.Tensor, count: number): tf.Tensor4D =>
-    linear(normed, weight).reshape([-1, tokens, count, shape.headDim]);
-  return {
-    query: heads(weights.query, shape.numHeads),
-    key: heads(weights.key, shape.kvHeads),
-    value: heads(weights.value, shape.kvHeads),
-  };
+  const [query, key, value] = linears(normed, [weights.query, weights.key, weights.value]).map((rows) =>
+    rows.reshape<tf.Tensor4D>([-1, tokens, rows.shape[1] / shape.headDim, shape.headDim]),
+  );
+  return { query: query!, key: key!, value: value! };
 }
 
 /** The rest of a block after attention: output projection and MLP, each added to the residual stream `x` `[N, d]`. */
 export function finish(shape: ModelShape, weights: LayerWeights, x: tf.Tensor2D, attended: tf.Tensor4D): tf.Tensor2D {
   const joined = attended.reshape<tf.Tensor2D>([-1, shape.numHeads * shape.headDim]);
-  const middle = tf.add(x, linear(joined, weights.output));
+  const middle = linear(joined, weights.output, x);
   const normed = rmsNorm(middle, weights.mlpNorm, shape.normEpsilon);
-  const gated = swiglu(linear(normed, weights.gate), linear(normed, weights.up));
-  return tf.add(middle, linear(gated, weights.down));
+  const [gate, up] = linears(normed, [weights.gate, weights.up]);
+  return linear(swiglu(gate!, up!), weights.down, middle);
 }
 
 /** What a block needs besides its weights and its input. */

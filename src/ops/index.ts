@@ -7,7 +7,7 @@ export { type CrossEntropyResult, crossEntropy } from './cross_entropy.ts';
 export { embedding } from './embedding.ts';
 export { gatherTokens } from './gather_tokens.ts';
 export { globalNorm } from './global_norm.ts';
-export { linear } from './linear.ts';
+export { linear, linears } from './linear.ts';
 export { rmsNorm } from './rms_norm.ts';
 export { rope } from './rope.ts';
 export { selectTokens } from './select_tokens.ts';

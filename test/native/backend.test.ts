@@ -70,7 +70,9 @@ describeNative('native backend', () => {
     };
     const three = new Float32Array(3);
     expect(failing(() => addon.rmsNorm(x, new Float32Array(4), 1e-5, x))).toThrow('RmsNorm: x is not made of rows');
-    expect(failing(() => addon.linear(x, x, 2, three))).toThrow('Linear: out has 3 elements, expected 4');
+    expect(failing(() => addon.linear(x, [x], new Float32Array(), 2, [three]))).toThrow(
+      'Linear: out has 3 elements, expected 4',
+    );
     expect(failing(() => addon.embedding(Int32Array.of(2), x, 3, three))).toThrow('id 2 is not in [0, 2)');
     addon.embedding(Int32Array.of(-1), x, 3, three);
     await expect(addon.read(three, new Float32Array(3))).rejects.toThrow('id -1 is not in [0, 2)');
@@ -97,6 +99,9 @@ describeNative('native backend', () => {
       'Embedding',
       'RmsNorm',
       'Linear',
+      'LinearPair',
+      'LinearTriple',
+      'LinearResidual',
       'Attention',
       'MemoryAttention',
       'Swiglu',

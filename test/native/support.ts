@@ -3,7 +3,8 @@
 import { existsSync } from 'node:fs';
 import { describe, expect } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
-import { ADDON_PATH } from '../../src/engine/native/addon.ts';
+import { ADDON_PATH, type NativeAddon } from '../../src/engine/native/addon.ts';
+import type { NativeBackend } from '../../src/engine/native/backend.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
 
@@ -58,16 +59,26 @@ export function normalisedError(actual: Float32Array, expected: Float32Array): n
   return Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference / largest;
 }
 
-/** Compares the native kernels with the compositions on tfjs's cpu backend, on one thread and on two. */
+/** The addon of the current backend. */
+export const addon = (): NativeAddon => (tf.backend() as NativeBackend).addon;
+
+/** Compares the native kernels with the compositions on tfjs's cpu backend: on one thread, and with all instructions on two. */
 export async function expectAsComposed(computation: Computation, tolerance = 1e-5): Promise<void> {
   const expected = await valuesOn('cpu', computation);
-  for (const threads of [1, 2]) {
+  await openEngine('native', 1);
+  const available = addon().instructions();
+  const settings = [{ threads: 1, instructions: available[0]! }];
+  for (const instructions of available) settings.push({ threads: 2, instructions });
+  for (const { threads, instructions } of settings) {
+    addon().useInstructions(instructions);
     const actual = await valuesOn('native', computation, threads);
     expect(actual.length).toBe(expected.length);
     for (const [i, values] of actual.entries()) {
-      expect(normalisedError(values, expected[i]!), `output ${i} on ${threads} threads`).toBeLessThan(tolerance);
+      const what = `output ${i} on ${threads} threads with ${instructions}`;
+      expect(normalisedError(values, expected[i]!), what).toBeLessThan(tolerance);
     }
   }
+  addon().useInstructions(available[0]!);
 }
 
 /** The outputs of `f` and the gradients, by all its arguments, of a random linear function of the first. */

@@ -36,8 +36,12 @@ export interface NativeAddon {
   done(): number;
   /** What ran since the last call, the longest first. */
   takeProfile(): KernelProfile[];
-  /** Instruction set and BLAS library, in words. */
+  /** What computes, in words. */
   describe(): string;
+  /** The instruction sets that products can use here, the best first. */
+  instructions(): string[];
+  /** Products use this one from now on. For tests and measurements. */
+  useInstructions(name: string): void;
   /** Bytes from the beginning of a buffer to the first address that suits vectors. */
   alignment(buffer: ArrayBuffer): number;
   embedding(ids: Int32Array, weight: Float32Array, width: number, out: Float32Array): void;
@@ -53,15 +57,17 @@ export interface NativeAddon {
       dWeight: Float32Array,
     ]
   ): void;
-  linear(x: Float32Array, weight: Float32Array, rows: number, out: Float32Array): void;
+  linear(
+    ...args: [x: Float32Array, weights: Float32Array[], residual: Float32Array, rows: number, outs: Float32Array[]]
+  ): void;
   linearGrad(
     ...args: [
       x: Float32Array,
-      weight: Float32Array,
-      dy: Float32Array,
+      weights: Float32Array[],
+      dys: Float32Array[],
       rows: number,
       dx: Float32Array,
-      dWeight: Float32Array,
+      dWeights: Float32Array[],
     ]
   ): void;
   rope(

@@ -44,21 +44,35 @@ registerFused<'x' | 'weight' | 'dy', { epsilon: number }>('RmsNormGrad', (backen
   return [dx, dWeight];
 });
 
-registerFused<'x' | 'weight'>('Linear', (backend, { x, weight }) => {
-  const rows = dimension(x, 0);
-  const out = backend.create([rows, dimension(weight, 0)]);
-  backend.addon.linear(backend.floats(x), backend.floats(weight), rows, backend.floats(out));
-  return [out];
-});
+type LinearNames = 'x' | 'residual' | `weight${number}` | `dy${number}`;
 
-registerFused<'x' | 'weight' | 'dy'>('LinearGrad', (backend, { x, weight, dy }) => {
-  const dx = backend.create(x.shape);
-  const dWeight = backend.create(weight.shape);
-  const [values, matrix, upstream] = [backend.floats(x), backend.floats(weight), backend.floats(dy)];
-  const rows = dimension(x, 0);
-  backend.addon.linearGrad(values, matrix, upstream, rows, backend.floats(dx), backend.floats(dWeight));
-  return [dx, dWeight];
-});
+/** The inputs that are numbered under a name, in order. */
+const numbered = (inputs: Record<string, Info>, name: string): Info[] =>
+  [0, 1, 2].map((i) => inputs[`${name}${i}`]).filter((input) => input !== undefined);
+
+for (const name of ['Linear', 'LinearPair', 'LinearTriple', 'LinearResidual']) {
+  registerFused<LinearNames>(name, (backend, inputs) => {
+    const { x, residual } = inputs as { x: Info; residual?: Info };
+    const rows = dimension(x, 0);
+    const weights = numbered(inputs, 'weight');
+    const outs = weights.map((weight) => backend.create([rows, dimension(weight, 0)]));
+    const floats = (infos: Info[]): Float32Array[] => infos.map((info) => backend.floats(info));
+    const added = residual ? backend.floats(residual) : NO_FLOATS;
+    backend.addon.linear(backend.floats(x), floats(weights), added, rows, floats(outs));
+    return outs;
+  });
+
+  registerFused<LinearNames>(`${name}Grad`, (backend, inputs) => {
+    const { x } = inputs;
+    const weights = numbered(inputs, 'weight');
+    const dx = backend.create(x.shape);
+    const dWeights = weights.map(({ shape }) => backend.create(shape));
+    const floats = (infos: Info[]): Float32Array[] => infos.map((info) => backend.floats(info));
+    const given = [backend.floats(x), floats(weights), floats(numbered(inputs, 'dy'))] as const;
+    backend.addon.linearGrad(...given, dimension(x, 0), backend.floats(dx), floats(dWeights));
+    return [dx, ...dWeights];
+  });
+}
 
 registerFused<'x' | 'positions', { theta: number; inverse: boolean }>(
   'Rope',
