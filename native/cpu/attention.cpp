@@ -22,8 +22,8 @@
 namespace memory3 {
 
 /** Rows (queries times group) of a block, about. */
-static constexpr int64_t BLOCK_ROWS = 72;
-static constexpr int64_t MIN_BLOCK_TOKENS = 18;
+static constexpr int64_t BLOCK_ROWS = 96;
+static constexpr int64_t MIN_BLOCK_TOKENS = 24;
 /** Up to so many rows are computed from keys and values as they lie: to pack them would cost as much. */
 static constexpr int64_t FEW_ROWS = 8;
 /** The score of a key that is not to be seen; its exponential is 0. */

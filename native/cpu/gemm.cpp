@@ -82,6 +82,18 @@ Left takeA(const Matrix& a, Range inner, Range rows, float* copy, int64_t& strip
   return {copy, stride, 1};
 }
 
+/** Fetches what a strip that comes later will read and write: hardware does not foresee rows. */
+void prefetchStrip(const Product& product, Range inner, Range rows, Range columns) {
+  constexpr int64_t line = 16;
+  for (int64_t row = rows.begin; row < rows.end; row++) {
+    const float* out = product.out + row * product.outStride;
+    for (int64_t i = columns.begin; i < columns.end; i += line) __builtin_prefetch(out + i, 1, 2);
+    if (product.a.transposed) continue;
+    const float* a = product.a.data + row * product.a.stride;
+    for (int64_t k = inner.begin; k < inner.end; k += line) __builtin_prefetch(a + k, 0, 2);
+  }
+}
+
 void multiplyBlock(const Tiles& tiles, const Product& product, Range inner, Range rows, Range columns,
                    const Packed& packed) {
   const Panels panels{packed.b, PANEL * inner.size()};
@@ -92,6 +104,8 @@ void multiplyBlock(const Tiles& tiles, const Product& product, Range inner, Rang
     Left left = takeA(product.a, inner, group, packed.a, stripStep);
     for (int64_t row = group.begin; row < group.end; row += STRIP_ROWS, left.data += stripStep) {
       const int64_t at = row * product.outStride + columns.begin;
+      const int64_t later = std::min(row + 2 * STRIP_ROWS, rows.end);
+      prefetchStrip(product, inner, {later, std::min(later + STRIP_ROWS, rows.end)}, columns);
       tiles.strip(std::min(STRIP_ROWS, group.end - row), left, panels, inner.size(),
                   {product.out + at, product.outStride, columns.size(), before ? before + at : nullptr});
     }
@@ -171,6 +185,10 @@ void prepareThread() {}
 
 std::string describeProducts(const Context& context) { return context.tiles->name; }
 
+void gemmRows(const Context& context, const Product& product, Range rows) {
+  if (rows.size() > 0 && product.columns > 0) multiplyPart(*context.tiles, product, rows, {0, product.columns});
+}
+
 void gemm(Context& context, int64_t rows, const Product& product) {
   if (rows == 0 || product.columns == 0) return;
   if (rows <= FEW_ROWS && product.b.transposed && !product.a.transposed) {
@@ -197,9 +215,7 @@ void gemm(Context& context, int64_t rows, const std::vector<Product>& products) 
     return;
   }
   parallelRanges(context, parts, strips, [&](Range own) {
-    for (const Product& product : products) {
-      if (product.columns > 0) multiplyPart(*context.tiles, product, rowsOf(own, rows), {0, product.columns});
-    }
+    for (const Product& product : products) gemmRows(context, product, rowsOf(own, rows));
   });
 }
 

@@ -33,6 +33,9 @@ void gemm(Context& context, int64_t rows, const Product& product);
 /** Products of as many rows, one after the other for some rows at a time, so that what they share stays in the caches. */
 void gemm(Context& context, int64_t rows, const std::vector<Product>& products);
 
+/** Some rows of a product, on the calling thread, which may be a part of something parallel. */
+void gemmRows(const Context& context, const Product& product, Range rows);
+
 /** What multiplies, in words. */
 std::string describeProducts(const Context& context);
 

@@ -27,8 +27,7 @@ void prepareThread() {
 #endif
 }
 
-/** Some rows of a product, on the calling thread. */
-static void multiplyRows(const Product& product, Range rows) {
+void gemmRows(const Context&, const Product& product, Range rows) {
   const auto& [columns, inner, a, b, out, outStride, before] = product;
   if (rows.size() == 0 || columns == 0) return;
   float* to = out + rows.begin * outStride;
@@ -46,7 +45,7 @@ static void multiplyRows(const Product& product, Range rows) {
 
 void gemm(Context& context, int64_t rows, const Product& product) {
   const double work = static_cast<double>(rows) * product.columns * product.inner;
-  parallelRanges(context, partsFor(context, work / 8), rows, [&](Range own) { multiplyRows(product, own); });
+  parallelRanges(context, partsFor(context, work / 8), rows, [&](Range own) { gemmRows(context, product, own); });
 }
 
 void gemm(Context& context, int64_t rows, const std::vector<Product>& products) {

@@ -3,6 +3,10 @@
  * Legend: N rows.
  */
 
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
 #include "gemm.h"
 #include "kernels.h"
 
@@ -30,24 +34,94 @@ void linear(Context& context, Floats x, FloatsList weights, Floats residual, int
   gemm(context, rows, products);
 }
 
+/** Rows that go backward together: what the first product has read is still in the cache for the second. */
+static constexpr int64_t BLOCK_ROWS = 512;
+static constexpr int ROW_PARTS = 2;
+
+/** What the gradients are made of; `width[i]` is the number of outputs of map i. */
+struct Maps {
+  Floats x;
+  FloatsList weights;
+  FloatsList dys;
+  int64_t rows;
+  int64_t inputs;
+  std::vector<int64_t> widths;
+  FloatsOut dx;
+  FloatsOutList dWeights;
+
+  /** Values of all weights. */
+  int64_t size() const { return inputs * std::accumulate(widths.begin(), widths.end(), int64_t{0}); }
+
+  /** The product that adds map i to dx. */
+  Product ofX(std::size_t i) const {
+    return {inputs, widths[i], {dys[i].data, widths[i]}, {weights[i].data, inputs}, dx.data, inputs,
+            i > 0 ? dx.data : nullptr};
+  }
+
+  /** The product of some rows that gives the gradient of weight i. */
+  Product ofWeight(std::size_t i, Range some, float* out, const float* before) const {
+    return {inputs, some.size(), {dys[i].data + some.begin * widths[i], widths[i], true},
+            {x.data + some.begin * inputs, inputs}, out, inputs, before};
+  }
+};
+
+/** Adds what the parts found, always in the same order. */
+MEMORY3_VECTORISED static void sumParts(const float* first, int64_t step, int parts, int64_t count, float* out) {
+  std::memcpy(out, first, count * sizeof(float));
+  for (int part = 1; part < parts; part++) {
+    const float* other = first + part * step;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) out[i] += other[i];
+  }
+}
+
+/** Each part takes its rows backward by blocks and sums the gradients of the weights in a place of its own. */
+static void gradientsByRows(Context& context, const Maps& maps, int parts) {
+  const int64_t step = padded(maps.size());
+  float* sums = context.scratch.floats(parts * step);
+  context.pool->run(parts, [&](int part) {
+    const Range own = partOf(maps.rows, part, parts);
+    for (int64_t row = own.begin; row < own.end; row += BLOCK_ROWS) {
+      const Range some{row, std::min(row + BLOCK_ROWS, own.end)};
+      float* sum = sums + part * step;
+      for (std::size_t i = 0; i < maps.widths.size(); sum += maps.weights[i].size, i++) {
+        gemmRows(context, maps.ofX(i), some);
+        gemmRows(context, maps.ofWeight(i, some, sum, row > own.begin ? sum : nullptr), {0, maps.widths[i]});
+      }
+    }
+  });
+  const float* sum = sums;
+  for (const FloatsOut& dWeight : maps.dWeights) {
+    parallelRanges(context, partsFor(context, static_cast<double>(parts) * dWeight.size), dWeight.size, [&](Range own) {
+      sumParts(sum + own.begin, step, parts, own.size(), dWeight.data + own.begin);
+    });
+    sum += dWeight.size;
+  }
+}
+
 void linearGrad(Context& context, Floats x, FloatsList weights, FloatsList dys, int64_t rows, FloatsOut dx,
                 FloatsOutList dWeights) {
   const int64_t inputs = inputsOf("LinearGrad: x or a weight", x, weights, rows);
   expectSize("LinearGrad: dx", dx.size, x.size);
   expectSize("LinearGrad: dy", static_cast<int64_t>(dys.size()), static_cast<int64_t>(weights.size()));
   expectSize("LinearGrad: dWeight", static_cast<int64_t>(dWeights.size()), static_cast<int64_t>(weights.size()));
-  std::vector<Product> ofX;
+  Maps maps{x, weights, dys, rows, inputs, {}, dx, dWeights};
   for (std::size_t i = 0; i < weights.size(); i++) {
-    const int64_t outputs = weights[i].size / inputs;
-    expectSize("LinearGrad: dy", dys[i].size, rows * outputs);
+    maps.widths.push_back(weights[i].size / inputs);
+    expectSize("LinearGrad: dy", dys[i].size, rows * maps.widths[i]);
     expectSize("LinearGrad: dWeight", dWeights[i].size, weights[i].size);
-    ofX.push_back({inputs, outputs, {dys[i].data, outputs}, {weights[i].data, inputs}, dx.data, inputs,
-                   i > 0 ? dx.data : nullptr});
   }
+  // Sums of its own for each part pay while they are small beside the rows.
+  const int parts = context.pool->threads() * ROW_PARTS;
+  if (parts * BLOCK_ROWS <= rows && parts * maps.size() <= rows * (inputs + maps.size() / inputs) / 2) {
+    gradientsByRows(context, maps, parts);
+    return;
+  }
+  std::vector<Product> ofX;
+  for (std::size_t i = 0; i < weights.size(); i++) ofX.push_back(maps.ofX(i));
   gemm(context, rows, ofX);
   for (std::size_t i = 0; i < weights.size(); i++) {
-    const int64_t outputs = weights[i].size / inputs;
-    gemm(context, outputs, {inputs, rows, {dys[i].data, outputs, true}, {x.data, inputs}, dWeights[i].data, inputs});
+    gemm(context, maps.widths[i], maps.ofWeight(i, {0, rows}, dWeights[i].data, nullptr));
   }
 }
 
