@@ -1,5 +1,6 @@
-/** `Adamw`: one update of one parameter in one pass. */
+/** `Adamw`: one update of many parameters in one pass. */
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels.h"
@@ -20,11 +21,30 @@ MEMORY3_VECTORISED static void update(const float* parameter, const float* gradi
   }
 }
 
-void adamw(Context& context, Floats parameter, Floats gradient, Floats m, Floats v, double lr, double beta1, double beta2,
-           double epsilon, double weightDecay, double step, double gradScale, FloatsOut newParameter, FloatsOut newM,
-           FloatsOut newV) {
-  for (const int64_t size : {gradient.size, m.size, v.size, newParameter.size, newM.size, newV.size}) {
-    expectSize("Adamw: an array", size, parameter.size);
+/** Elements of a parameter that are updated together. */
+struct Piece {
+  std::size_t parameter;
+  Range range;
+};
+
+static constexpr int64_t PIECE = 1 << 14;
+
+void adamw(Context& context, FloatsList parameters, FloatsList gradients, FloatsList m, FloatsList v, double lr,
+           double beta1, double beta2, double epsilon, double weightDecay, double step, double gradScale,
+           FloatsOutList newParameters, FloatsOutList newM, FloatsOutList newV) {
+  const std::size_t count = parameters.size();
+  expect(gradients.size() == count && m.size() == count && v.size() == count && newParameters.size() == count &&
+             newM.size() == count && newV.size() == count,
+         "Adamw: lists of different lengths");
+  std::vector<Piece> pieces;
+  int64_t total = 0;
+  for (std::size_t i = 0; i < count; i++) {
+    const int64_t elements = parameters[i].size;
+    for (const int64_t size : {gradients[i].size, m[i].size, v[i].size, newParameters[i].size, newM[i].size, newV[i].size}) {
+      expectSize("Adamw: an array", size, elements);
+    }
+    for (int64_t at = 0; at < elements; at += PIECE) pieces.push_back({i, {at, std::min(at + PIECE, elements)}});
+    total += elements;
   }
   // The corrections of both moments are numbers, so they go into the rate and into epsilon.
   const double correction = std::sqrt(1 - std::pow(beta2, step));
@@ -36,10 +56,13 @@ void adamw(Context& context, Floats parameter, Floats gradient, Floats m, Floats
                        f(1 - lr * weightDecay),
                        f(lr * correction / (1 - std::pow(beta1, step))),
                        f(epsilon * correction)};
-  parallelRanges(context, partsFor(context, parameter.size), parameter.size, [&](Range part) {
-    const int64_t from = part.begin;
-    update(parameter.data + from, gradient.data + from, m.data + from, v.data + from, c, part.size(),
-           newParameter.data + from, newM.data + from, newV.data + from);
+  parallelRanges(context, partsFor(context, total), static_cast<int64_t>(pieces.size()), [&](Range part) {
+    for (int64_t n = part.begin; n < part.end; n++) {
+      const auto& [i, range] = pieces[n];
+      const int64_t at = range.begin;
+      update(parameters[i].data + at, gradients[i].data + at, m[i].data + at, v[i].data + at, c, range.size(),
+             newParameters[i].data + at, newM[i].data + at, newV[i].data + at);
+    }
   });
 }
 

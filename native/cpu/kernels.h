@@ -52,9 +52,9 @@ void gatherTokensGrad(Context& context, Ints indices, Floats dy, int64_t tokens,
                       FloatsOut dx);
 
 /** The outputs may be the inputs. */
-void adamw(Context& context, Floats parameter, Floats gradient, Floats m, Floats v, double lr, double beta1, double beta2,
-           double epsilon, double weightDecay, double step, double gradScale, FloatsOut newParameter, FloatsOut newM,
-           FloatsOut newV);
+void adamw(Context& context, FloatsList parameters, FloatsList gradients, FloatsList m, FloatsList v, double lr,
+           double beta1, double beta2, double epsilon, double weightDecay, double step, double gradScale,
+           FloatsOutList newParameters, FloatsOutList newM, FloatsOutList newV);
 void globalNorm(Context& context, FloatsList tensors, FloatsOut norm);
 
 void matMul(Context& context, Floats a, Floats b, int64_t rows, int64_t columns, int64_t inner, bool transposeA,

@@ -1,6 +1,6 @@
 /** The fused operations of the model. */
 
-export { type AdamwOptions, adamw } from './adamw.ts';
+export { type AdamwOptions, adamw, type ParameterState, type ParameterUpdate } from './adamw.ts';
 export { appendTokens } from './append_tokens.ts';
 export { type AttentionMemory, type AttentionResult, attention } from './attention.ts';
 export { type CrossEntropyResult, crossEntropy } from './cross_entropy.ts';

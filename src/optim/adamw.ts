@@ -3,7 +3,7 @@
 import type { OptimizerConfig } from '../config/schema.ts';
 import * as tf from '../engine/tf.ts';
 import { UserError } from '../errors.ts';
-import { adamw } from '../ops/index.ts';
+import { adamw, type ParameterState, type ParameterUpdate } from '../ops/index.ts';
 
 /** An array as checkpoints store it. */
 export interface StateArray {
@@ -45,37 +45,32 @@ export class AdamW {
    */
   step(gradients: ReadonlyMap<string, tf.Tensor>, learningRate: number, gradientScale = 1): void {
     this.stepCount++;
-    for (const [name, parameter] of this.parameters) {
-      const gradient = gradients.get(name);
-      if (!gradient) throw new Error(`no gradient for ${name}`);
-      this.updateParameter(name, parameter, gradient, learningRate, gradientScale);
+    const { beta1, beta2, epsilon, weightDecay } = this.config;
+    const names = [...this.parameters.keys()];
+    const decays = (name: string): boolean => this.parameters.get(name)!.rank >= 2;
+    for (const [group, decay] of [
+      [names.filter(decays), weightDecay],
+      [names.filter((name) => !decays(name)), 0],
+    ] as const) {
+      if (group.length === 0) continue;
+      const updates = group.map((name) => this.updateOf(name, gradients.get(name)));
+      const options = { lr: learningRate, beta1, beta2, epsilon, weightDecay: decay, step: this.stepCount };
+      const updated = adamw(updates, { ...options, gradScale: gradientScale, inPlace: true });
+      for (const [i, name] of group.entries()) this.replace(name, updated[i]!);
     }
   }
 
-  private updateParameter(
-    name: string,
-    parameter: tf.Variable,
-    gradient: tf.Tensor,
-    learningRate: number,
-    gradientScale: number,
-  ): void {
-    const { beta1, beta2, epsilon, weightDecay } = this.config;
-    const m = this.m.get(name)!;
-    const v = this.v.get(name)!;
-    const [newParameter, newM, newV] = adamw(parameter, gradient, m, v, {
-      lr: learningRate,
-      beta1,
-      beta2,
-      epsilon,
-      weightDecay: parameter.rank >= 2 ? weightDecay : 0,
-      step: this.stepCount,
-      gradScale: gradientScale,
-      inPlace: true,
-    });
-    parameter.assign(newParameter);
-    this.m.set(name, tf.keep(newM));
-    this.v.set(name, tf.keep(newV));
-    tf.dispose([newParameter, m, v]);
+  private updateOf(name: string, gradient: tf.Tensor | undefined): ParameterUpdate {
+    if (!gradient) throw new Error(`no gradient for ${name}`);
+    return { parameter: this.parameters.get(name)!, gradient, m: this.m.get(name)!, v: this.v.get(name)! };
+  }
+
+  /** Takes over a new state, given to this object. */
+  private replace(name: string, { parameter, m, v }: ParameterState): void {
+    this.parameters.get(name)!.assign(parameter);
+    tf.dispose([parameter, this.m.get(name)!, this.v.get(name)!]);
+    this.m.set(name, tf.keep(m));
+    this.v.set(name, tf.keep(v));
   }
 
   /** A copy of the whole state: `m.<parameter>`, `v.<parameter>` and `step` (`[1]`). */

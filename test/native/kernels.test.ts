@@ -130,12 +130,13 @@ describeNative('fused kernels of the native engine', () => {
 
   it.each([1, 100])('adamw, step %i', (step) =>
     expectAsComposed(() => {
-      const [parameter, gradient, m] = [1, 2, 3].map((seed) => normals([130, 257], seed)) as [
-        tf.Tensor,
-        tf.Tensor,
-        tf.Tensor,
-      ];
-      const v = tf.square(normals([130, 257], 4));
+      // Of many sizes, one longer than what is updated together.
+      const updates = [[130, 257], [3], [], [7, 16]].map((shape, i) => ({
+        parameter: normals(shape, 4 * i + 1),
+        gradient: normals(shape, 4 * i + 2),
+        m: normals(shape, 4 * i + 3),
+        v: tf.square(normals(shape, 4 * i + 4)),
+      }));
       const options = {
         lr: 0.01,
         beta1: 0.9,
@@ -146,7 +147,7 @@ describeNative('fused kernels of the native engine', () => {
         gradScale: 0.3,
         inPlace: false,
       };
-      return adamw(parameter, gradient, m, v, options);
+      return adamw(updates, options).flatMap(({ parameter, m, v }) => [parameter, m, v]);
     }),
   );
 

@@ -10,14 +10,11 @@ onEachBackend('adamw', () => {
     { weightDecay: 0.1, gradScale: 0.25 },
   ])('follows the textbook for five steps, decay $weightDecay, scale $gradScale', ({ weightDecay, gradScale }) => {
     const [lr, beta1, beta2, epsilon] = [0.01, 0.9, 0.95, 1e-8];
-    const parameter = random([3, 5], 1).data;
-    const m = new Float64Array(15);
-    const v = new Float64Array(15);
-    let state: [tf.Tensor, tf.Tensor, tf.Tensor] = [
-      toTensor({ shape: [3, 5], data: parameter }),
-      tf.zeros([3, 5]),
-      tf.zeros([3, 5]),
-    ];
+    // Two parameters in one call: the second is the first times two, with the same gradients.
+    const parameters = [1, 2].map((factor) => random([3, 5], 1, factor).data);
+    const [m, v] = [new Float64Array(15), new Float64Array(15)];
+    const zeros = (): tf.Tensor => tf.zeros([3, 5]);
+    let states = parameters.map((data) => ({ parameter: toTensor({ shape: [3, 5], data }), m: zeros(), v: zeros() }));
     for (let step = 1; step <= 5; step++) {
       const gradient = random([3, 5], 10 + step);
       for (let i = 0; i < 15; i++) {
@@ -25,33 +22,29 @@ onEachBackend('adamw', () => {
         m[i] = beta1 * m[i]! + (1 - beta1) * g;
         v[i] = beta2 * v[i]! + (1 - beta2) * g * g;
         const direction = m[i]! / (1 - beta1 ** step) / (Math.sqrt(v[i]! / (1 - beta2 ** step)) + epsilon);
-        parameter[i]! -= lr * (direction + weightDecay * parameter[i]!);
+        for (const parameter of parameters) parameter[i]! -= lr * (direction + weightDecay * parameter[i]!);
       }
       const options = { lr, beta1, beta2, epsilon, weightDecay, step, gradScale, inPlace: false };
-      state = tf.tidy(() => adamw(state[0], toTensor(gradient), state[1], state[2], options));
+      states = tf.tidy(() => {
+        const updates = states.map((state) => ({ ...state, gradient: toTensor(gradient) }));
+        return adamw(updates, options);
+      });
     }
-    expectClose(state[0], parameter);
-    expectClose(state[1], m);
-    expectClose(state[2], v);
+    for (const [i, state] of states.entries()) {
+      expectClose(state.parameter, parameters[i]!);
+      expectClose(state.m, m);
+      expectClose(state.v, v);
+    }
   });
 
   it('leaves a parameter without gradient in place and leaks nothing', () => {
     const zeros = tf.zeros([4]);
-    const parameter = tf.ones([4]);
-    const options = {
-      lr: 1,
-      beta1: 0.9,
-      beta2: 0.95,
-      epsilon: 1e-8,
-      weightDecay: 0,
-      step: 1,
-      gradScale: 1,
-      inPlace: false,
-    };
+    const state = { parameter: tf.ones([4]), gradient: zeros, m: zeros, v: zeros };
+    const moments = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 };
     expectNoLeak(() => {
-      const result = adamw(parameter, zeros, zeros, zeros, options);
-      expectClose(result[0], [1, 1, 1, 1]);
-      tf.dispose(result);
+      const [after] = adamw([state], { lr: 1, ...moments, weightDecay: 0, step: 1, gradScale: 1, inPlace: false });
+      expectClose(after!.parameter, [1, 1, 1, 1]);
+      tf.dispose([after!.parameter, after!.m, after!.v]);
     });
   });
 });

@@ -132,10 +132,10 @@ export interface NativeAddon {
   ): void;
   adamw(
     ...args: [
-      parameter: Float32Array,
-      gradient: Float32Array,
-      m: Float32Array,
-      v: Float32Array,
+      parameters: Float32Array[],
+      gradients: Float32Array[],
+      m: Float32Array[],
+      v: Float32Array[],
       lr: number,
       beta1: number,
       beta2: number,
@@ -143,9 +143,9 @@ export interface NativeAddon {
       weightDecay: number,
       step: number,
       gradScale: number,
-      newParameter: Float32Array,
-      newM: Float32Array,
-      newV: Float32Array,
+      newParameters: Float32Array[],
+      newM: Float32Array[],
+      newV: Float32Array[],
     ]
   ): void;
   globalNorm(tensors: Float32Array[], norm: Float32Array): void;

@@ -234,23 +234,22 @@ registerFused<'indices' | 'dy', { tokens: number }>('GatherTokensGrad', (backend
 
 type AdamwAttributes = Record<'lr' | 'beta1' | 'beta2' | 'epsilon' | 'weightDecay' | 'step' | 'gradScale', number> & {
   inPlace: boolean;
+  count: number;
 };
 
-registerFused<'parameter' | 'gradient' | 'm' | 'v', AdamwAttributes>('Adamw', (backend, inputs, attributes) => {
-  const { parameter, gradient, m, v } = inputs;
-  const { lr, beta1, beta2, epsilon, weightDecay, step, gradScale, inPlace } = attributes;
-  const outputs = [parameter, m, v].map((x) =>
-    inPlace && backend.isSole(x) ? backend.share(x, x.shape) : backend.create(x.shape),
+registerFused<string, AdamwAttributes>('Adamw', (backend, inputs, attributes) => {
+  const { lr, beta1, beta2, epsilon, weightDecay, step, gradScale, inPlace, count } = attributes;
+  const all = (name: string): Info[] => Array.from({ length: count }, (_, i) => inputs[`${name}${i}`]!);
+  const floats = (infos: Info[]): Float32Array[] => infos.map((info) => backend.floats(info));
+  const before = [all('parameter'), all('m'), all('v')] as const;
+  const after = before.map((infos) =>
+    infos.map((x) => (inPlace && backend.isSole(x) ? backend.share(x, x.shape) : backend.create(x.shape))),
   );
-  const [newParameter, newM, newV] = outputs.map((x) => backend.floats(x)) as [
-    Float32Array,
-    Float32Array,
-    Float32Array,
-  ];
-  const given = [backend.floats(parameter), backend.floats(gradient), backend.floats(m), backend.floats(v)] as const;
+  const [parameters, m, v] = before.map(floats) as [Float32Array[], Float32Array[], Float32Array[]];
+  const [newParameters, newM, newV] = after.map(floats) as [Float32Array[], Float32Array[], Float32Array[]];
   const numbers = [lr, beta1, beta2, epsilon, weightDecay, step, gradScale] as const;
-  backend.addon.adamw(...given, ...numbers, newParameter, newM, newV);
-  return outputs;
+  backend.addon.adamw(parameters, floats(all('gradient')), m, v, ...numbers, newParameters, newM, newV);
+  return after[0]!.flatMap((parameter, i) => [parameter, after[1]![i]!, after[2]![i]!]);
 });
 
 registerFused<string>('GlobalNorm', (backend, tensors) => {
