@@ -123,7 +123,7 @@ function compile(): Measured {
     case: { kind: 'compile', ...ofModel('shape2'), batch, tokens, prefix, keptTokens },
     unit: 'references',
     perStep: batch,
-    steps: 2,
+    steps: 4,
     what: `writing memories, ${batch} references of ${tokens} tokens`,
   };
 }
@@ -134,7 +134,7 @@ function product(size: number): Measured {
     unit: 'products',
     perStep: 1,
     flops: 2 * size ** 3,
-    steps: size > 1024 ? 1 : 4,
+    steps: size > 1024 ? 3 : 8,
     what: `matrix product, ${size}³`,
   };
 }
@@ -144,12 +144,12 @@ export function cases(): Record<string, Measured> {
   return {
     product1024: product(1024),
     product2048: product(2048),
-    shape1: training('shape1', 3),
-    shape2: training('shape2', 1),
-    shape3: training('shape3', 1),
-    shape25m: training('shape25m', 1),
-    bank: training('shape2', 1, reading('shape2', false)),
-    online: training('shape2', 1, reading('shape2', true)),
+    shape1: training('shape1', 5),
+    shape2: training('shape2', 3),
+    shape3: training('shape3', 3),
+    shape25m: training('shape25m', 3),
+    bank: training('shape2', 3, reading('shape2', false)),
+    online: training('shape2', 3, reading('shape2', true)),
     compile: compile(),
     decode8: decode(8, false),
     decode8memory: decode(8, true),

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { physicalCores } from '../../src/engine/native/native.ts';
 import { initParameters } from '../../src/model/shape.ts';
 import { cases, checkCase, type Measured } from './cases.ts';
-import { ours, type Run, type Setting, torch, Worker } from './worker.ts';
+import { ours, type Run, type Setting, type TorchChoice, torch, Worker } from './worker.ts';
 
 export interface Options {
   rounds: number;
@@ -24,6 +24,8 @@ export interface Figure {
   ours: number[];
   peer?: number[];
   peerSetting?: string;
+  /** The same of ours without memories, in the same rounds. */
+  plain?: number[];
   /** Share of the wall time that JavaScript was on a processor. */
   javascriptShare: number;
   profile: { name: string; calls: number; seconds: number }[];
@@ -48,7 +50,7 @@ export async function benchmarkCpu(options: Options): Promise<Report> {
   const { rounds, say } = options;
   const threads = options.threads || physicalCores();
   const version = options.withPeer ? torchVersion(say) : undefined;
-  const settings = version ? peerSettings(threads) : [];
+  const settings = version ? [firstChoice(threads), ...otherChoices(threads)].map((c) => torch(PYTHON, c)) : [];
   const report: Report = {
     date: new Date().toISOString(),
     machine: cpus()[0]?.model ?? 'unknown',
@@ -83,10 +85,18 @@ function torchVersion(say: Options['say']): string | undefined {
   }
 }
 
-/** Those that can be best: which one is, differs from case to case. */
-function peerSettings(threads: number): Setting[] {
-  const several = threads > 1 ? [torch(PYTHON, threads, true), torch(PYTHON, threads, false)] : [];
-  return [...several, torch(PYTHON, 1, false)];
+/** Where the search for PyTorch's best settings begins: what is best most often. */
+const firstChoice = (threads: number): TorchChoice => ({ threads, passive: false, keepMemory: true, freeBlas: true });
+
+/** What differs from the first choice in one thing. */
+function otherChoices(threads: number): TorchChoice[] {
+  const first = firstChoice(threads);
+  return [
+    ...(threads > 1 ? [{ ...first, passive: true }] : []),
+    ...(threads > 1 ? [{ ...first, threads: 1 }] : []),
+    { ...first, keepMemory: false },
+    ...(process.env.OPENBLAS_CORETYPE ? [{ ...first, freeBlas: false }] : []),
+  ];
 }
 
 /** Both sides must compute the same thing, or a comparison says nothing. */
@@ -123,40 +133,44 @@ function expectEqual([own, other]: Run[], memories: boolean, say: Options['say']
 
 async function measure(name: string, measured: Measured, settings: Setting[], options: Options): Promise<Figure> {
   const own = new Worker(ours(options.threads));
+  const plain = measured.against ? new Worker(ours(options.threads)) : undefined;
   const peer = settings.length > 0 ? await bestPeer(measured, settings, options.say) : undefined;
   try {
     const figure: Figure = { name, measured, ours: [], javascriptShare: 0, profile: [] };
-    const peerSeconds: number[] = [];
+    const [peerSeconds, plainSeconds]: number[][] = [[], []];
     await own.prepare(measured.case);
-    await own.run(2);
+    await plain?.prepare(cases()[measured.against!]!.case);
+    for (const worker of [own, plain]) await worker?.warmUp();
     let last: Run | undefined;
     for (let round = 0; round < options.rounds; round++) {
       last = await own.run(measured.steps);
       figure.ours.push(median(last.seconds));
-      if (peer) peerSeconds.push(median((await peer.run(measured.steps)).seconds));
+      if (plain) plainSeconds!.push(median((await plain.run(measured.steps)).seconds));
+      if (peer) peerSeconds!.push(median((await peer.run(measured.steps)).seconds));
     }
-    const total = last!.seconds.reduce((sum, value) => sum + value, 0);
-    figure.javascriptShare = last!.javascript! / total;
-    figure.profile = last!.profile!.map(({ name: kernel, calls, seconds }) => ({
-      name: kernel,
-      calls: calls / measured.steps,
-      seconds: seconds / measured.steps,
-    }));
-    return peer ? { ...figure, peer: peerSeconds, peerSetting: peer.setting.name } : figure;
+    Object.assign(figure, profileOf(last!, measured.steps));
+    if (plain) figure.plain = plainSeconds!;
+    return peer ? { ...figure, peer: peerSeconds!, peerSetting: peer.setting.name } : figure;
   } finally {
-    own.close();
-    peer?.close();
+    for (const worker of [own, plain, peer]) worker?.close();
   }
 }
 
+function profileOf(run: Run, steps: number): Pick<Figure, 'javascriptShare' | 'profile'> {
+  const total = run.seconds.reduce((sum, value) => sum + value, 0);
+  return {
+    javascriptShare: run.javascript! / total,
+    profile: run.profile!.map(({ name, calls, seconds }) => ({ name, calls: calls / steps, seconds: seconds / steps })),
+  };
+}
+
 /** Tries each setting on the case and keeps the fastest process. */
-async function bestPeer({ case: given, steps }: Measured, settings: Setting[], say: Options['say']): Promise<Worker> {
+async function bestPeer({ case: given }: Measured, settings: Setting[], say: Options['say']): Promise<Worker> {
   let best: { worker: Worker; seconds: number } | undefined;
   for (const setting of settings) {
     const worker = new Worker(setting);
     await worker.prepare(given);
-    await worker.run(1);
-    const seconds = Math.min(...(await worker.run(Math.max(2, steps))).seconds);
+    const seconds = await worker.warmUp();
     say(`  PyTorch, ${setting.name}: ${(seconds * 1000).toFixed(1)} ms`);
     if (best && best.seconds <= seconds) worker.close();
     else {
@@ -167,6 +181,7 @@ async function bestPeer({ case: given, steps }: Measured, settings: Setting[], s
   return best!.worker;
 }
 
+/** PyTorch's peak is that of the setting in which it is lowest. */
 async function peaks(threads: number, settings: Setting[]): Promise<{ ours: number; peer?: number }> {
   const peak = async (setting: Setting): Promise<number> => {
     const worker = new Worker(setting);
@@ -179,7 +194,9 @@ async function peaks(threads: number, settings: Setting[]): Promise<{ ours: numb
     }
   };
   const own = await peak(ours(threads));
-  return settings.length > 0 ? { ours: own, peer: await peak(settings[0]!) } : { ours: own };
+  const others: number[] = [];
+  for (const setting of settings) others.push(await peak(setting));
+  return others.length > 0 ? { ours: own, peer: Math.min(...others) } : { ours: own };
 }
 
 export function median(values: readonly number[]): number {

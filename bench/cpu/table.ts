@@ -8,21 +8,18 @@ export function printReport(report: Report): void {
     `${date.slice(0, 10)}, ${machine}, ${cores} cores, ${threads} threads, Node ${node}, PyTorch ${torch ?? '–'}`,
   );
   console.log(`medians of ${rounds} rounds, both sides in turn; [quartiles]; ratio: median of the rounds' ratios\n`);
-  const peak = Math.max(
-    0,
-    ...report.figures.map(({ measured, ours }) => productRate(measured.case.kind, measured.flops, ours)),
-  );
-  const rows = report.figures.map((figure) => row(figure, report.figures, peak));
+  const peak = Math.max(0, ...report.figures.map(productRate));
+  const rows = report.figures.map((figure) => row(figure, peak));
   print([['case', 'ours', 'rate', 'GFLOP/s', 'of peak', 'PyTorch', 'ratio', 'to plain', 'JS'], ...rows]);
   console.log('');
   for (const { name, measured, peerSetting } of report.figures) {
     console.log(`${name}: ${measured.what}${peerSetting ? ` (PyTorch: ${peerSetting})` : ''}`);
   }
   console.log(
-    '\nGFLOP/s: tokens/s × (6·N_matmul + 12·L·H·D·T/2), see flopsPerToken in src/model/shape.ts; peak: our best product.',
+    '\nGFLOP/s: tokens/s × (6·N_matmul + 12·L·H·D·T/2), see flopsPerToken in src/model/shape.ts; peak: the best product of either side.',
   );
   console.log(
-    'to plain: time in relation to the same step without memories. JS: time of JavaScript, beside the kernels.',
+    'to plain: time in relation to the same step without memories, in turn in the same rounds. JS: time of JavaScript, beside the kernels.',
   );
   const { peakBytes } = report;
   if (!peakBytes) return;
@@ -32,14 +29,15 @@ export function printReport(report: Report): void {
   console.log(`peak memory of training shape 3: ours ${mib(ours)}${ratio}`);
 }
 
-function productRate(kind: string, flops: number | undefined, seconds: readonly number[]): number {
-  return kind === 'product' && flops ? flops / median(seconds) / 1e9 : 0;
+/** The best that either side reaches in a plain product, GFLOP/s. */
+function productRate({ measured, ours, peer }: Figure): number {
+  const { case: given, flops } = measured;
+  return given.kind === 'product' && flops ? flops / Math.min(median(ours), median(peer ?? ours)) / 1e9 : 0;
 }
 
-function row({ name, measured, ours, peer, javascriptShare }: Figure, all: readonly Figure[], peak: number): string[] {
-  const { flops, against, perStep, unit } = measured;
+function row({ name, measured, ours, peer, plain, javascriptShare }: Figure, peak: number): string[] {
+  const { flops, perStep, unit } = measured;
   const rate = flops ? flops / median(ours) / 1e9 : undefined;
-  const plain = all.find((other) => other.name === against);
   return [
     name,
     time(ours),
@@ -48,7 +46,7 @@ function row({ name, measured, ours, peer, javascriptShare }: Figure, all: reado
     rate && peak ? `${((100 * rate) / peak).toFixed(0)} %` : '',
     peer ? time(peer) : '',
     peer ? median(ours.map((own, i) => peer[i]! / own)).toFixed(2) : '',
-    plain ? (median(ours) / median(plain.ours)).toFixed(3) : '',
+    plain ? median(ours.map((own, i) => own / plain[i]!)).toFixed(3) : '',
     `${(100 * javascriptShare).toFixed(1)} %`,
   ];
 }

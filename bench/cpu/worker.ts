@@ -21,7 +21,8 @@ export interface Setting {
   name: string;
   command: string;
   args: string[];
-  environment: Record<string, string>;
+  /** Added to the environment; undefined takes a variable out of it. */
+  environment: Record<string, string | undefined>;
 }
 
 const path = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
@@ -33,17 +34,43 @@ export const ours = (threads: number): Setting => ({
   environment: {},
 });
 
-/** PyTorch with a number of threads, which wait in a loop (its default) or sleep. */
-export const torch = (python: string, threads: number, passive: boolean): Setting => ({
-  name: `${threads} thread${threads > 1 ? 's' : ''}${passive ? ', OMP_WAIT_POLICY=PASSIVE' : ''}`,
-  command: python,
-  args: [path('../peers/memory3_torch.py'), String(threads)],
-  environment: {
-    OMP_NUM_THREADS: String(threads),
-    OPENBLAS_NUM_THREADS: String(threads),
-    ...(passive && { OMP_WAIT_POLICY: 'PASSIVE' }),
-  },
-});
+/** What may be better or worse for PyTorch, and differs from case to case. */
+export interface TorchChoice {
+  threads: number;
+  /** Threads that wait sleep instead of turning in a loop. */
+  passive: boolean;
+  /** glibc keeps freed memory, so that large tensors are not mapped and cleared by the system anew each time. */
+  keepMemory: boolean;
+  /** OpenBLAS chooses its kernels by itself, whatever the environment asks for. */
+  freeBlas: boolean;
+}
+
+const KEEP_MEMORY = { MALLOC_MMAP_THRESHOLD_: String(2 ** 40), MALLOC_TRIM_THRESHOLD_: String(2 ** 40) };
+
+export function torch(python: string, choice: TorchChoice): Setting {
+  const { threads, passive, keepMemory, freeBlas } = choice;
+  const words = [
+    `${threads} thread${threads > 1 ? 's' : ''}`,
+    ...(passive ? ['OMP_WAIT_POLICY=PASSIVE'] : []),
+    ...(keepMemory ? ['malloc keeps memory'] : []),
+    ...(freeBlas ? [] : [`OPENBLAS_CORETYPE=${process.env.OPENBLAS_CORETYPE}`]),
+  ];
+  return {
+    name: words.join(', '),
+    command: python,
+    args: [path('../peers/memory3_torch.py'), String(threads)],
+    environment: {
+      OMP_NUM_THREADS: String(threads),
+      OPENBLAS_NUM_THREADS: String(threads),
+      ...(passive && { OMP_WAIT_POLICY: 'PASSIVE' }),
+      ...(keepMemory && KEEP_MEMORY),
+      ...(freeBlas && { OPENBLAS_CORETYPE: undefined, OPENBLAS_L2_SIZE: undefined }),
+    },
+  };
+}
+
+/** Steps of a warm-up at most; it ends when so many were not faster than the best before them by a share. */
+const WARM_UP = { most: 16, steady: 3, gain: 0.97 };
 
 export class Worker {
   readonly setting: Setting;
@@ -74,6 +101,18 @@ export class Worker {
 
   async run(steps: number): Promise<Run> {
     return (await this.ask({ steps })) as Run;
+  }
+
+  /** Runs single steps until they get no faster: allocators and caches need a while. @returns seconds of the best step */
+  async warmUp(): Promise<number> {
+    const seconds: number[] = [];
+    for (let step = 0; step < WARM_UP.most; step++) {
+      seconds.push((await this.run(1)).seconds[0]!);
+      const earlier = Math.min(...seconds.slice(0, -WARM_UP.steady));
+      const lately = Math.min(...seconds.slice(-WARM_UP.steady));
+      if (seconds.length > WARM_UP.steady && lately > WARM_UP.gain * earlier) break;
+    }
+    return Math.min(...seconds);
   }
 
   /** The most memory that the process has had, bytes. */

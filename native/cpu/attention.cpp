@@ -86,6 +86,7 @@ struct Workspace {
   float* dOutput;      // [rows, Dp]
   float* scores;       // [rows, stride]
   float* dScores;      // [rows, stride]
+  float* rest;         // last columns of values, [max(Tk, S), 16]; for few rows
   float* dMemoryRows;  // keys, then values, [places, Dp] each
   float* dMemories;    // keys, then values, [M, K, S, D] each; null when not wanted
 };
@@ -123,6 +124,8 @@ class Task {
   void unpackRows(const Block& block, const float* from, float scale, float* to) const;
   void score(const Block& block, const float* queries, bool values, float* scores) const;
   void combine(const Block& block, const float* scores, bool keys, float* to) const;
+  void addValues(const float* weights, int64_t weightStep, const float* values, int64_t stride, int64_t count,
+                 float* to) const;
   void addKeyGradients(const Block& block, const AttentionGradients& out);
   void addSlotGradients();
   void writeShares(const Block& block, float* share) const;
@@ -326,20 +329,9 @@ void Task::forward(const Block& block, const AttentionOutputs& out) {
   if (s_.slots > 0) writeShares(block, out.share.data);
 }
 
-/** Scores of one query with keys as they lie. */
-MEMORY3_VECTORISED static void scoreKeys(const float* query, const float* keys, int64_t stride, int64_t count,
-                                         int64_t dim, float scale, float* scores) {
-  for (int64_t j = 0; j < count; j++) scores[j] = scale * dot(query, keys + j * stride, dim);
-}
-
-/** Adds values as they lie, weighted. */
-MEMORY3_VECTORISED static void addValues(const float* weights, const float* values, int64_t stride, int64_t count,
-                                         int64_t dim, float* to) {
-  for (int64_t j = 0; j < count; j++) {
-    const float weight = weights[j];
+MEMORY3_VECTORISED static void scaleRow(const float* from, float factor, int64_t count, float* to) {
 #pragma omp simd
-    for (int64_t i = 0; i < dim; i++) to[i] += weight * values[j * stride + i];
-  }
+  for (int64_t i = 0; i < count; i++) to[i] = from[i] * factor;
 }
 
 MEMORY3_VECTORISED static float exponentiateRow(float* scores, int64_t count, float* largest) {
@@ -347,36 +339,56 @@ MEMORY3_VECTORISED static float exponentiateRow(float* scores, int64_t count, fl
   return expInPlace(scores, count, *largest);
 }
 
-/** The same for the few queries of a decoding step. */
+/** The same for the few queries of a decoding step: the query heads of a token are the rows. */
 void Task::forwardFew(const Block& block, const AttentionOutputs& out) {
   findSlots(block);
   work_.memory.places = memoryKeyCount();
   work_.sums.resize(rowsOf(block));
-  for (int64_t row = 0; row < rowsOf(block); row++) {
-    const int64_t token = block.begin + row % block.tokens();
-    const int64_t head = row / block.tokens();
-    const int64_t seen = token + s_.keyTokens - s_.tokens + 1;
-    const int64_t at = s_.rowAt(b_, token, kvHead_ * s_.group() + head);
-    float* scores = work_.scores + row * work_.stride;
-    float* ofContext = scores + memoryKeyCount();
-    for (const Slot& slot : work_.slots) {
-      scoreKeys(in_.q.data + at, in_.memoryKeys.data + memoryAt(slot), s_.dim, slot.count, s_.dim, scale(),
-                scores + slot.offset);
+  const int64_t group = s_.group();
+  for (int64_t token = 0; token < block.tokens(); token++) {
+    const int64_t seen = seenBy(block) + token;
+    const int64_t at = s_.rowAt(b_, block.begin + token, kvHead_ * group);
+    scaleRow(in_.q.data + at, scale(), group * s_.dim, work_.queries);
+    float* scores = work_.scores + token * work_.stride;
+    const int64_t rowStep = block.tokens() * work_.stride;
+    const auto score = [&](const float* keys, int64_t stride, int64_t place, int64_t count) {
+      tiles_.dots(group, work_.queries, s_.dim, keys, stride, s_.dim, {scores + place, rowStep, count, nullptr});
+    };
+    for (const Slot& slot : work_.slots) score(in_.memoryKeys.data + memoryAt(slot), s_.dim, slot.offset, slot.count);
+    score(in_.k.data + contextAt(), contextStride(), memoryKeyCount(), seen);
+    for (int64_t g = 0; g < group; g++) {
+      float largest;
+      float& sum = work_.sums[g * block.tokens() + token];
+      sum = exponentiateRow(scores + g * rowStep, memoryKeyCount() + seen, &largest);
+      out.lse.data[lseAt(g) + block.begin + token] = largest + std::log(sum);
     }
-    scoreKeys(in_.q.data + at, in_.k.data + contextAt(), contextStride(), seen, s_.dim, scale(), ofContext);
-    float largest;
-    const float sum = exponentiateRow(scores, memoryKeyCount() + seen, &largest);
-    work_.sums[row] = sum;
-    out.lse.data[lseAt(head) + token] = largest + std::log(sum);
     float* to = out.out.data + at;
-    std::fill(to, to + s_.dim, 0.0f);
+    std::fill(to, to + group * s_.dim, 0.0f);
     for (const Slot& slot : work_.slots) {
-      addValues(scores + slot.offset, in_.memoryValues.data + memoryAt(slot), s_.dim, slot.count, s_.dim, to);
+      addValues(scores + slot.offset, rowStep, in_.memoryValues.data + memoryAt(slot), s_.dim, slot.count, to);
     }
-    addValues(ofContext, in_.v.data + contextAt(), contextStride(), seen, s_.dim, to);
-    divideRows(to, &sum, 1, s_.dim);
+    addValues(scores + memoryKeyCount(), rowStep, in_.v.data + contextAt(), contextStride(), seen, to);
+    for (int64_t g = 0; g < group; g++) divideRows(to + g * s_.dim, &work_.sums[g * block.tokens() + token], 1, s_.dim);
   }
   if (s_.slots > 0) writeShares(block, out.share.data);
+}
+
+/** Adds values as they lie, weighted, to one row for each query head. */
+void Task::addValues(const float* weights, int64_t weightStep, const float* values, int64_t stride, int64_t count,
+                     float* to) const {
+  // Whole panels are read where they lie; the rest of a row is copied, since behind it may be the end of the array.
+  const int64_t whole = s_.dim / PANEL * PANEL;
+  const auto add = [&](Panels panels, int64_t column, int64_t columns) {
+    for (int64_t g = 0; g < s_.group(); g += STRIP_ROWS) {
+      float* own = to + g * s_.dim + column;
+      tiles_.strip(std::min(STRIP_ROWS, s_.group() - g), {weights + g * weightStep, weightStep, 1}, panels, count,
+                   {own, s_.dim, columns, own});
+    }
+  };
+  if (whole > 0) add({values, PANEL, stride}, 0, whole);
+  if (whole == s_.dim) return;
+  packColumns(values + whole, stride, count, s_.dim - whole, 0, count, work_.rest);
+  add({work_.rest, 0}, whole, s_.dim - whole);
 }
 
 /** Attention mass on each slot; the slots without tokens keep the zeros that are there. */
@@ -541,7 +553,10 @@ struct Plan {
       (backward ? packed.valuesTransposed : packed.valueColumns) = dealer.take(places * dim);
       if (backward) packed.keyColumns = dealer.take(places * dim);
     };
-    if (few()) return work;
+    if (few()) {
+      work.rest = dealer.take(std::max(s.keyTokens, s.kept) * PANEL);
+      return work;
+    }
     take(work.memory, memoryPlaces);
     take(work.context, padded(s.keyTokens));
     return work;

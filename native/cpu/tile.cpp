@@ -92,16 +92,51 @@ MEMORY3_INLINE void multiplyStrip(int64_t rows, Left a, Panels b, int64_t inner,
   }
 }
 
-template <class V>
-MEMORY3_INLINE float sumOfVector(const V& lanes) {
-  float values[sizeof(V) / sizeof(float)];
-  std::memcpy(values, &lanes, sizeof lanes);
-  int width = sizeof(V) / sizeof(float);
-  while (width > 1) {
-    width /= 2;
-    for (int i = 0; i < width; i++) values[i] += values[i + width];
-  }
-  return values[0];
+// The first four numbers choose lanes of the first vector, 4 to 7 those of the second.
+#if defined(__clang__)
+#define MEMORY3_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+using Lanes4Order = int32_t __attribute__((vector_size(16)));
+#define MEMORY3_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Lanes4Order{__VA_ARGS__})
+#endif
+
+MEMORY3_INLINE void transpose(Lanes4 (&rows)[4]) {
+  const Lanes4 low01 = MEMORY3_SHUFFLE(rows[0], rows[1], 0, 4, 1, 5);
+  const Lanes4 high01 = MEMORY3_SHUFFLE(rows[0], rows[1], 2, 6, 3, 7);
+  const Lanes4 low23 = MEMORY3_SHUFFLE(rows[2], rows[3], 0, 4, 1, 5);
+  const Lanes4 high23 = MEMORY3_SHUFFLE(rows[2], rows[3], 2, 6, 3, 7);
+  rows[0] = MEMORY3_SHUFFLE(low01, low23, 0, 1, 4, 5);
+  rows[1] = MEMORY3_SHUFFLE(low01, low23, 2, 3, 6, 7);
+  rows[2] = MEMORY3_SHUFFLE(high01, high23, 0, 1, 4, 5);
+  rows[3] = MEMORY3_SHUFFLE(high01, high23, 2, 3, 6, 7);
+}
+
+/** The sum of the lanes of each vector. */
+MEMORY3_INLINE void addLanes(Lanes4 (&vectors)[4], float (&totals)[4]) {
+  transpose(vectors);
+  const Lanes4 sum = (vectors[0] + vectors[2]) + (vectors[1] + vectors[3]);
+  std::memcpy(totals, &sum, sizeof sum);
+}
+
+MEMORY3_INLINE void addLanes(Lanes4 (&vectors)[1], float (&totals)[1]) {
+  totals[0] = (vectors[0][0] + vectors[0][2]) + (vectors[0][1] + vectors[0][3]);
+}
+
+/** Sums lanes until four are left. */
+MEMORY3_INLINE Lanes4 foldToFour(const Lanes4& lanes) { return lanes; }
+
+MEMORY3_INLINE Lanes4 foldToFour(const Lanes8& lanes) {
+  Lanes4 low, high;
+  load(&lanes, low);
+  load(reinterpret_cast<const char*>(&lanes) + sizeof low, high);
+  return low + high;
+}
+
+MEMORY3_INLINE Lanes4 foldToFour(const Lanes16& lanes) {
+  Lanes8 low, high;
+  load(&lanes, low);
+  load(reinterpret_cast<const char*>(&lanes) + sizeof low, high);
+  return foldToFour(low + high);
 }
 
 /** Products of `Rows` rows with `Columns` rows. */
@@ -124,11 +159,15 @@ MEMORY3_INLINE void dotTile(const float* a, int64_t aStride, const float* b, int
     }
   }
   for (int i = 0; i < Rows; i++) {
+    Lanes4 folded[Columns];
+#pragma GCC unroll 4
+    for (int j = 0; j < Columns; j++) folded[j] = foldToFour(sums[i][j]);
+    float totals[Columns];
+    addLanes(folded, totals);
     for (int j = 0; j < Columns; j++) {
-      float sum = sumOfVector(sums[i][j]);
-      for (int64_t rest = k; rest < inner; rest++) sum += a[i * aStride + rest] * b[j * bStride + rest];
+      for (int64_t rest = k; rest < inner; rest++) totals[j] += a[i * aStride + rest] * b[j * bStride + rest];
       const int64_t at = i * out.rowStep + j;
-      out.data[at] = sum + (out.before ? out.before[at] : 0);
+      out.data[at] = totals[j] + (out.before ? out.before[at] : 0);
     }
   }
 }
@@ -197,25 +236,12 @@ const std::vector<const Tiles*>& availableTiles() {
 
 const Tiles& bestTiles() { return *availableTiles().front(); }
 
-// The first four numbers choose lanes of the first vector, 4 to 7 those of the second.
-#if defined(__clang__)
-#define MEMORY3_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-using Lanes4Order = int32_t __attribute__((vector_size(16)));
-#define MEMORY3_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Lanes4Order{__VA_ARGS__})
-#endif
-
 /** A block of 4 × 4 values, transposed. */
 static void transposeBlock(const float* from, int64_t stride, float* to) {
   Lanes4 rows[4];
   for (int i = 0; i < 4; i++) load(from + i * stride, rows[i]);
-  const Lanes4 low01 = MEMORY3_SHUFFLE(rows[0], rows[1], 0, 4, 1, 5);
-  const Lanes4 high01 = MEMORY3_SHUFFLE(rows[0], rows[1], 2, 6, 3, 7);
-  const Lanes4 low23 = MEMORY3_SHUFFLE(rows[2], rows[3], 0, 4, 1, 5);
-  const Lanes4 high23 = MEMORY3_SHUFFLE(rows[2], rows[3], 2, 6, 3, 7);
-  const Lanes4 columns[4] = {MEMORY3_SHUFFLE(low01, low23, 0, 1, 4, 5), MEMORY3_SHUFFLE(low01, low23, 2, 3, 6, 7),
-                             MEMORY3_SHUFFLE(high01, high23, 0, 1, 4, 5), MEMORY3_SHUFFLE(high01, high23, 2, 3, 6, 7)};
-  for (int i = 0; i < 4; i++) std::memcpy(to + i * PANEL, &columns[i], sizeof(Lanes4));
+  transpose(rows);
+  for (int i = 0; i < 4; i++) std::memcpy(to + i * PANEL, &rows[i], sizeof(Lanes4));
 }
 
 void packTransposed(const float* from, int64_t stride, int64_t count, int64_t inner, int64_t first, float* to) {
