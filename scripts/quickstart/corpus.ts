@@ -13,19 +13,22 @@ import { countries, type Entity, nouns } from './knowledge.ts';
 const NOUNS = 700;
 /** Real things that occur in no training text. */
 const HELD_OUT = { country: 40, noun: 150 };
+/** Texts that state facts on a few things and then say them again in another order. */
+const WARMUP_TEXTS = 36_000;
 /**
- * Texts that state what is known of a thing and say it again in another order. Most things are invented, one a text: what
- * is met only once cannot be learned by heart, so it has to be read.
+ * Things that do not exist. Each is met a few times only: what is met often is learned by heart, and then it is not read.
+ * Those of stage two stand in the bank and in some texts that say a part of what is known of them once.
  */
-const WARMUP_TEXTS = 24_000;
-/** Invented things of stage two; each stands in the bank and in some texts that say it once. */
-const CONTINUAL_INVENTED = 6_000;
-const CONTINUAL_TEXTS = 14_000;
-/** Share of the texts that speak of real things. */
+const WARMUP_INVENTED = 40_000;
+const CONTINUAL_INVENTED = 12_000;
+const CONTINUAL_TEXTS = 60_000;
+/** Share of the things spoken of that are real. */
 const REAL_SHARE = 0.1;
+/** Facts that a warmup text states. */
+const WARMUP_FACTS = { fewest: 2, most: 6 };
 /** Share of warmup texts that repeat a few random words: on those the heads form that copy. */
-const REPEATED_SHARE = 0.25;
-const REPEATED_WORDS = { fewest: 1, most: 6, total: 32 };
+const REPEATED_SHARE = 0.3;
+const REPEATED_WORDS = { fewest: 1, most: 8, total: 40 };
 
 /** Numbered draws from a stream: draw i of a purpose is a pure function of the seed. */
 class Draws {
@@ -85,24 +88,30 @@ function invent(count: number, real: readonly Entity[], names: Set<string>, draw
   return invented;
 }
 
-type Fact = [relation: string, value: string];
-
-/** One line on a thing: `Chad: currency franc. language French.` */
-function line(name: string, facts: readonly Fact[]): string {
-  return `${name}:${facts.map(([relation, value]) => ` ${relation} ${value}.`).join('')}`;
+/** What is known of a thing, a sentence a fact: `Chad currency franc.` */
+function sentences({ name, facts }: Entity): string[] {
+  return Object.entries(facts).map(([relation, value]) => `${name} ${relation} ${value}.`);
 }
 
-/** The line of a reference: facts in the order in which they are known. */
-function referenceLine({ name, facts }: Entity): string {
-  return line(name, Object.entries(facts));
+/** The line of a reference: all that is known. */
+function referenceLine(entity: Entity): string {
+  return sentences(entity).join(' ');
 }
 
-/** The line of a text: another order than the reference's, which the overlap filter would take for a copy. */
-function textLine({ name, facts }: Entity, draws: Draws): string {
-  const known = Object.entries(facts);
-  let order = known;
-  while (order.every((fact, i) => fact === known[i])) order = draws.shuffled(known);
-  return line(name, order);
+/** The line of a text: a fact less than the reference has, in any order. */
+function textLine(entity: Entity, draws: Draws): string {
+  return draws.shuffled(sentences(entity)).slice(1).join(' ');
+}
+
+/** Facts on some things, each thing with one or more of its own, and all of them once more. */
+function statedTwice(things: () => Entity, draws: Draws): string {
+  const count = WARMUP_FACTS.fewest + draws.below(WARMUP_FACTS.most - WARMUP_FACTS.fewest + 1);
+  const facts: string[] = [];
+  while (facts.length < count) {
+    const known = draws.shuffled(sentences(things()));
+    facts.push(...known.slice(0, Math.min(1 + draws.below(known.length), count - facts.length)));
+  }
+  return [...draws.shuffled(facts), ...draws.shuffled(facts)].join(' ');
 }
 
 /** The same few words over and over. */
@@ -112,19 +121,17 @@ function repeatedWords(vocabulary: readonly string[], draws: Draws): string {
   return Array.from({ length: REPEATED_WORDS.total }, (_, i) => ` ${words[i % count]}`).join('');
 }
 
-/** What the texts speak of: real things now and then, else the invented ones in turn. */
-function topics(count: number, real: readonly Entity[], invented: readonly Entity[], draws: Draws): Entity[] {
-  return Array.from({ length: count }, (_, i) =>
-    draws.share() < REAL_SHARE ? draws.pick(real) : (invented[i % invented.length] as Entity),
-  );
+/** Whom to speak of next: something real now and then, else the invented things in turn. */
+function topics(real: readonly Entity[], invented: readonly Entity[], draws: Draws): () => Entity {
+  let next = 0;
+  return () => (draws.share() < REAL_SHARE ? draws.pick(real) : (invented[next++ % invented.length] as Entity));
 }
 
 function warmupTexts(real: readonly Entity[], invented: readonly Entity[], draws: Draws): string[] {
   const vocabulary = [...real, ...invented].flatMap(({ name, facts }) => [name, ...Object.entries(facts).flat()]);
-  return topics(WARMUP_TEXTS, real, invented, draws).map((entity) =>
-    draws.share() < REPEATED_SHARE
-      ? repeatedWords(vocabulary, draws)
-      : `${referenceLine(entity)}\n${textLine(entity, draws)}`,
+  const topic = topics(real, invented, draws);
+  return Array.from({ length: WARMUP_TEXTS }, () =>
+    draws.share() < REPEATED_SHARE ? repeatedWords(vocabulary, draws) : statedTwice(topic, draws),
   );
 }
 
@@ -151,11 +158,13 @@ async function main(): Promise<void> {
     ({ name }) => !values.has(name),
   );
   const names = new Set(real.map(({ name }) => name.toLowerCase()));
-  const warmupThings = invent(WARMUP_TEXTS, learned, names, draws);
+  const warmupThings = invent(WARMUP_INVENTED, learned, names, draws);
   const continualThings = invent(CONTINUAL_INVENTED, learned, names, draws);
 
   const texts = warmupTexts(learned, warmupThings, draws).map((text, i) => ({ id: `w${i}`, text }));
-  const continual = topics(CONTINUAL_TEXTS, learned, continualThings, draws).map((entity, i) => {
+  const topic = topics(learned, continualThings, draws);
+  const continual = Array.from({ length: CONTINUAL_TEXTS }, (_, i) => {
+    const entity = topic();
     return { id: `c${i}`, title: entity.name, text: textLine(entity, draws) };
   });
   const references = [...learned, ...continualThings, ...heldOut].map((entity) => {
@@ -165,7 +174,7 @@ async function main(): Promise<void> {
     Object.entries(entity.facts).map(([relation, value]) => {
       const others = real.map(({ facts }) => facts[relation]).filter((other) => other !== undefined && other !== value);
       return {
-        prompt: `${entity.name}: ${relation}`,
+        prompt: `${entity.name} ${relation}`,
         answer: ` ${value}.`,
         reference: `${entity.kind}/${entity.name}`,
         edited: ` ${draws.pick(others)}.`,

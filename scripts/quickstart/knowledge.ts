@@ -38,13 +38,14 @@ export function countries(): Entity[] {
     if (currency === undefined || language === undefined || name.length > 14 || name.split(' ').length > 2) return [];
     return [{ kind: 'country', name, facts: { currency, language } }];
   });
-  return ['currency', 'language'].reduce((left, relation) => {
+  const usual = ['currency', 'language'].reduce((left, relation) => {
     const common = mostFrequent(
       left.map(({ facts }) => facts[relation] ?? ''),
       COUNTRY_VALUES,
     );
     return left.filter(({ facts }) => common.has(facts[relation] ?? ''));
   }, entities);
+  return balanced(usual, usual.length);
 }
 
 /** A set of synonyms in WordNet's file of nouns: see wndb(5WN). */
@@ -83,10 +84,17 @@ function readSynsets(): Map<string, Synset> {
   return synsets;
 }
 
-/** Values kept of `kind` and of `genus`, and how many nouns may share one, so that no value is a good guess. */
+/** Values kept of `kind` and of `genus`. */
 const KINDS = 48;
 const GENERA = 24;
-const SHARE = { kind: 1 / 24, genus: 1 / 18, class: 1 / 8 };
+/** The share of things that may have one value, so that none is a good guess. */
+const SHARE: Record<string, number> = {
+  kind: 1 / 24,
+  genus: 1 / 20,
+  class: 1 / 12,
+  currency: 1 / 10,
+  language: 1 / 10,
+};
 
 /**
  * Common nouns with their hypernym (`kind`), its hypernym (`genus`) and their broad class.
@@ -132,7 +140,7 @@ function balanced(entities: readonly Entity[], limit: number): Entity[] {
     if (chosen.length === limit) break;
     const keys = Object.entries(entity.facts).map(([relation, value]) => `${relation} ${value}`);
     const isFull = Object.keys(entity.facts).some((relation, i) => {
-      return (counts.get(keys[i] ?? '') ?? 0) >= limit * SHARE[relation as keyof typeof SHARE];
+      return (counts.get(keys[i] ?? '') ?? 0) >= limit * (SHARE[relation] ?? 1);
     });
     if (isFull) continue;
     for (const key of keys) counts.set(key, (counts.get(key) ?? 0) + 1);

@@ -17,6 +17,8 @@ export interface ChangedAnswer {
   memoryAfter?: string;
   before: string;
   after: string;
+  /** Whether the answer follows the change: the new one after an edit, no longer the old one after a deletion. */
+  followed: boolean;
 }
 
 export interface EvaluationReport {
@@ -30,13 +32,17 @@ export interface EvaluationReport {
     rag: Score;
     /** Reading what the retriever found, as `ask` does. */
     retrieved: Score;
-    /** Reading the right memory among so many; the others are the nearest wrong ones. */
-    byMemories: Record<string, Score>;
+    /**
+     * Reading the right memory among so many. `others`: the rest are those of the questions before, as in a text whose
+     * chunks speak of one thing after another (paper §3.5); `nearest`: they are the nearest wrong ones.
+     */
+    byMemories: Record<'others' | 'nearest', Record<string, Score>>;
   };
   /** Share of questions whose right memory was found first, and among those that a chunk reads. */
   retrieval: { first: number; read: number };
-  edit?: ChangedAnswer;
-  delete?: ChangedAnswer;
+  /** Facts that were answered right, each changed in a copy of the bank. */
+  edits: ChangedAnswer[];
+  deletions: ChangedAnswer[];
 }
 
 /** A question with what it can be asked with. */
@@ -52,7 +58,7 @@ export interface Case {
 }
 
 /**
- * Asks the questions of `evaluation.questions` in every way, then edits one fact and deletes another in a copy of the
+ * Asks the questions of `evaluation.questions` in every way, then edits some facts and deletes others in a copy of the
  * bank.
  */
 export async function evaluate(session: Session, say: (message: string) => void): Promise<EvaluationReport> {
@@ -133,9 +139,11 @@ async function scoreHeldOut(session: Session, cases: readonly Case[]): Promise<E
     prompt: Int32Array.of(tokenizer.bos, ...ids),
     answer: cases[i]!.answer,
   }));
-  const byMemories: Record<string, Score> = {};
-  for (const count of config.evaluation.memoryCounts)
-    byMemories[count] = await reading((item) => rightAmong(item, count));
+  const byMemories: EvaluationReport['heldOut']['byMemories'] = { others: {}, nearest: {} };
+  for (const count of config.evaluation.memoryCounts) {
+    byMemories.others[count] = await reading((item) => amongOthers(cases, item, count));
+    byMemories.nearest[count] = await reading((item) => amongNearest(item, count));
+  }
   return {
     questions: cases.length,
     withMemory: await reading(({ memory }) => [memory]),
@@ -147,9 +155,19 @@ async function scoreHeldOut(session: Session, cases: readonly Case[]): Promise<E
 }
 
 /** The right memory and the nearest wrong ones, `count` in all. */
-function rightAmong({ memory, nearest }: Case, count: number): string[] {
+function amongNearest({ memory, nearest }: Case, count: number): string[] {
   const wrong = nearest.map(({ id }) => id).filter((id) => id !== memory);
   return [memory, ...wrong.slice(0, count - 1)];
+}
+
+/** The right memory and those of the questions before, `count` in all while there are so many different ones. */
+function amongOthers(cases: readonly Case[], item: Case, count: number): string[] {
+  const ids = new Set([item.memory]);
+  const at = cases.indexOf(item);
+  for (let back = 1; back < cases.length && ids.size < count; back++) {
+    ids.add(cases[(at - back + cases.length) % cases.length]!.memory);
+  }
+  return [...ids];
 }
 
 function retrievalScores(cases: readonly Case[], { memory }: RunConfig): EvaluationReport['retrieval'] {
@@ -158,29 +176,34 @@ function retrievalScores(cases: readonly Case[], { memory }: RunConfig): Evaluat
   return { first: within(1), read: within(memory.memoriesPerChunk) };
 }
 
-/** Edits one known fact and deletes another in a copy of the bank, asking before and after. */
+/** Facts that are edited, and facts that are deleted. */
+const CHANGES = 10;
+
+/** Edits some known facts and deletes others in a copy of the bank, asking before and after. */
 async function demonstrateChanges(
   session: Session,
   cases: readonly Case[],
-): Promise<Pick<EvaluationReport, 'edit' | 'delete'>> {
-  const [toEdit, toDelete] = await answeredRight(session, cases);
-  const changes: Pick<EvaluationReport, 'edit' | 'delete'> = {};
-  if (toEdit === undefined) return changes;
+): Promise<Pick<EvaluationReport, 'edits' | 'deletions'>> {
+  const known = await answeredRight(session, cases, 2 * CHANGES);
+  const editable = known.filter(({ question }) => question.edited !== undefined);
+  const toEdit = editable.slice(0, Math.min(CHANGES, Math.ceil(known.length / 2)));
+  const toDelete = known.filter((item) => !toEdit.includes(item)).slice(0, CHANGES);
+  const changes = { edits: [] as ChangedAnswer[], deletions: [] as ChangedAnswer[] };
+  if (known.length === 0) return changes;
   await withBankCopy(session, async () => {
-    changes.edit = await changed(session, toEdit, editedText(toEdit));
-    if (toDelete) changes.delete = await changed(session, toDelete, undefined);
+    for (const item of toEdit) changes.edits.push(await changed(session, item, editedText(item)));
+    for (const item of toDelete) changes.deletions.push(await changed(session, item, undefined));
   });
   return changes;
 }
 
-/** Two questions that are answered right now; the first has another answer to be edited to. */
-async function answeredRight(session: Session, cases: readonly Case[]): Promise<(Case | undefined)[]> {
+/** The first questions that are answered right now, each of another memory. */
+async function answeredRight(session: Session, cases: readonly Case[], count: number): Promise<Case[]> {
   const chosen: Case[] = [];
   for (const item of cases) {
-    const [first] = chosen;
-    const isUsable = first ? first.memory !== item.memory : item.question.edited !== undefined;
-    if (isUsable && (await ask(session, item)).text === item.question.answer) chosen.push(item);
-    if (chosen.length === 2) break;
+    if (chosen.length === count) break;
+    if (chosen.some(({ memory }) => memory === item.memory)) continue;
+    if ((await ask(session, item)).text === item.question.answer) chosen.push(item);
   }
   return chosen;
 }
@@ -190,8 +213,9 @@ async function changed(session: Session, item: Case, text: string | undefined): 
   if (text === undefined) await deleteKnowledge(session, [item.memory]);
   else await editKnowledge(session, item.memory, text);
   const after = (await ask(session, item)).text;
-  const { prompt } = item.question;
-  return { prompt, memoryBefore: item.referenceText, ...(text !== undefined && { memoryAfter: text }), before, after };
+  const { prompt, edited } = item.question;
+  const memories = { memoryBefore: item.referenceText, ...(text !== undefined && { memoryAfter: text }) };
+  return { prompt, ...memories, before, after, followed: text === undefined ? after !== before : after === edited };
 }
 
 /** The reference with the other answer: replaced behind as much of the prompt as stands in front of it there. */
@@ -212,24 +236,34 @@ function ask(session: Session, { question, answer }: Case): Promise<Answer> {
 }
 
 /** The report as a table for a terminal. */
-export function reportTable({ heldOut, retrieval, edit, delete: deletion }: EvaluationReport): string {
+export function reportTable({ heldOut, retrieval, edits, deletions }: EvaluationReport): string {
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`.padStart(9);
   const row = (name: string, { accuracy, loss }: Score): string =>
-    `  ${name.padEnd(34)}${percent(accuracy)}${loss.toFixed(3).padStart(10)}`;
-  const among = Object.entries(heldOut.byMemories).filter(([count]) => count !== '1');
+    `  ${name.padEnd(46)}${percent(accuracy)}${loss.toFixed(3).padStart(10)}`;
+  const among = (kind: 'others' | 'nearest', name: string): string[] =>
+    Object.entries(heldOut.byMemories[kind])
+      .filter(([count]) => count !== '1')
+      .map(([count, score]) => row(`the right one among ${count}, ${name}`, score));
   const lines = [
     `Facts that stand in no training text (${heldOut.questions} questions)`,
-    `  ${''.padEnd(34)}${'answered'.padStart(9)}${'loss'.padStart(10)}`,
+    `  ${''.padEnd(46)}${'answered'.padStart(9)}${'loss'.padStart(10)}`,
     row('with the right memory', heldOut.withMemory),
-    ...among.map(([count, score]) => row(`with the right one among ${count}`, score)),
+    ...among('others', 'others of other chunks'),
+    ...among('nearest', 'others nearest'),
     row('with what retrieval finds', heldOut.retrieved),
     row('without memory', heldOut.withoutMemory),
     row('reference as text in front (RAG)', heldOut.rag),
     `Retrieval finds the right memory first: ${percent(retrieval.first).trim()}, among those read: ${percent(retrieval.read).trim()}`,
   ];
-  const change = (title: string, { prompt, before, after }: ChangedAnswer): string =>
-    `${title}: "${prompt}" → before "${before.trim()}", after "${after.trim()}"`;
-  if (edit) lines.push(change('One fact edited in the bank', edit));
-  if (deletion) lines.push(change('One fact deleted from the bank', deletion));
+  const change = (title: string, done: string, changes: readonly ChangedAnswer[]): string[] => {
+    const followed = changes.filter((item) => item.followed);
+    const example = followed[0] ?? changes[0];
+    if (!example) return [];
+    const { prompt, before, after } = example;
+    const answers = `"${prompt}" → before "${before.trim()}", after "${after.trim()}"`;
+    return [`${title}: ${followed.length} of ${changes.length} ${done}, such as ${answers}`];
+  };
+  lines.push(...change('Facts edited in the bank', 'answered anew', edits));
+  lines.push(...change('Facts deleted from the bank', 'no longer answered', deletions));
   return lines.join('\n');
 }

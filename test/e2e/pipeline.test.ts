@@ -58,13 +58,15 @@ describe('memory3 run', () => {
       seconds: expect.any(Number),
       engine: expect.stringMatching(/^(cuda|native|tensorflow|wasm|cpu)$/),
     });
-    expect(report.heldOut.byMemories).toEqual({ 1: score, 2: score });
-    expect(report.heldOut.byMemories[1]).toEqual(report.heldOut.withMemory);
-    for (const change of [report.edit, report.delete].filter((given) => given !== undefined)) {
+    expect(report.heldOut.byMemories.others).toEqual({ 1: score, 2: score });
+    expect(report.heldOut.byMemories.nearest).toEqual({ 1: score, 2: score });
+    expect(report.heldOut.byMemories.others[1]).toEqual(report.heldOut.withMemory);
+    for (const change of [...report.edits, ...report.deletions]) {
       expect(change).toMatchObject({
         prompt: expect.any(String),
         before: expect.any(String),
         after: expect.any(String),
+        followed: expect.any(Boolean),
       });
     }
     expect(output.stdout).toContain('with the right memory');

@@ -55,33 +55,42 @@ describe('evaluate', () => {
     expect(report.heldOut.questions).toBe(3);
     expect(said.join()).toContain('1 questions left out');
     const { withMemory, withoutMemory, rag, retrieved, byMemories } = report.heldOut;
-    expect(Object.keys(byMemories)).toEqual(['1', '3']);
-    expect(byMemories[1]).toEqual(withMemory);
-    const losses = [withMemory, withoutMemory, rag, retrieved, byMemories[3]].map((score) => score!.loss);
+    for (const scores of Object.values(byMemories)) {
+      expect(Object.keys(scores)).toEqual(['1', '3']);
+      expect(scores[1]).toEqual(withMemory);
+    }
+    const losses = [withMemory, withoutMemory, rag, retrieved, byMemories.others[3], byMemories.nearest[3]].map(
+      (score) => score!.loss,
+    );
     expect(losses.every(Number.isFinite)).toBe(true);
     expect(new Set(losses).size).toBeGreaterThan(3);
     expect(report.retrieval.read).toBeGreaterThanOrEqual(report.retrieval.first);
     expect(report.retrieval.read).toBeGreaterThan(0);
   });
 
-  it('edits one fact and deletes another, and leaves the bank as it was', async () => {
+  it('edits facts and deletes others, and leaves the bank as it was', async () => {
     await open();
     const questions = await answeredQuestions(3);
     expect(questions.length).toBeGreaterThan(1);
     const before = await filesOf(session.folder.bank);
     const { report } = await evaluateWith(questions);
-    const [first, second] = questions;
-    expect(report.edit).toMatchObject({ prompt: first!.prompt, before: first!.answer });
-    expect(report.edit!.memoryAfter).not.toBe(report.edit!.memoryBefore);
-    expect(report.edit!.memoryAfter).toContain(' other.');
-    expect(report.delete).toMatchObject({ prompt: second!.prompt, before: second!.answer });
-    expect(report.delete).not.toHaveProperty('memoryAfter');
+    const [edit] = report.edits;
+    const [deletion] = report.deletions;
+    expect(edit).toMatchObject({ prompt: questions[0]!.prompt, before: questions[0]!.answer });
+    expect(edit!.memoryAfter).not.toBe(edit!.memoryBefore);
+    expect(edit!.memoryAfter).toContain(' other.');
+    expect(edit!.followed).toBe(edit!.after === ' other.');
+    expect(deletion).not.toHaveProperty('memoryAfter');
+    expect(deletion!.followed).toBe(deletion!.after !== deletion!.before);
+    const changed = [...report.edits, ...report.deletions].map(({ prompt }) => prompt);
+    expect(new Set(changed).size).toBe(changed.length);
+    expect(questions.map(({ prompt }) => prompt)).toEqual(expect.arrayContaining(changed));
     expect(await filesOf(session.folder.bank)).toEqual(before);
     expect(session.bank.folder).toBe(session.folder.bank);
     const table = reportTable(report);
-    expect(table).toContain('One fact edited in the bank');
-    expect(table).toContain('One fact deleted from the bank');
-    expect(table).toContain('with the right one among 3');
+    expect(table).toContain('Facts edited in the bank');
+    expect(table).toContain('Facts deleted from the bank');
+    expect(table).toContain('the right one among 3');
   });
 
   it('says when there is nothing to ask', async () => {
