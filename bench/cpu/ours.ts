@@ -180,10 +180,9 @@ function product({ size }: Of<'product'>): Running {
   const matrices = [1, 2].map(() => tf.fill([size, size], 0.5)) as [tf.Tensor2D, tf.Tensor2D];
   return {
     async step() {
-      const out = tf.matMul(...matrices);
-      const first = tf.slice(out.reshape([size * size]), [0], [1]);
+      const first = tf.tidy(() => tf.slice(tf.matMul(...matrices).reshape([size * size]), [0], [1]));
       await first.data();
-      tf.dispose([out, first]);
+      first.dispose();
     },
     result: () => ({}),
     dispose: () => tf.dispose(matrices as never),

@@ -198,13 +198,17 @@ void deliver(Napi::Env env, Napi::Function, Engine* engine, Read* read) {
     // JavaScript has ended; its handles went with it.
     return;
   }
-  if (read->error.empty()) {
-    read->deferred.Resolve(read->target.Value());
-  } else {
-    read->deferred.Reject(Napi::Error::New(env, read->error).Value());
+  try {
+    if (read->error.empty()) {
+      read->deferred.Resolve(read->target.Value());
+    } else {
+      read->deferred.Reject(Napi::Error::New(env, read->error).Value());
+    }
+    delete read;
+    if (--engine->pendingReads == 0) engine->deliveries.Unref(env);
+  } catch (const Napi::Error&) {
+    // The thread of JavaScript is being ended: nobody waits any more.
   }
-  delete read;
-  if (--engine->pendingReads == 0) engine->deliveries.Unref(env);
 }
 
 /** read(source, target): a promise of `target` with the bytes that `source` has when the stream comes to it. */

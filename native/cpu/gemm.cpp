@@ -14,10 +14,10 @@
 
 namespace memory3 {
 
-/** Inner length of a block, about: a strip of `a` takes 24 KiB. */
-static constexpr int64_t BLOCK_INNER = 512;
-/** Columns of a block: with BLOCK_INNER 512 KiB. */
-static constexpr int64_t BLOCK_COLUMNS = 256;
+/** Inner length of a block, about: a strip of `a` takes 18 KiB. */
+static constexpr int64_t BLOCK_INNER = 384;
+/** Columns of a block: with BLOCK_INNER 768 KiB. */
+static constexpr int64_t BLOCK_COLUMNS = 512;
 /** Rows of `a` that are copied together: as many as use whole cache lines. */
 static constexpr int64_t COPIED_ROWS = 4 * STRIP_ROWS;
 /** Rows this far apart, in elements, fall on the same places of a cache and drive each other out. */

@@ -1,4 +1,4 @@
-/** The native engine: C++ kernels on threads of its own, with OpenBLAS, behind a tfjs backend of its own. */
+/** The native engine: C++ kernels on threads of its own, behind a tfjs backend of its own. */
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
