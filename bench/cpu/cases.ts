@@ -40,8 +40,8 @@ export interface Measured {
   flops?: number;
   /** Steps of one round. */
   steps: number;
-  /** The case that this one is set in relation to. */
-  against?: string;
+  /** The case of ours that runs in turn with this one: the same without memories, or a plain product. */
+  against: string | undefined;
   what: string;
 }
 
@@ -90,7 +90,7 @@ function training(name: ShapeName, steps: number, memories?: Reading): Measured 
     perStep: batch * tokens,
     ...(!memories && { flops: batch * tokens * flopsPerToken(shape, tokens) }),
     steps,
-    ...(memories && { against: name }),
+    against: memories ? name : 'product2048',
     what: `step d ${d}, L ${L}, W ${W}, V ${V}, ${tokens} × ${batch}${reading}`,
   };
 }
@@ -111,7 +111,7 @@ function decode(batch: number, memory: boolean): Measured {
     unit: 'tokens',
     perStep: batch,
     steps: 32,
-    ...(memory && { against: `decode${batch}` }),
+    against: memory ? `decode${batch}` : undefined,
     what: `decoding, batch ${batch}, ${context} tokens before${memory ? `, ${perChunk} memories` : ''}`,
   };
 }
@@ -124,6 +124,7 @@ function compile(): Measured {
     unit: 'references',
     perStep: batch,
     steps: 4,
+    against: undefined,
     what: `writing memories, ${batch} references of ${tokens} tokens`,
   };
 }
@@ -135,6 +136,7 @@ function product(size: number): Measured {
     perStep: 1,
     flops: 2 * size ** 3,
     steps: size > 1024 ? 3 : 8,
+    against: undefined,
     what: `matrix product, ${size}³`,
   };
 }

@@ -24,8 +24,8 @@ export interface Figure {
   ours: number[];
   peer?: number[];
   peerSetting?: string;
-  /** The same of ours without memories, in the same rounds. */
-  plain?: number[];
+  /** Of the case that this one is set against, in the same rounds. */
+  against?: number[];
   /** Share of the wall time that JavaScript was on a processor. */
   javascriptShare: number;
   profile: { name: string; calls: number; seconds: number }[];
@@ -133,26 +133,27 @@ function expectEqual([own, other]: Run[], memories: boolean, say: Options['say']
 
 async function measure(name: string, measured: Measured, settings: Setting[], options: Options): Promise<Figure> {
   const own = new Worker(ours(options.threads));
-  const plain = measured.against ? new Worker(ours(options.threads)) : undefined;
+  const against = measured.against === undefined ? undefined : cases()[measured.against]!;
+  const other = against && new Worker(ours(options.threads));
   const peer = settings.length > 0 ? await bestPeer(measured, settings, options.say) : undefined;
   try {
     const figure: Figure = { name, measured, ours: [], javascriptShare: 0, profile: [] };
-    const [peerSeconds, plainSeconds]: number[][] = [[], []];
+    const [peerSeconds, otherSeconds]: number[][] = [[], []];
     await own.prepare(measured.case);
-    await plain?.prepare(cases()[measured.against!]!.case);
-    for (const worker of [own, plain]) await worker?.warmUp();
+    await other?.prepare(against!.case);
+    for (const worker of [own, other]) await worker?.warmUp();
     let last: Run | undefined;
     for (let round = 0; round < options.rounds; round++) {
       last = await own.run(measured.steps);
       figure.ours.push(median(last.seconds));
-      if (plain) plainSeconds!.push(median((await plain.run(measured.steps)).seconds));
+      if (other) otherSeconds!.push(median((await other.run(against!.steps)).seconds));
       if (peer) peerSeconds!.push(median((await peer.run(measured.steps)).seconds));
     }
     Object.assign(figure, profileOf(last!, measured.steps));
-    if (plain) figure.plain = plainSeconds!;
+    if (other) figure.against = otherSeconds!;
     return peer ? { ...figure, peer: peerSeconds!, peerSetting: peer.setting.name } : figure;
   } finally {
-    for (const worker of [own, plain, peer]) worker?.close();
+    for (const worker of [own, other, peer]) worker?.close();
   }
 }
 

@@ -1,5 +1,6 @@
 /** Prints a report for people. */
 
+import { cases } from './cases.ts';
 import { type Figure, median, quantile, type Report } from './cpu.ts';
 
 export function printReport(report: Report): void {
@@ -8,15 +9,14 @@ export function printReport(report: Report): void {
     `${date.slice(0, 10)}, ${machine}, ${cores} cores, ${threads} threads, Node ${node}, PyTorch ${torch ?? '–'}`,
   );
   console.log(`medians of ${rounds} rounds, both sides in turn; [quartiles]; ratio: median of the rounds' ratios\n`);
-  const peak = Math.max(0, ...report.figures.map(productRate));
-  const rows = report.figures.map((figure) => row(figure, peak));
+  const rows = report.figures.map(row);
   print([['case', 'ours', 'rate', 'GFLOP/s', 'of peak', 'PyTorch', 'ratio', 'to plain', 'JS'], ...rows]);
   console.log('');
   for (const { name, measured, peerSetting } of report.figures) {
     console.log(`${name}: ${measured.what}${peerSetting ? ` (PyTorch: ${peerSetting})` : ''}`);
   }
   console.log(
-    '\nGFLOP/s: tokens/s × (6·N_matmul + 12·L·H·D·T/2), see flopsPerToken in src/model/shape.ts; peak: the best product of either side.',
+    '\nGFLOP/s: tokens/s × (6·N_matmul + 12·L·H·D·T/2), see flopsPerToken in src/model/shape.ts; of peak: of product2048 of ours, in turn.',
   );
   console.log(
     'to plain: time in relation to the same step without memories, in turn in the same rounds. JS: time of JavaScript, beside the kernels.',
@@ -29,24 +29,22 @@ export function printReport(report: Report): void {
   console.log(`peak memory of training shape 3: ours ${mib(ours)}${ratio}`);
 }
 
-/** The best that either side reaches in a plain product, GFLOP/s. */
-function productRate({ measured, ours, peer }: Figure): number {
-  const { case: given, flops } = measured;
-  return given.kind === 'product' && flops ? flops / Math.min(median(ours), median(peer ?? ours)) / 1e9 : 0;
-}
-
-function row({ name, measured, ours, peer, plain, javascriptShare }: Figure, peak: number): string[] {
+function row({ name, measured, ours, peer, against, javascriptShare }: Figure): string[] {
   const { flops, perStep, unit } = measured;
   const rate = flops ? flops / median(ours) / 1e9 : undefined;
+  const other = measured.against === undefined ? undefined : cases()[measured.against];
+  // Of each round, so that a machine that gets slower meanwhile does not matter.
+  const ratio = against ? median(ours.map((own, i) => own / against[i]!)) : undefined;
+  const isShare = ratio !== undefined && flops !== undefined && other?.flops !== undefined;
   return [
     name,
     time(ours),
     `${amount(perStep / median(ours))} ${unit}/s`,
     rate ? rate.toFixed(1) : '',
-    rate && peak ? `${((100 * rate) / peak).toFixed(0)} %` : '',
+    isShare ? `${((100 * flops) / other.flops! / ratio).toFixed(0)} %` : '',
     peer ? time(peer) : '',
     peer ? median(ours.map((own, i) => peer[i]! / own)).toFixed(2) : '',
-    plain ? median(ours.map((own, i) => own / plain[i]!)).toFixed(3) : '',
+    ratio !== undefined && !isShare ? ratio.toFixed(3) : '',
     `${(100 * javascriptShare).toFixed(1)} %`,
   ];
 }

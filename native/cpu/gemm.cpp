@@ -22,6 +22,8 @@ static constexpr int64_t BLOCK_COLUMNS = 512;
 static constexpr int64_t COPIED_ROWS = 4 * STRIP_ROWS;
 /** Rows this far apart, in elements, fall on the same places of a cache and drive each other out. */
 static constexpr int64_t CACHE_PERIOD = 1024;
+/** Rows of `b` at most so far apart, in elements, are read as they lie: a panel of them touches few pages of memory. */
+static constexpr int64_t CLOSE_ROWS = 256;
 /** Up to so many rows, rows of a transposed `b` are read once as they lie; packing would read and write them as well. */
 static constexpr int64_t FEW_ROWS = 8;
 /** To pack an element takes as long as so many multiplications, about. */
@@ -39,15 +41,20 @@ struct Packed {
 
 constexpr int64_t roundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-void packB(const Matrix& b, Range inner, Range columns, float* to) {
+/** Some rows and columns of `b` as panels: as they lie where they are close together, else packed. */
+Panels takeB(const Matrix& b, Range inner, Range columns, float* copy) {
+  const int64_t width = inner.size();
+  const float* first = b.data + (b.transposed ? columns.begin * b.stride + inner.begin
+                                              : inner.begin * b.stride + columns.begin);
+  if (!b.transposed && b.stride <= CLOSE_ROWS && columns.size() % PANEL == 0) return {first, PANEL, b.stride};
   if (!b.transposed) {
-    packColumns(b.data + inner.begin * b.stride + columns.begin, b.stride, inner.size(), columns.size(), 0, inner.size(),
-                to);
-    return;
+    packColumns(first, b.stride, width, columns.size(), 0, width, copy);
+  } else {
+    const int64_t full = columns.size() / PANEL * PANEL;
+    std::fill(copy + full * width, copy + roundUp(columns.size(), PANEL) * width, 0.0f);
+    packTransposed(first, b.stride, columns.size(), width, 0, copy);
   }
-  const int64_t full = columns.size() / PANEL * PANEL;
-  std::fill(to + full * inner.size(), to + roundUp(columns.size(), PANEL) * inner.size(), 0.0f);
-  packTransposed(b.data + columns.begin * b.stride + inner.begin, b.stride, columns.size(), inner.size(), 0, to);
+  return {copy, PANEL * width};
 }
 
 /** Some strips of a transposed `a`: `[strips, inner, 12]`. */
@@ -95,13 +102,12 @@ void prefetchStrip(const Product& product, Range inner, Range rows, Range column
 }
 
 void multiplyBlock(const Tiles& tiles, const Product& product, Range inner, Range rows, Range columns,
-                   const Packed& packed) {
-  const Panels panels{packed.b, PANEL * inner.size()};
+                   Panels panels, float* copy) {
   const float* before = inner.begin > 0 ? product.out : product.before;
   for (int64_t first = rows.begin; first < rows.end; first += COPIED_ROWS) {
     const Range group{first, std::min(first + COPIED_ROWS, rows.end)};
     int64_t stripStep;
-    Left left = takeA(product.a, inner, group, packed.a, stripStep);
+    Left left = takeA(product.a, inner, group, copy, stripStep);
     for (int64_t row = group.begin; row < group.end; row += STRIP_ROWS, left.data += stripStep) {
       const int64_t at = row * product.outStride + columns.begin;
       const int64_t later = std::min(row + 2 * STRIP_ROWS, rows.end);
@@ -124,8 +130,7 @@ void multiplyPart(const Tiles& tiles, const Product& product, Range rows, Range 
     const Range own{column, std::min(column + BLOCK_COLUMNS, columns.end)};
     for (int64_t block = 0; block < blocks; block++) {
       const Range part{inner * block / blocks, inner * (block + 1) / blocks};
-      packB(product.b, part, own, packed.b);
-      multiplyBlock(tiles, product, part, rows, own, packed);
+      multiplyBlock(tiles, product, part, rows, own, takeB(product.b, part, own, packed.b), packed.a);
     }
   }
 }
