@@ -575,16 +575,6 @@ void attend(Context& context, const AttentionInputs& in, const AttentionOutputs&
   });
 }
 
-/** Adds what the parts found, always in the same order. */
-MEMORY3_VECTORISED static void sumParts(const float* first, int64_t step, int parts, int64_t count, float* out) {
-  std::memcpy(out, first, count * sizeof(float));
-  for (int part = 1; part < parts; part++) {
-    const float* other = first + part * step;
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) out[i] += other[i];
-  }
-}
-
 void attendGrad(Context& context, const AttentionInputs& in, const AttentionGradients& out) {
   std::memset(out.dk.data, 0, out.dk.size * sizeof(float));
   std::memset(out.dv.data, 0, out.dv.size * sizeof(float));

@@ -69,6 +69,9 @@ class Scratch {
   int64_t capacity_ = 0;
 };
 
+/** Adds up what the parts of a kernel have left in a scratch, `step` apart, always in the same order; parts > 0. */
+void sumParts(const float* first, int64_t step, int parts, int64_t count, float* out);
+
 /** Cosines and sines of positions. */
 struct RopeTable {
   std::vector<int32_t> positions;
@@ -83,7 +86,6 @@ struct Tiles;
 struct Context {
   std::unique_ptr<ThreadPool> pool;
   const Tiles* tiles;
-  /** Of the kernel that runs. */
   Scratch scratch;
   /** The last ones used come first. */
   std::list<RopeTable> ropeTables;

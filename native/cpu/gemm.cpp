@@ -33,12 +33,6 @@ static constexpr double PACKING_SHARE = 0.05;
 
 namespace {
 
-/** Where a part keeps what it has packed; each thread has its own. */
-struct Packed {
-  float* b;  // [⌈columns/16⌉, inner, 16]
-  float* a;  // rows that were copied together
-};
-
 constexpr int64_t roundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 /** Some rows and columns of `b` as panels: as they lie where they are close together, else packed. */
@@ -124,13 +118,13 @@ void multiplyPart(const Tiles& tiles, const Product& product, Range rows, Range 
   const int64_t blocks = std::max<int64_t>(1, (inner + BLOCK_INNER / 2) / BLOCK_INNER);
   const int64_t longest = (inner + blocks - 1) / blocks;
   const int64_t sizeOfB = longest * std::min(BLOCK_COLUMNS, roundUp(columns.size(), PANEL));
-  float* memory = scratch.floats(sizeOfB + COPIED_ROWS * (longest + PANEL));
-  const Packed packed{memory, memory + sizeOfB};
+  float* packedB = scratch.floats(sizeOfB + COPIED_ROWS * (longest + PANEL));
+  float* copiedA = packedB + sizeOfB;
   for (int64_t column = columns.begin; column < columns.end; column += BLOCK_COLUMNS) {
     const Range own{column, std::min(column + BLOCK_COLUMNS, columns.end)};
     for (int64_t block = 0; block < blocks; block++) {
       const Range part{inner * block / blocks, inner * (block + 1) / blocks};
-      multiplyBlock(tiles, product, part, rows, own, takeB(product.b, part, own, packed.b), packed.a);
+      multiplyBlock(tiles, product, part, rows, own, takeB(product.b, part, own, packedB), copiedA);
     }
   }
 }

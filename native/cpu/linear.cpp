@@ -4,7 +4,6 @@
  */
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "gemm.h"
@@ -64,16 +63,6 @@ struct Maps {
             {x.data + some.begin * inputs, inputs}, out, inputs, before};
   }
 };
-
-/** Adds what the parts found, always in the same order. */
-MEMORY3_VECTORISED static void sumParts(const float* first, int64_t step, int parts, int64_t count, float* out) {
-  std::memcpy(out, first, count * sizeof(float));
-  for (int part = 1; part < parts; part++) {
-    const float* other = first + part * step;
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) out[i] += other[i];
-  }
-}
 
 /** Each part takes its rows backward by blocks and sums the gradients of the weights in a place of its own. */
 static void gradientsByRows(Context& context, const Maps& maps, int parts) {

@@ -1,4 +1,5 @@
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "common.h"
@@ -17,6 +18,15 @@ float* Scratch::floats(int64_t count) {
     capacity_ = padded(count);
   }
   return memory_.get();
+}
+
+MEMORY3_VECTORISED void sumParts(const float* first, int64_t step, int parts, int64_t count, float* out) {
+  std::memcpy(out, first, count * sizeof(float));
+  for (int part = 1; part < parts; part++) {
+    const float* other = first + part * step;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) out[i] += other[i];
+  }
 }
 
 }  // namespace memory3

@@ -13,6 +13,11 @@ MEMORY3_INLINE Target from(const Target& out, int64_t row, int64_t column) {
   return {out.data + at, out.rowStep, out.columns - column, out.before ? out.before + at : nullptr};
 }
 
+/** Panels from a column on, a multiple of PANEL. */
+MEMORY3_INLINE Panels from(const Panels& b, int64_t column) {
+  return {b.data + column / PANEL * b.panelStep, b.panelStep, b.step};
+}
+
 /** `Rows` × `Count` panels of results in vectors of type V. The loops over them are unrolled, so that they stay in registers. */
 template <class V, int Rows, int Count>
 MEMORY3_INLINE void multiplyTile(Left a, Panels b, int64_t inner, const Target& out) {
@@ -65,15 +70,14 @@ MEMORY3_INLINE void multiplyRows(Left a, Panels b, int64_t inner, const Target& 
   int64_t column = 0;
   if constexpr (Most > 1) {
     for (; column + Most * PANEL <= out.columns; column += Most * PANEL) {
-      multiplyTile<V, Rows, Most>(a, {b.data + column / PANEL * b.panelStep, b.panelStep, b.step}, inner,
-                                  from(out, 0, column));
+      multiplyTile<V, Rows, Most>(a, from(b, column), inner, from(out, 0, column));
     }
   }
   for (; column + PANEL <= out.columns; column += PANEL) {
-    multiplyTile<V, Rows, 1>(a, {b.data + column / PANEL * b.panelStep, b.panelStep, b.step}, inner, from(out, 0, column));
+    multiplyTile<V, Rows, 1>(a, from(b, column), inner, from(out, 0, column));
   }
   if (column == out.columns) return;
-  multiplyEdge<V, Rows>(a, {b.data + column / PANEL * b.panelStep, b.panelStep, b.step}, inner, from(out, 0, column));
+  multiplyEdge<V, Rows>(a, from(b, column), inner, from(out, 0, column));
 }
 
 template <class V, int Rows, int Most>
@@ -119,24 +123,7 @@ MEMORY3_INLINE void addLanes(Lanes4 (&vectors)[4], float (&totals)[4]) {
 }
 
 MEMORY3_INLINE void addLanes(Lanes4 (&vectors)[1], float (&totals)[1]) {
-  totals[0] = (vectors[0][0] + vectors[0][2]) + (vectors[0][1] + vectors[0][3]);
-}
-
-/** Sums lanes until four are left. */
-MEMORY3_INLINE Lanes4 foldToFour(const Lanes4& lanes) { return lanes; }
-
-MEMORY3_INLINE Lanes4 foldToFour(const Lanes8& lanes) {
-  Lanes4 low, high;
-  load(&lanes, low);
-  load(reinterpret_cast<const char*>(&lanes) + sizeof low, high);
-  return low + high;
-}
-
-MEMORY3_INLINE Lanes4 foldToFour(const Lanes16& lanes) {
-  Lanes8 low, high;
-  load(&lanes, low);
-  load(reinterpret_cast<const char*>(&lanes) + sizeof low, high);
-  return foldToFour(low + high);
+  totals[0] = sumOfLanes(vectors[0]);
 }
 
 /** Products of `Rows` rows with `Columns` rows. */

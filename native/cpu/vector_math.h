@@ -58,15 +58,26 @@ MEMORY3_INLINE void load(const void* from, Vector& to) {
   std::memcpy(&to, from, sizeof to);
 }
 
-MEMORY3_INLINE float sumOfLanes(const Lanes16& lanes) {
-  Lanes8 low8, high8;
-  load(&lanes, low8);
-  load(reinterpret_cast<const char*>(&lanes) + sizeof low8, high8);
-  const Lanes8 eight = low8 + high8;
-  Lanes4 low4, high4;
-  load(&eight, low4);
-  load(reinterpret_cast<const char*>(&eight) + sizeof low4, high4);
-  const Lanes4 four = low4 + high4;
+/** Sums lanes until four are left. */
+MEMORY3_INLINE Lanes4 foldToFour(const Lanes4& lanes) { return lanes; }
+
+MEMORY3_INLINE Lanes4 foldToFour(const Lanes8& lanes) {
+  Lanes4 low, high;
+  load(&lanes, low);
+  load(reinterpret_cast<const char*>(&lanes) + sizeof low, high);
+  return low + high;
+}
+
+MEMORY3_INLINE Lanes4 foldToFour(const Lanes16& lanes) {
+  Lanes8 low, high;
+  load(&lanes, low);
+  load(reinterpret_cast<const char*>(&lanes) + sizeof low, high);
+  return foldToFour(low + high);
+}
+
+template <class Vector>
+MEMORY3_INLINE float sumOfLanes(const Vector& lanes) {
+  const Lanes4 four = foldToFour(lanes);
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
 

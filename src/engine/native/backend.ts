@@ -48,6 +48,11 @@ export class NativeBackend extends tf.KernelBackend {
     return values;
   }
 
+  /** The same of several. */
+  allFloats(tensors: readonly tf.TensorInfo[]): Float32Array[] {
+    return tensors.map((x) => this.floats(x));
+  }
+
   /** The values of an int32 tensor, in place. */
   ints(x: tf.TensorInfo): Int32Array {
     const { values } = this.stored.get(x.dataId);

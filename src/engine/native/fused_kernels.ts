@@ -56,9 +56,8 @@ for (const name of ['Linear', 'LinearPair', 'LinearTriple', 'LinearResidual']) {
     const rows = dimension(x, 0);
     const weights = numbered(inputs, 'weight');
     const outs = weights.map((weight) => backend.create([rows, dimension(weight, 0)]));
-    const floats = (infos: Info[]): Float32Array[] => infos.map((info) => backend.floats(info));
     const added = residual ? backend.floats(residual) : NO_FLOATS;
-    backend.addon.linear(backend.floats(x), floats(weights), added, rows, floats(outs));
+    backend.addon.linear(backend.floats(x), backend.allFloats(weights), added, rows, backend.allFloats(outs));
     return outs;
   });
 
@@ -67,9 +66,8 @@ for (const name of ['Linear', 'LinearPair', 'LinearTriple', 'LinearResidual']) {
     const weights = numbered(inputs, 'weight');
     const dx = backend.create(x.shape);
     const dWeights = weights.map(({ shape }) => backend.create(shape));
-    const floats = (infos: Info[]): Float32Array[] => infos.map((info) => backend.floats(info));
-    const given = [backend.floats(x), floats(weights), floats(numbered(inputs, 'dy'))] as const;
-    backend.addon.linearGrad(...given, dimension(x, 0), backend.floats(dx), floats(dWeights));
+    const given = [backend.floats(x), backend.allFloats(weights), backend.allFloats(numbered(inputs, 'dy'))] as const;
+    backend.addon.linearGrad(...given, dimension(x, 0), backend.floats(dx), backend.allFloats(dWeights));
     return [dx, ...dWeights];
   });
 }
@@ -240,15 +238,22 @@ type AdamwAttributes = Record<'lr' | 'beta1' | 'beta2' | 'epsilon' | 'weightDeca
 registerFused<string, AdamwAttributes>('Adamw', (backend, inputs, attributes) => {
   const { lr, beta1, beta2, epsilon, weightDecay, step, gradScale, inPlace, count } = attributes;
   const all = (name: string): Info[] => Array.from({ length: count }, (_, i) => inputs[`${name}${i}`]!);
-  const floats = (infos: Info[]): Float32Array[] => infos.map((info) => backend.floats(info));
   const before = [all('parameter'), all('m'), all('v')] as const;
   const after = before.map((infos) =>
     infos.map((x) => (inPlace && backend.isSole(x) ? backend.share(x, x.shape) : backend.create(x.shape))),
   );
-  const [parameters, m, v] = before.map(floats) as [Float32Array[], Float32Array[], Float32Array[]];
-  const [newParameters, newM, newV] = after.map(floats) as [Float32Array[], Float32Array[], Float32Array[]];
+  const [parameters, m, v] = before.map((infos) => backend.allFloats(infos)) as [
+    Float32Array[],
+    Float32Array[],
+    Float32Array[],
+  ];
+  const [newParameters, newM, newV] = after.map((infos) => backend.allFloats(infos)) as [
+    Float32Array[],
+    Float32Array[],
+    Float32Array[],
+  ];
   const numbers = [lr, beta1, beta2, epsilon, weightDecay, step, gradScale] as const;
-  backend.addon.adamw(parameters, floats(all('gradient')), m, v, ...numbers, newParameters, newM, newV);
+  backend.addon.adamw(parameters, backend.allFloats(all('gradient')), m, v, ...numbers, newParameters, newM, newV);
   return after[0]!.flatMap((parameter, i) => [parameter, after[1]![i]!, after[2]![i]!]);
 });
 
