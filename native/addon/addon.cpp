@@ -380,6 +380,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("selectTokens", run<selectTokens>);
   add("gatherTokens", run<gatherTokens>);
   add("gatherTokensGrad", run<gatherTokensGrad>);
+  add("unpackMemories", run<unpackMemories>);
   add("adamw", run<adamw>);
   add("globalNorm", run<globalNorm>);
   add("matMul", run<matMul>);

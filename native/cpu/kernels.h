@@ -51,6 +51,12 @@ void gatherTokens(Context& context, Floats x, Ints indices, int64_t tokens, int6
 void gatherTokensGrad(Context& context, Ints indices, Floats dy, int64_t tokens, int64_t heads, int64_t kept,
                       FloatsOut dx);
 
+/** How memories are stored; the numbers are those that JavaScript gives. */
+enum class StorageType { float32 = 0, float16 = 1, bfloat16 = 2 };
+
+/** `rows` are `memories` stored memories; `parts` are keys and values of each layer in turn. */
+void unpackMemories(Context& context, Ints rows, int64_t type, int64_t memories, FloatsOutList parts);
+
 /** The outputs may be the inputs. */
 void adamw(Context& context, FloatsList parameters, FloatsList gradients, FloatsList m, FloatsList v, double lr,
            double beta1, double beta2, double epsilon, double weightDecay, double step, double gradScale,

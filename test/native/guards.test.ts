@@ -11,7 +11,7 @@ import { forward, logits } from '../../src/model/forward.ts';
 import { Model } from '../../src/model/model.ts';
 import { initParameters } from '../../src/model/shape.ts';
 import { lossAndGradients } from '../../src/model/training.ts';
-import { attention, crossEntropy, globalNorm, rmsNorm, swiglu } from '../../src/ops/index.ts';
+import { attention, crossEntropy, globalNorm, rmsNorm, swiglu, unpackMemories } from '../../src/ops/index.ts';
 import { AdamW } from '../../src/optim/adamw.ts';
 import { clipAndUpdate, disposeGradients } from '../../src/optim/update.ts';
 import { describeNative, int32, normals } from './support.ts';
@@ -111,6 +111,16 @@ async function everything(): Promise<number[]> {
     results.push(...(await scores.data()), ...(await tf.argMax(scores, 1).data()));
   }
   cache.dispose();
+  for (const [type, words] of [
+    ['float32', 150],
+    ['float16', 75],
+    ['bfloat16', 75],
+  ] as const) {
+    const stored = tf.tensor2d(count(7 * words, 0x3a00_3b00), [7, words], 'int32');
+    const layout = { memoryLayers: 1, kvHeads: 3, keptTokens: 5, headDim: 5 };
+    const { keys, values } = unpackMemories(stored, { type, ...layout });
+    results.push(...(await keys[0]!.data()), ...(await values[0]!.data()));
+  }
   for (const weights of (await model.weights()).values()) results.push(...weights);
   return results;
 }

@@ -130,6 +130,8 @@ export interface NativeAddon {
   gatherTokensGrad(
     ...args: [indices: Int32Array, dy: Float32Array, tokens: number, heads: number, kept: number, dx: Float32Array]
   ): void;
+  /** `type`: 0 float32, 1 float16, 2 bfloat16. */
+  unpackMemories(rows: Int32Array, type: number, memories: number, parts: Float32Array[]): void;
   adamw(
     ...args: [
       parameters: Float32Array[],

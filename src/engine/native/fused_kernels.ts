@@ -230,6 +230,17 @@ registerFused<'indices' | 'dy', { tokens: number }>('GatherTokensGrad', (backend
   return [dx];
 });
 
+const STORAGE_TYPES = ['float32', 'float16', 'bfloat16'];
+type UnpackAttributes = Record<'memoryLayers' | 'kvHeads' | 'keptTokens' | 'headDim', number> & { type: string };
+
+registerFused<'rows', UnpackAttributes>('UnpackMemories', (backend, { rows }, { type, memoryLayers, ...part }) => {
+  const memories = dimension(rows, 0);
+  const shape = [memories, part.kvHeads, part.keptTokens, part.headDim];
+  const parts = Array.from({ length: 2 * memoryLayers }, () => backend.create(shape));
+  backend.addon.unpackMemories(backend.ints(rows), STORAGE_TYPES.indexOf(type), memories, backend.allFloats(parts));
+  return parts;
+});
+
 type AdamwAttributes = Record<'lr' | 'beta1' | 'beta2' | 'epsilon' | 'weightDecay' | 'step' | 'gradScale', number> & {
   inPlace: boolean;
   count: number;
