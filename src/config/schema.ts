@@ -89,6 +89,10 @@ export const memorySchema = z.strictObject({
   keptTokens: positive.default(8).describe('Tokens kept per layer and key-value head, l_mem.'),
   chunkLength: positive.default(64).describe('Text tokens that read the same memories, l_chunk.'),
   memoriesPerChunk: positive.default(5).describe('References a chunk reads: its own and those of the chunks before.'),
+  storage: z
+    .enum(['float32', 'float16', 'bfloat16'])
+    .default('bfloat16')
+    .describe('How the numbers of a memory are stored in the bank (the paper: bfloat16).'),
   tokenScores: z
     .enum(['softmax', 'exp'])
     .default('softmax')

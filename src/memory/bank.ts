@@ -13,10 +13,11 @@
 
 import { UserError } from '../errors.ts';
 import { BankWriter, type BankWriterOptions } from './bank_writer.ts';
-import { type BankIdentity, type MemoryRecord, type ReaderIdentity, rowLength } from './layout.ts';
+import type { BankIdentity, MemoryRecord, ReaderIdentity } from './layout.ts';
 import { type Manifest, Versions } from './manifest.ts';
 import type { Catalog, RecordTable } from './records.ts';
 import { type CacheStats, RowCache } from './row_cache.ts';
+import { type RowFormat, rowFormat, rowValues } from './row_format.ts';
 import { type SegmentEntry, SegmentReader } from './segment.ts';
 
 export interface BankOptions {
@@ -52,6 +53,8 @@ export class Bank {
   readonly contentHash: string;
   /** Hashes of the weights that wrote the memories, sorted. */
   readonly writers: readonly string[];
+  /** How memories are stored. */
+  readonly format: RowFormat;
   #segments: LoadedSegment[];
   #places: Place[] = [];
   #positions = new Map<string, number>();
@@ -64,6 +67,7 @@ export class Bank {
     this.version = manifest.version;
     this.contentHash = manifest.contentHash;
     this.writers = [...new Set(manifest.segments.map((segment) => segment.writer))].sort();
+    this.format = rowFormat(this.identity.layout, this.identity.storage);
     this.#segments = segments;
     this.#cache = cache;
     segments.forEach(({ reader, catalog }, segment) => {
@@ -167,14 +171,19 @@ export class Bank {
     for (const { segment, row } of this.#places) yield (await this.#records(segment)).record(row);
   }
 
+  /** Numbers of the memories `ids`, in their order: [n, Lmem, 2, K, S, D]. @throws UserError as `readStored` */
+  async readRows(ids: readonly string[]): Promise<Float32Array> {
+    return await rowValues(this.format, await this.readStored(ids));
+  }
+
   /**
-   * Numbers of the memories `ids`, in their order: [n, Lmem, 2, K, S, D]. Rows that are not in the cache are read in
-   * the order in which they lie on disk.
+   * The memories `ids` as they are stored, in their order: [n, rowBytes]. Rows that are not in the cache are read in the
+   * order in which they lie on disk.
    * @throws UserError memory_unknown, file_corrupt, file_truncated
    */
-  async readRows(ids: readonly string[]): Promise<Float32Array> {
-    const width = rowLength(this.identity.layout);
-    const out = new Float32Array(ids.length * width);
+  async readStored(ids: readonly string[]): Promise<Uint8Array> {
+    const width = this.format.rowBytes;
+    const out = new Uint8Array(ids.length * width);
     const missing: { slot: number; key: string; place: Place }[] = [];
     ids.forEach((id, slot) => {
       const place = this.#place(id);

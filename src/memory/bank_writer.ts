@@ -6,7 +6,8 @@
 import { UserError } from '../errors.ts';
 import { type BankIdentity, keptCount, type MemoryBatch, rowLength } from './layout.ts';
 import type { Manifest, Versions } from './manifest.ts';
-import { type SegmentEntry, SegmentReader, SegmentWriter } from './segment.ts';
+import { rowFormat } from './row_format.ts';
+import { type SegmentEntry, SegmentReader, SegmentWriter, type StoredBatch } from './segment.ts';
 
 /** Batches of memories, made while they are being stored. */
 export type MemoryBatches = AsyncIterable<MemoryBatch> | Iterable<MemoryBatch>;
@@ -92,7 +93,7 @@ export class BankWriter {
     const remaining = this.#without(ids);
     const removed = new Set(ids);
     const taken = new Set([...this.#places.keys()].filter((id) => !removed.has(id)));
-    const added = await this.#writeSegments(memories, writer, taken);
+    const added = await this.#writeSegments(this.#stored(memories, taken), writer);
     if (removed.size === 0 && added.entries.length === 0) return this.version;
     const stay = [...this.#places].filter(([id]) => !removed.has(id));
     return this.#commit([...remaining, ...added.entries], new Map([...stay, ...added.places]));
@@ -100,7 +101,7 @@ export class BankWriter {
 
   /** Replaces all memories, as a refresh with new weights does, in one version. */
   async replaceAll(memories: MemoryBatches, writer: string): Promise<number> {
-    const { entries, places } = await this.#writeSegments(memories, writer, new Set());
+    const { entries, places } = await this.#writeSegments(this.#stored(memories, new Set()), writer);
     return this.#commit(entries, new Map(places));
   }
 
@@ -118,7 +119,7 @@ export class BankWriter {
       }
       const reader = await SegmentReader.open(this.folder, entry, this.identity);
       try {
-        const written = await this.#writeSegments(reader.liveBatches(), entry.writer, new Set());
+        const written = await this.#writeSegments(reader.liveBatches(), entry.writer);
         segments.push(...written.entries);
         for (const [id, place] of written.places) places.set(id, place);
       } finally {
@@ -159,7 +160,16 @@ export class BankWriter {
       .filter((entry) => entry.deleted.length < entry.memories);
   }
 
-  async #writeSegments(memories: MemoryBatches, writer: string, taken: Set<string>): Promise<WrittenSegments> {
+  /** Memories as they are stored, once they are found to be fit; their ids are added to `taken`. */
+  async *#stored(memories: MemoryBatches, taken: Set<string>): AsyncGenerator<StoredBatch> {
+    const format = rowFormat(this.identity.layout, this.identity.storage);
+    for await (const batch of memories) {
+      this.#check(batch, taken);
+      yield { ...batch, rows: await format.encode(batch.rows) };
+    }
+  }
+
+  async #writeSegments(memories: AsyncIterable<StoredBatch>, writer: string): Promise<WrittenSegments> {
     const written: WrittenSegments = { entries: [], places: [] };
     let segment: SegmentWriter | undefined;
     const finish = async (full: SegmentWriter): Promise<void> => {
@@ -172,7 +182,6 @@ export class BankWriter {
     };
     try {
       for await (const batch of memories) {
-        this.#check(batch, taken);
         for (let from = 0; from < batch.records.length; ) {
           segment ??= await SegmentWriter.create(this.folder, this.identity, writer);
           const until = Math.min(batch.records.length, from + this.#segmentMemories - segment.memories);

@@ -6,8 +6,9 @@
 
 import type { MemoryConfig, ModelConfig } from '../config/schema.ts';
 import type { ModelShape } from '../model/shape.ts';
+import type { StorageType } from '../ops/index.ts';
 
-/** Shape of one memory: a row is [Lmem, 2 (keys, values), K, S, D] float32, contiguous. */
+/** Shape of one memory: a row is [Lmem, 2 (keys, values), K, S, D], contiguous. */
 export interface MemoryLayout {
   memoryLayers: number;
   kvHeads: number;
@@ -22,6 +23,8 @@ export interface BankIdentity {
   /** sha256 of the tokenizer file. */
   tokenizerHash: string;
   layout: MemoryLayout;
+  /** How the numbers of a memory are stored, see row_format.ts. */
+  storage: StorageType;
   /** The retrieval encoder whose vectors the bank stores. */
   encoder: StoredEncoder;
 }

@@ -12,7 +12,7 @@ import type { BankIdentity } from './layout.ts';
 import { type SegmentEntry, segmentFolder, segmentsOnDisk } from './segment.ts';
 import { parseStored, readStored, readStoredBytes, repairAction } from './stored_json.ts';
 
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 const BANK = 'bank.json';
 const ENCODER_STATE = 'encoder.bin';
 const CURRENT = 'CURRENT';
@@ -37,6 +37,7 @@ const bankSchema = z.strictObject({
     keptTokens: z.int().min(1),
     headDim: z.int().min(1),
   }),
+  storage: z.enum(['float32', 'float16', 'bfloat16']),
   encoder: z.strictObject({
     dimensions: z.int().min(1),
     description: z.record(z.string(), z.unknown()),
@@ -90,7 +91,7 @@ export class Versions {
       throw new UserError('input_invalid', { where: folder, what: 'the folder holds a memory bank already', action });
     }
     await removeTemporaries(folder);
-    const { modelKey, tokenizerHash, layout, encoder } = identity;
+    const { modelKey, tokenizerHash, layout, storage, encoder } = identity;
     const stateHash = sha256(encoder.state);
     const { dimensions, description } = encoder;
     await writeFileAtomic(join(folder, ENCODER_STATE), encoder.state);
@@ -100,6 +101,7 @@ export class Versions {
       modelKey,
       tokenizerHash,
       layout,
+      storage,
       encoder: { dimensions, description, stateHash },
     });
     const versions = new Versions(folder, identity, await sha256File(join(folder, BANK)));
@@ -113,10 +115,16 @@ export class Versions {
     await readStored(join(folder, CURRENT), COMPILE);
     const action = repairAction(folder);
     const text = await readStored(path, action);
-    const { modelKey, tokenizerHash, layout, encoder } = parseStored(text, bankSchema, FORMAT_VERSION, path, action);
+    const { encoder, modelKey, tokenizerHash, layout, storage } = parseStored(
+      text,
+      bankSchema,
+      FORMAT_VERSION,
+      path,
+      action,
+    );
     const state = await readState(join(folder, ENCODER_STATE), encoder.stateHash, action);
     const { dimensions, description } = encoder;
-    const identity = { modelKey, tokenizerHash, layout, encoder: { dimensions, description, state } };
+    const identity = { modelKey, tokenizerHash, layout, storage, encoder: { dimensions, description, state } };
     return new Versions(folder, identity, sha256(text));
   }
 

@@ -8,6 +8,7 @@
 import type { MemoryConfig } from '../config/schema.ts';
 import * as tf from '../engine/tf.ts';
 import type { LayerMemories } from '../model/forward.ts';
+import { unpackMemories } from '../ops/index.ts';
 import type { BankIdentity } from './layout.ts';
 import type { StepMemories } from './step_memories.ts';
 
@@ -60,11 +61,12 @@ export function memoryTensors(
   sequences: number,
   start: number,
 ): LayerMemories {
-  const { kvHeads, keptTokens, headDim } = layout;
-  const rows = (data: Float32Array): tf.Tensor4D => tf.tensor4d(data, [step.count, kvHeads, keptTokens, headDim]);
+  const rows = tf.tensor2d(step.rows, [step.count, step.rows.length / step.count], 'int32');
+  const { keys, values } = unpackMemories(rows, { type: step.type, ...layout });
+  rows.dispose();
   return {
-    keys: step.keys.map(rows),
-    values: step.values.map(rows),
+    keys,
+    values,
     lengths: tf.tensor1d(step.lengths, 'int32'),
     index: slotTensor(step.index, sequences, memory.memoriesPerChunk),
     start,

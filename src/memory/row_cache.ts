@@ -1,4 +1,4 @@
-/** Rows kept in memory, least recently used out first. */
+/** Stored rows kept in memory, least recently used out first. */
 
 /** Counts since the cache was made. */
 export interface CacheStats {
@@ -12,7 +12,7 @@ export interface CacheStats {
 /** A byte-bounded cache. Segments never change, so an entry is never stale and several bank versions can share one. */
 export class RowCache {
   readonly maxBytes: number;
-  #rows = new Map<string, Float32Array>();
+  #rows = new Map<string, Uint8Array>();
   #bytes = 0;
   #hits = 0;
   #misses = 0;
@@ -22,7 +22,7 @@ export class RowCache {
     this.maxBytes = maxBytes;
   }
 
-  get(key: string): Float32Array | undefined {
+  get(key: string): Uint8Array | undefined {
     const row = this.#rows.get(key);
     if (row === undefined) {
       this.#misses++;
@@ -36,7 +36,7 @@ export class RowCache {
   }
 
   /** Keeps `row`, which the caller must not change afterwards. A row larger than the whole cache is not kept. */
-  set(key: string, row: Float32Array): void {
+  set(key: string, row: Uint8Array): void {
     if (row.byteLength > this.maxBytes) return;
     this.#drop(key);
     this.#rows.set(key, row);

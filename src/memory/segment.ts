@@ -2,7 +2,7 @@
  * A segment: an immutable folder of memories, named by the hash of its description.
  *
  *   memories.arrow  records (text, tokens, kept positions)
- *   rows.bin        float32 [n, Lmem, 2, K, S, D], one memory contiguous
+ *   rows.bin        [n, Lmem, 2, K, S, D] as row_format.ts stores it, one memory contiguous
  *   index.bin       float32 [n, dimensions], the retrieval vectors
  *   segment.json    written last: format version, owner, sizes and block checksums of the three files
  */
@@ -13,11 +13,12 @@ import { z } from 'zod';
 import { isSystemError, UserError } from '../errors.ts';
 import { diskError, sha256, syncFolder, temporaryName, writeJsonAtomic } from '../io/files.ts';
 import { BlockFile, BlockFileWriter, type BlockSums, blockBytesFor } from './block_file.ts';
-import { type BankIdentity, keptCount, type MemoryBatch, type MemoryRecord, rowLength } from './layout.ts';
+import { type BankIdentity, keptCount, type MemoryRecord } from './layout.ts';
 import { encodeRecords, RecordTable } from './records.ts';
+import { rowFormat } from './row_format.ts';
 import { parseStored, readStored, repairAction } from './stored_json.ts';
 
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 const FLOAT_BYTES = 4;
 const RECORDS = 'memories.arrow';
 const ROWS = 'rows.bin';
@@ -53,11 +54,21 @@ const descriptionSchema = z.strictObject({
     keptTokens: z.int(),
     headDim: z.int(),
   }),
+  storage: z.string(),
   encoder: z.record(z.string(), z.unknown()),
   dimensions: z.int().min(1),
   files: z.strictObject({ [RECORDS]: blockSums, [ROWS]: blockSums, [INDEX]: blockSums }),
 });
 type Description = z.infer<typeof descriptionSchema>;
+
+/** Memories as they are stored. */
+export interface StoredBatch {
+  records: readonly MemoryRecord[];
+  /** [n, rowBytes] */
+  rows: Uint8Array;
+  /** [n, dimensions] */
+  vectors: Float32Array;
+}
 
 /** Folder of a segment inside its bank. */
 export function segmentFolder(bankFolder: string, id: string): string {
@@ -97,11 +108,11 @@ export class SegmentWriter {
     const temporary = temporaryFolder(bankFolder);
     await rm(temporary, { recursive: true, force: true });
     await mkdir(temporary);
-    const open = (name: string, floats: number) =>
-      BlockFileWriter.create(join(temporary, name), blockBytesFor(floats * FLOAT_BYTES));
-    const rows = await open(ROWS, rowLength(identity.layout));
+    const open = (name: string, rowBytes: number) =>
+      BlockFileWriter.create(join(temporary, name), blockBytesFor(rowBytes));
+    const rows = await open(ROWS, rowFormat(identity.layout, identity.storage).rowBytes);
     try {
-      const index = await open(INDEX, identity.encoder.dimensions);
+      const index = await open(INDEX, identity.encoder.dimensions * FLOAT_BYTES);
       return new SegmentWriter(bankFolder, identity, writer, [rows, index]);
     } catch (error) {
       await rows.abandon();
@@ -119,10 +130,11 @@ export class SegmentWriter {
   }
 
   /** Adds memories [from, until) of a batch whose shapes were checked by the caller. */
-  async add(batch: MemoryBatch, from: number, until: number): Promise<void> {
-    const { layout, encoder } = this.#identity;
+  async add(batch: StoredBatch, from: number, until: number): Promise<void> {
+    const { layout, storage, encoder } = this.#identity;
+    const { rowBytes } = rowFormat(layout, storage);
     try {
-      await this.#rows.write(floatBytes(batch.rows, from * rowLength(layout), until * rowLength(layout)));
+      await this.#rows.write(batch.rows.subarray(from * rowBytes, until * rowBytes));
       await this.#index.write(floatBytes(batch.vectors, from * encoder.dimensions, until * encoder.dimensions));
     } catch (error) {
       throw diskError(error, this.#bankFolder);
@@ -151,7 +163,7 @@ export class SegmentWriter {
   }
 
   async #describe(): Promise<Description> {
-    const { layout, encoder, modelKey, tokenizerHash } = this.#identity;
+    const { layout, storage, encoder, modelKey, tokenizerHash } = this.#identity;
     const records = encodeRecords(this.#records, keptCount(layout));
     return {
       format: 'memory3-segment',
@@ -161,6 +173,7 @@ export class SegmentWriter {
       tokenizerHash,
       writer: this.#writer,
       layout,
+      storage,
       encoder: encoder.description,
       dimensions: encoder.dimensions,
       files: {
@@ -245,18 +258,21 @@ export class SegmentReader {
     return table;
   }
 
-  /** Rows [from, until), [until − from, Lmem, 2, K, S, D], in one read of exactly their bytes once a block is checked. */
-  async rows(from: number, until: number): Promise<Float32Array> {
-    return readFloats(this.#rows, rowLength(this.#identity.layout), from, until);
+  /** Rows [from, until) as they are stored, in one read of exactly their bytes once a block is checked. */
+  async rows(from: number, until: number): Promise<Uint8Array> {
+    const { layout, storage } = this.#identity;
+    const { rowBytes } = rowFormat(layout, storage);
+    return await this.#rows.read(from * rowBytes, (until - from) * rowBytes);
   }
 
   /** Retrieval vectors [from, until), [until − from, dimensions]. */
   async vectors(from: number, until: number): Promise<Float32Array> {
-    return readFloats(this.#index, this.#identity.encoder.dimensions, from, until);
+    const rowBytes = this.#identity.encoder.dimensions * FLOAT_BYTES;
+    return new Float32Array((await this.#index.read(from * rowBytes, (until - from) * rowBytes)).buffer);
   }
 
   /** The memories that are not deleted, one at a time. */
-  async *liveBatches(): AsyncGenerator<MemoryBatch> {
+  async *liveBatches(): AsyncGenerator<StoredBatch> {
     const records = await this.records();
     const deleted = new Set(this.entry.deleted);
     for (let row = 0; row < this.entry.memories; row++) {
@@ -282,17 +298,13 @@ function checkOwner(description: Description, entry: SegmentEntry, identity: Ban
     ['tokenizer', description.tokenizerHash, identity.tokenizerHash],
     ['writer', description.writer, entry.writer],
     ['number of memories', description.memories, entry.memories],
+    ['storage', description.storage, identity.storage],
   ];
   for (const [name, found, expected] of sides) {
     if (found === expected) continue;
     const what = `the segment has ${name} ${found}, its bank says ${expected}`;
     throw new UserError('artefact_mismatch', { where: folder, what, action: repairAction(join(folder, '..')) });
   }
-}
-
-async function readFloats(file: BlockFile, width: number, from: number, until: number): Promise<Float32Array> {
-  const bytes = await file.read(from * width * FLOAT_BYTES, (until - from) * width * FLOAT_BYTES);
-  return new Float32Array(bytes.buffer);
 }
 
 function floatBytes(values: Float32Array, from: number, until: number): Uint8Array {

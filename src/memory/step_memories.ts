@@ -1,21 +1,21 @@
 /**
  * The memories of one training step as typed arrays, ready to become tensors.
  *
- * Legend: B sequences, C chunks, R memory slots of a chunk, M memories, K key-value heads, S kept tokens, D head dimension.
+ * Legend: B sequences, C chunks, R memory slots of a chunk, M memories, W words of a stored memory.
  */
 
+import type { StorageType } from '../ops/index.ts';
 import type { Bank } from './bank.ts';
-import { type MemoryLayout, rowLength } from './layout.ts';
 
 export interface StepMemories {
   /** Ids of the memories 0, 1, …; fewer than M when M was padded. */
   ids: string[];
   /** M: rows of the arrays below. */
   count: number;
-  /** Keys of each memory layer, [M, K, S, D]. */
-  keys: Float32Array[];
-  /** Values of each memory layer, [M, K, S, D]. */
-  values: Float32Array[];
+  /** The memories as `unpackMemories` takes them, [M, W]; zeros for padding. */
+  rows: Int32Array;
+  /** The type of the numbers in the rows. */
+  type: StorageType;
   /** Tokens of a memory that are real, [M]; 0 for padding. */
   lengths: Int32Array;
   /** Memory in each slot, [B, C, R]; −1: none. */
@@ -45,7 +45,10 @@ export async function stepMemories(
   ids.forEach((id, memory) => {
     lengths[memory] = bank.keptLength(id);
   });
-  return { ids, count, ...splitLayers(await bank.readRows(ids), bank.identity.layout, count), lengths, index };
+  const { type, readBytes } = bank.format;
+  const rows = new Uint8Array(count * readBytes);
+  rows.set(await bank.format.read(await bank.readStored(ids)));
+  return { ids, count, rows: new Int32Array(rows.buffer), type, lengths, index };
 }
 
 /** Numbers the ids in the order in which they first occur and writes the numbers into the slots, [B, C, R]. */
@@ -68,20 +71,4 @@ export function slotIndex(
     });
   });
   return { ids: [...numbers.keys()], index };
-}
-
-/** Rows [n, Lmem, 2, K, S, D] as keys and values of each layer, [count, K, S, D] with zeros from n on. */
-function splitLayers(rows: Float32Array, layout: MemoryLayout, count: number): Pick<StepMemories, 'keys' | 'values'> {
-  const width = rowLength(layout);
-  const part = layout.kvHeads * layout.keptTokens * layout.headDim;
-  const pick = (layer: number, keyOrValue: 0 | 1): Float32Array => {
-    const out = new Float32Array(count * part);
-    for (let memory = 0; memory * width < rows.length; memory++) {
-      const start = memory * width + (2 * layer + keyOrValue) * part;
-      out.set(rows.subarray(start, start + part), memory * part);
-    }
-    return out;
-  };
-  const layers = Array.from({ length: layout.memoryLayers }, (_, layer) => layer);
-  return { keys: layers.map((layer) => pick(layer, 0)), values: layers.map((layer) => pick(layer, 1)) };
 }

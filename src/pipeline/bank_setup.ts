@@ -28,6 +28,7 @@ export function bankIdentity(
     modelKey: modelKey(shape, config.memory),
     tokenizerHash: tokenizer.hash,
     layout: memoryLayout(config.model, config.memory),
+    storage: config.memory.storage,
     encoder: storedEncoder(encoder),
   };
 }

@@ -102,6 +102,7 @@ export async function writeBank(
     modelKey: modelKey(model.shape, config.memory),
     tokenizerHash: tokenizer.hash,
     layout: memoryLayout(config.model, config.memory),
+    storage: 'float32',
     encoder: storedEncoder(encoder),
   });
   const options = { prefix: tokenizer.referencePrefix, memory: config.memory, encoder };

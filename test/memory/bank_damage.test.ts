@@ -103,7 +103,7 @@ describe('a damaged bank', () => {
   it('of a newer format is refused as such', async () => {
     const folder = await smallBank();
     const path = join(folder, 'bank.json');
-    await writeFile(path, (await readFile(path, 'utf8')).replace('"formatVersion": 1', '"formatVersion": 2'));
+    await writeFile(path, (await readFile(path, 'utf8')).replace(/"formatVersion": \d+/, '"formatVersion": 99'));
     expect((await expectNamed(Bank.open(folder), folder)).code).toBe('version_unsupported');
   });
 

@@ -19,6 +19,7 @@ export const IDENTITY: BankIdentity = {
   modelKey: 'layers=4/2 hidden=16',
   tokenizerHash: 'a'.repeat(64),
   layout: LAYOUT,
+  storage: 'float32',
   encoder: { dimensions: 6, description: { kind: 'test' }, state: Uint8Array.from([1, 2, 3]) },
 };
 

@@ -27,12 +27,14 @@ describe('reading', () => {
   it('makes tensors of the packed memories and frees them all', () => {
     const before = tf.memory().numTensors;
     const layout = { memoryLayers: 2, kvHeads: 2, keptTokens: 1, headDim: 2 };
-    const numbers = (from: number): Float32Array => Float32Array.from({ length: 12 }, (_, i) => from + i);
+    // Memory m holds keys 4m…, values 200 + 4m…, and 100 more in the second layer.
+    const row = (m: number): number[] =>
+      [0, 200, 100, 300].flatMap((from) => [0, 1, 2, 3].map((i) => from + 4 * m + i));
     const step: StepMemories = {
       ids: ['a', 'b'],
       count: 3,
-      keys: [numbers(0), numbers(100)],
-      values: [numbers(200), numbers(300)],
+      rows: new Int32Array(Float32Array.from([0, 1, 2].flatMap(row)).buffer),
+      type: 'float32',
       lengths: Int32Array.from([1, 1, 0]),
       index: Int32Array.from([-1, -1, 0, -1, 1, 0, 1, -1]),
     };

@@ -51,6 +51,7 @@ async function compile(encoder: LexicalEncoder | KeysEncoder, onProgress?: (done
     modelKey: modelKey(SHAPE, MEMORY),
     tokenizerHash: 't',
     layout: LAYOUT,
+    storage: 'float32' as const,
     encoder: storedEncoder(encoder),
   };
   const writer = await Bank.create(folder, identity);
