@@ -46,12 +46,12 @@ else
   echo "$sources" > dist/.setup-hash
 fi
 
-# 3. The native engine. Without a compiler or BLAS the project works all the same, several times slower.
+# 3. The native engine. Without a compiler the project works all the same, but slowly.
 native_status=0
 bash scripts/build_native.sh || native_status=$?
 case $native_status in
   0) ;;
-  3) say "going on without the native engine: training uses WebAssembly, which takes about eight times as long" ;;
+  3) say "going on without the native engine: training uses WebAssembly, which takes 10 to 15 times as long" ;;
   *) fail "the native engine did not build; the compiler's messages are above" ;;
 esac
 

@@ -564,7 +564,7 @@ struct Plan {
 };
 
 void attend(Context& context, const AttentionInputs& in, const AttentionOutputs& out) {
-  std::memset(out.share.data, 0, out.share.size * sizeof(float));
+  std::fill(out.share.data, out.share.data + out.share.size, 0.0f);
   const Plan plan(context, in, false, false);
   plan.forAll(context, [&](Task& task, const Block& block) {
     if (plan.few()) {

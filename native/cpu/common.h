@@ -70,7 +70,7 @@ class Scratch {
 };
 
 /** Adds up what the parts of a kernel have left in a scratch, `step` apart, always in the same order; parts > 0. */
-void sumParts(const float* first, int64_t step, int parts, int64_t count, float* out);
+void sumParts(const float* first, int64_t step, int64_t parts, int64_t count, float* out);
 
 /** Cosines and sines of positions. */
 struct RopeTable {

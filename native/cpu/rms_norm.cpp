@@ -48,14 +48,6 @@ MEMORY3_VECTORISED static void normRowsGrad(const float* x, const float* weight,
   }
 }
 
-MEMORY3_VECTORISED static void sumRows(const float* parts, int64_t rows, int64_t width, float* sum) {
-  for (int64_t i = 0; i < width; i++) sum[i] = 0;
-  for (int64_t row = 0; row < rows; row++) {
-#pragma omp simd
-    for (int64_t i = 0; i < width; i++) sum[i] += parts[row * width + i];
-  }
-}
-
 void rmsNormGrad(Context& context, Floats x, Floats weight, Floats dy, double epsilon, FloatsOut dx, FloatsOut dWeight) {
   const int64_t width = weight.size;
   expect(width > 0 && x.size % width == 0, "RmsNormGrad: x is not made of rows of the weight's length");
@@ -63,7 +55,7 @@ void rmsNormGrad(Context& context, Floats x, Floats weight, Floats dy, double ep
   expectSize("RmsNormGrad: dx", dx.size, x.size);
   expectSize("RmsNormGrad: dWeight", dWeight.size, width);
   const int64_t rows = x.size / width;
-  const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
+  const int64_t blocks = std::max<int64_t>(1, (rows + BLOCK - 1) / BLOCK);
   float* parts = context.scratch.floats(blocks * width);
   parallelRanges(context, partsFor(context, 2.0 * x.size), blocks, [&](Range own) {
     for (int64_t block = own.begin; block < own.end; block++) {
@@ -72,7 +64,7 @@ void rmsNormGrad(Context& context, Floats x, Floats weight, Floats dy, double ep
                    std::min(BLOCK, rows - block * BLOCK), width, dx.data + from, parts + block * width);
     }
   });
-  sumRows(parts, blocks, width, dWeight.data);
+  sumParts(parts, width, blocks, width, dWeight.data);
 }
 
 }  // namespace memory3

@@ -20,9 +20,9 @@ float* Scratch::floats(int64_t count) {
   return memory_.get();
 }
 
-MEMORY3_VECTORISED void sumParts(const float* first, int64_t step, int parts, int64_t count, float* out) {
+MEMORY3_VECTORISED void sumParts(const float* first, int64_t step, int64_t parts, int64_t count, float* out) {
   std::memcpy(out, first, count * sizeof(float));
-  for (int part = 1; part < parts; part++) {
+  for (int64_t part = 1; part < parts; part++) {
     const float* other = first + part * step;
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) out[i] += other[i];

@@ -35,19 +35,11 @@ MEMORY3_INLINE float fastExp(float x) {
 
 MEMORY3_INLINE float sigmoid(float x) { return 1.0f / (1.0f + fastExp(-x)); }
 
-/** The largest of `row`; `count` > 0. */
-MEMORY3_INLINE float largestOf(const float* row, int64_t count) {
-  float largest = row[0];
-#pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < count; i++) largest = row[i] > largest ? row[i] : largest;
-  return largest;
-}
-
 /** Cuts a count that is a multiple of 16 so that the compiler knows it is: vector loops then need no tail. */
 MEMORY3_INLINE int64_t sixteens(int64_t count) { return count & ~int64_t{15}; }
 
 // Sums of short rows. A reduction by the compiler adds the lanes of its last vector one after the other, 60 cycles that a
-// row of a few vectors cannot hide; here they are added in pairs.
+// row of a few vectors cannot hide; here they are added in pairs. Likewise the largest, which Clang would not vectorise.
 
 using Lanes16 = float __attribute__((vector_size(64)));
 using Lanes8 = float __attribute__((vector_size(32)));
@@ -104,6 +96,31 @@ MEMORY3_INLINE float dot(const float* a, const float* b, int64_t count) {
   float sum = sumOfLanes(sums);
   for (; i < count; i++) sum += a[i] * b[i];
   return sum;
+}
+
+template <class Value>
+MEMORY3_INLINE Value larger(const Value& a, const Value& b) {
+  return a > b ? a : b;
+}
+
+/** The largest of `row`; `count` > 0. */
+MEMORY3_INLINE float largestOf(const float* row, int64_t count) {
+  float largest = row[0];
+  int64_t i = 0;
+  if (count >= 16) {
+    Lanes16 lanes, next;
+    load(row, lanes);
+    for (i = 16; i + 16 <= count; i += 16) {
+      load(row + i, next);
+      lanes = next > lanes ? next : lanes;
+    }
+    Lanes4 fours[4];
+    load(&lanes, fours);
+    const Lanes4 four = larger(larger(fours[0], fours[1]), larger(fours[2], fours[3]));
+    largest = larger(larger(four[0], four[1]), larger(four[2], four[3]));
+  }
+  for (; i < count; i++) largest = larger(row[i], largest);
+  return largest;
 }
 
 /** Replaces `row` by e^(x − shift). @returns their sum */

@@ -91,7 +91,7 @@ function findNative(): Availability {
   const found = findAddon();
   return 'addon' in found
     ? { ok: true, why: `C++ kernels, ${count(physicalCores(), 'physical core')}, ${found.addon.describe()}` }
-    : { ok: false, why: `not available: the addon ${found.why}; training takes about eight times as long without` };
+    : { ok: false, why: `not available: the addon ${found.why}; training takes 10 to 15 times as long without` };
 }
 
 const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`;

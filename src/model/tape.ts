@@ -9,11 +9,12 @@ import * as tf from '../engine/tf.ts';
 
 type TapeNode = NonNullable<ReturnType<typeof tf.engine>['state']['activeTape']>[number];
 
-/** Longest time in milliseconds for which the backward pass keeps the event loop. */
+/** Time in milliseconds after which the backward pass lets go of the event loop; a long forward pass counts too. */
 const PAUSE_AFTER = 10;
 
 /**
- * Runs `f` forward and backward. Other code may use the engine while the backward pass pauses.
+ * Runs `f` forward, after a turn of the event loop, and backward. Other code may use the engine while the backward pass
+ * pauses.
  * @param f gives a scalar; what else it makes is freed, but for what it keeps
  * @param variables the tensors to differentiate by; they and all other inputs of `f` must live until the promise is kept
  * @returns the scalar and one gradient per variable, all owned by the caller
@@ -23,10 +24,12 @@ export async function valueAndGradients(
   f: () => tf.Scalar,
   variables: readonly tf.Tensor[],
 ): Promise<{ value: tf.Scalar; gradients: tf.Tensor[] }> {
+  // The forward pass is one piece, since tfjs has one tape and one scope; what the caller has done before is another.
+  await setImmediate();
+  let lastPause = performance.now();
   const { value, tape } = record(f);
   const pass = new BackwardPass(tape, value, tf.ones([]), variables);
   try {
-    let lastPause = performance.now();
     while (pass.step()) {
       if (performance.now() - lastPause < PAUSE_AFTER) continue;
       await setImmediate();

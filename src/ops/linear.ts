@@ -30,11 +30,13 @@ function gradientOf(gradientName: string, weights: readonly Weight[]) {
 /** A kernel for each number of weights, because a tfjs kernel has a fixed list of inputs. */
 function defineLinear(name: string, count: number) {
   const weights = WEIGHTS.slice(0, count);
-  return defineKernel<Inputs>({
+  const backward = gradientOf(`${name}Grad`, weights);
+  const map = defineKernel<Inputs>({
     name,
     forward: ({ x, ...inputs }) => weights.map((weight) => mapped(x, inputs[weight]!)),
-    gradient: { inputs: ['x', ...weights], backward: gradientOf(`${name}Grad`, weights) },
+    gradient: { inputs: ['x', ...weights], backward },
   });
+  return { map, backward };
 }
 
 const mapped = (x: tf.Tensor, weight: tf.Tensor): tf.Tensor =>
@@ -42,14 +44,12 @@ const mapped = (x: tf.Tensor, weight: tf.Tensor): tf.Tensor =>
 
 const MAPS = [defineLinear('Linear', 1), defineLinear('LinearPair', 2), defineLinear('LinearTriple', 3)] as const;
 
-const backward = gradientOf('LinearResidualGrad', ['weight0']);
-
 const mapAndAdd = defineKernel<Inputs>({
   name: 'LinearResidual',
   forward: ({ x, weight0, residual }) => [tf.add(residual!, mapped(x, weight0!))],
   gradient: {
     inputs: ['x', 'weight0'],
-    backward: (dy, saved) => ({ ...backward(dy, saved), residual: () => dy[0]!.clone() }),
+    backward: (dy, saved) => ({ ...MAPS[0].backward(dy, saved), residual: () => dy[0]!.clone() }),
   },
 });
 
@@ -72,8 +72,8 @@ export function linear(x: tf.Tensor, weight: tf.Tensor, residual?: tf.Tensor): t
  * @returns one `[N, out_i]` a weight
  */
 export function linears(x: tf.Tensor, weights: readonly tf.Tensor[]): tf.Tensor2D[] {
-  const map = MAPS[weights.length - 1];
-  if (!map) throw new Error(`linears takes one to three weights, got ${weights.length}`);
+  const maps = MAPS[weights.length - 1];
+  if (!maps) throw new Error(`linears takes one to three weights, got ${weights.length}`);
   const inputs = { x, ...Object.fromEntries(weights.map((weight, i) => [`weight${i}`, weight])) };
-  return map(inputs, {}) as tf.Tensor2D[];
+  return maps.map(inputs, {}) as tf.Tensor2D[];
 }

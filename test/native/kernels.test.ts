@@ -17,7 +17,7 @@ import {
   swiglu,
   tokenScores,
 } from '../../src/ops/index.ts';
-import { describeNative, expectAsComposed, int32, normals, withGradients } from './support.ts';
+import { addon, describeNative, expectAsComposed, int32, normals, withGradients } from './support.ts';
 
 /** Odd sizes, sizes around those of vectors and blocks, and enough work for several threads. */
 const MATRICES = [
@@ -48,6 +48,14 @@ describeNative('fused kernels of the native engine', () => {
     expectAsComposed(() =>
       withGradients((x, weight) => [rmsNorm(x!, weight!, 1e-5)], [tf.zeros([4, 20]), normals([20], 2)]),
     ));
+
+  it('the gradient of rmsNorm of no rows is 0', async () => {
+    await openEngine('native', 2);
+    const [none, weight, dWeight] = [new Float32Array(), Float32Array.of(1, 2), Float32Array.of(7, 7)];
+    addon().rmsNormGrad(none, weight, none, 1e-5, none, dWeight);
+    addon().wait();
+    expect(dWeight).toEqual(new Float32Array(2));
+  });
 
   it.each([
     [1, 1, 1],

@@ -3,15 +3,14 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
+import { matrixOf, productOf, selfProduct } from './worker_product.ts';
 
 await openEngine('native', 2);
 const seed = workerData as number;
-const values = Float32Array.from({ length: 200 * 300 }, (_, i) => Math.sin(i * seed));
-const x = tf.tensor2d(values, [200, 300]);
-const product = tf.matMul(x, x, false, true);
-parentPort!.postMessage(await product.data<'float32'>());
+parentPort!.postMessage(await productOf(seed));
+const x = matrixOf(seed);
 for (;;) {
-  const results = Array.from({ length: 20 }, () => tf.matMul(x, x, false, true));
+  const results = Array.from({ length: 20 }, () => selfProduct(x));
   await results.at(-1)!.data();
   tf.dispose(results);
 }

@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { beforeAll, expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
-import * as tf from '../../src/engine/tf.ts';
 import { describeNative } from './support.ts';
+import { productOf } from './worker_product.ts';
 
 /** A thread starts as plain JavaScript, which then learns to load TypeScript. */
 const CHILD = `import('tsx/esm/api').then(({ register }) => {
@@ -24,24 +24,15 @@ describeNative('the native engine in several threads', () => {
     await openEngine('native', 2);
   });
 
-  const expected = async (seed: number): Promise<Float32Array> => {
-    const values = Float32Array.from({ length: 200 * 300 }, (_, i) => Math.sin(i * seed));
-    const x = tf.tensor2d(values, [200, 300]);
-    const product = tf.matMul(x, x, false, true);
-    const result = Float32Array.from(await product.data<'float32'>());
-    tf.dispose([x, product]);
-    return result;
-  };
-
   it('computes the same bits beside each other, and ends while others go on', async () => {
     const [first, second] = await Promise.all([start(1), start(2)]);
-    expect(first.result).toEqual(await expected(1));
-    expect(second.result).toEqual(await expected(2));
+    expect(first.result).toEqual(await productOf(1));
+    expect(second.result).toEqual(await productOf(2));
     // Ended while kernels wait in its stream and run on its threads.
     await first.worker.terminate();
     const third = await start(3);
-    expect(third.result).toEqual(await expected(3));
+    expect(third.result).toEqual(await productOf(3));
     await Promise.all([second.worker.terminate(), third.worker.terminate()]);
-    expect(await expected(1)).toEqual(first.result);
+    expect(await productOf(1)).toEqual(first.result);
   });
 });

@@ -60,8 +60,10 @@ for (const name of ['Linear', 'LinearPair', 'LinearTriple', 'LinearResidual']) {
     backend.addon.linear(backend.floats(x), backend.allFloats(weights), added, rows, backend.allFloats(outs));
     return outs;
   });
+}
 
-  registerFused<LinearNames>(`${name}Grad`, (backend, inputs) => {
+for (const name of ['LinearGrad', 'LinearPairGrad', 'LinearTripleGrad']) {
+  registerFused<LinearNames>(name, (backend, inputs) => {
     const { x } = inputs;
     const weights = numbered(inputs, 'weight');
     const dx = backend.create(x.shape);
