@@ -74,6 +74,7 @@ export class Bank {
         this.#places.push({ segment, row });
       });
     });
+    this.#forgetDeleted();
   }
 
   /**
@@ -232,7 +233,7 @@ export class Bank {
       throw new UserError('memory_unknown', {
         where: this.folder,
         what,
-        action: 'list the ids with `memory3 bank list`',
+        action: 'list the ids with `memory3 bank ls`',
       });
     }
     return place;
@@ -240,6 +241,15 @@ export class Bank {
 
   #segment(number: number): LoadedSegment {
     return this.#segments[number]!;
+  }
+
+  /** A cache that was filled from another version must not keep what this one has deleted. */
+  #forgetDeleted(): void {
+    const deleted = new Map(this.#segments.map(({ reader: { entry } }) => [entry.id, new Set(entry.deleted)]));
+    this.#cache.retain((key) => {
+      const [segment = '', row] = key.split(':');
+      return deleted.get(segment)?.has(Number(row)) === false;
+    });
   }
 
   async #records(segment: number): Promise<RecordTable> {

@@ -19,6 +19,8 @@ import { parseStored, readStored, repairAction } from './stored_json.ts';
 
 const FORMAT_VERSION = 1;
 const FLOAT_BYTES = 4;
+/** Bytes of rows that are copied at once. */
+const BATCH_BYTES = 4 * 2 ** 20;
 const RECORDS = 'memories.arrow';
 const ROWS = 'rows.bin';
 const INDEX = 'index.bin';
@@ -95,17 +97,19 @@ export class SegmentWriter {
 
   static async create(bankFolder: string, identity: BankIdentity, writer: string): Promise<SegmentWriter> {
     const temporary = temporaryFolder(bankFolder);
-    await rm(temporary, { recursive: true, force: true });
-    await mkdir(temporary);
     const open = (name: string, floats: number) =>
       BlockFileWriter.create(join(temporary, name), blockBytesFor(floats * FLOAT_BYTES));
-    const rows = await open(ROWS, rowLength(identity.layout));
+    let rows: BlockFileWriter | undefined;
     try {
+      await rm(temporary, { recursive: true, force: true });
+      await mkdir(temporary);
+      rows = await open(ROWS, rowLength(identity.layout));
       const index = await open(INDEX, identity.encoder.dimensions);
       return new SegmentWriter(bankFolder, identity, writer, [rows, index]);
     } catch (error) {
-      await rows.abandon();
-      throw error;
+      await rows?.abandon();
+      await rm(temporary, { recursive: true, force: true });
+      throw diskError(error, bankFolder);
     }
   }
 
@@ -255,14 +259,18 @@ export class SegmentReader {
     return readFloats(this.#index, this.#identity.encoder.dimensions, from, until);
   }
 
-  /** The memories that are not deleted, one at a time. */
+  /** The memories that are not deleted, in runs of neighbours of about 4 MiB. */
   async *liveBatches(): AsyncGenerator<MemoryBatch> {
     const records = await this.records();
-    const deleted = new Set(this.entry.deleted);
-    for (let row = 0; row < this.entry.memories; row++) {
-      if (deleted.has(row)) continue;
-      const [rows, vectors] = [await this.rows(row, row + 1), await this.vectors(row, row + 1)];
-      yield { records: [records.record(row)], rows, vectors };
+    const atOnce = Math.max(1, Math.floor(BATCH_BYTES / (rowLength(this.#identity.layout) * FLOAT_BYTES)));
+    let next = 0;
+    for (const end of [...this.entry.deleted, this.entry.memories]) {
+      for (let from = next; from < end; from += atOnce) {
+        const until = Math.min(end, from + atOnce);
+        const [rows, vectors] = [await this.rows(from, until), await this.vectors(from, until)];
+        yield { records: Array.from({ length: until - from }, (_, i) => records.record(from + i)), rows, vectors };
+      }
+      next = end + 1;
     }
   }
 
