@@ -130,6 +130,11 @@ export class Bank {
     return this.#places.length;
   }
 
+  /** The segments of this version, with their deleted rows. */
+  get segments(): readonly SegmentEntry[] {
+    return this.#segments.map(({ reader }) => reader.entry);
+  }
+
   /** Ids of all memories, by position. */
   ids(): string[] {
     return this.#places.map(({ segment, row }) => this.#segment(segment).catalog.ids[row]!);

@@ -7,7 +7,7 @@
  *   segment.json    written last: format version, owner, sizes and block checksums of the three files
  */
 
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { isSystemError, UserError } from '../errors.ts';
@@ -70,6 +70,15 @@ export function segmentFolder(bankFolder: string, id: string): string {
 export async function segmentsOnDisk(bankFolder: string): Promise<string[]> {
   const names = await readdir(bankFolder);
   return names.filter((name) => name.startsWith('segment-')).map((name) => name.slice('segment-'.length));
+}
+
+/** Bytes of the files of a segment, by what they hold. */
+export async function segmentBytes(
+  bankFolder: string,
+  id: string,
+): Promise<{ rows: number; vectors: number; records: number }> {
+  const size = async (name: string): Promise<number> => (await stat(join(segmentFolder(bankFolder, id), name))).size;
+  return { rows: await size(ROWS), vectors: await size(INDEX), records: await size(RECORDS) };
 }
 
 /** Writes one segment beside its final place; nothing is visible before `finish`. */
