@@ -253,7 +253,8 @@ export class SegmentReader {
     const table = new RecordTable(bytes);
     if (table.length !== this.entry.memories) {
       const what = `the file holds ${table.length} memories, its description says ${this.entry.memories}`;
-      throw new UserError('file_corrupt', { where: this.#records.path, what });
+      const action = repairAction(join(this.folder, '..'));
+      throw new UserError('file_corrupt', { where: this.#records.path, what, action });
     }
     return table;
   }
