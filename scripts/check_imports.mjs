@@ -25,6 +25,7 @@ const MAY_IMPORT = {
   analysis: [...ground, 'tracking'],
   eval: [...ground, 'engine', 'ops', 'data', 'model', 'checkpoint', 'memory', 'infer'],
   dashboard: [...ground, 'tracking', 'analysis'],
+  'index.ts': ['errors.ts', 'infer', 'memory'],
   pipeline: [
     ...ground,
     ...['engine', 'ops', 'data', 'model', 'optim', 'checkpoint', 'memory', 'tracking', 'train'],

@@ -1,7 +1,8 @@
 /** Adding, editing and deleting knowledge: changes to the bank, no training. */
 
-import { rm } from 'node:fs/promises';
-import { type Document, newCounters, readDocuments } from '../data/documents.ts';
+import { rm, stat } from 'node:fs/promises';
+import type { SourceConfig } from '../config/schema.ts';
+import { type DataCounters, type Document, listSourceFiles, newCounters, readDocuments } from '../data/documents.ts';
 import { cutReferences, type Reference } from '../data/references.ts';
 import { UserError } from '../errors.ts';
 import { linkFolder, sha256, temporaryName } from '../io/files.ts';
@@ -17,54 +18,56 @@ export interface Knowledge {
   document?: string;
 }
 
-/** A text given on the command line, as a document. */
-function asDocument({ text, title, document }: Knowledge): Document {
-  return { id: document ?? sha256(text).slice(0, 16), title, text, source: { path: '-', offset: 0 } };
-}
-
-/** The references that texts are cut into. @throws UserError input_empty when there are none */
-export async function referencesOf(
-  session: Session,
-  documents: AsyncIterable<Document> | Iterable<Document>,
-): Promise<Reference[]> {
-  const references: Reference[] = [];
-  async function* stream(): AsyncGenerator<Document> {
-    yield* documents;
-  }
-  for await (const reference of cutReferences(stream(), session.tokenizer, session.config.memory.referenceTokens)) {
-    references.push(reference);
-  }
-  if (references.length > 0) return references;
-  throw new UserError('input_empty', {
-    what: 'there is no text to add',
-    action: 'give --text or a file with documents',
-  });
+export interface AddOptions {
+  /** Counts documents of a file, and those that cannot be used. */
+  counters?: DataCounters;
+  /** Called after each batch: memories written, bytes of the file read so far and in all. */
+  onProgress?: (progress: { memories: number; bytes: number; totalBytes: number }) => void;
 }
 
 /**
- * Writes texts into the bank with the session's model.
+ * Writes texts into the bank with the session's model, in one version. A text longer than a reference becomes several
+ * memories; a file is streamed.
  * @returns the ids of the new memories
+ * @throws UserError input_missing, input_empty (no text), input_invalid (what is there already), disk_full; the bank
+ * stays as it was then
  */
-export async function addKnowledge(session: Session, knowledge: Knowledge | { path: string }): Promise<string[]> {
-  const documents = 'path' in knowledge ? documentsOf(knowledge.path) : [asDocument(knowledge)];
-  return await changeBank(session, [], await referencesOf(session, documents));
+export async function addKnowledge(
+  session: Session,
+  knowledge: Knowledge | { path: string },
+  { counters = newCounters(), onProgress }: AddOptions = {},
+): Promise<string[]> {
+  if (!('path' in knowledge)) return await changeBank(session, [], await referencesOf(session, knowledge));
+  const source = {
+    path: knowledge.path,
+    format: 'auto',
+    textField: 'text',
+    idField: 'id',
+    titleField: 'title',
+  } as const;
+  const totalBytes = await sizeOf(source);
+  let bytes = 0;
+  async function* documents(): AsyncGenerator<Document> {
+    for await (const document of readDocuments([source], counters, { uniqueIds: true })) {
+      bytes = counters.bytes;
+      yield document;
+    }
+  }
+  const references = cutReferences(documents(), session.tokenizer, session.config.memory.referenceTokens);
+  const ids = await changeBank(session, [], references, (memories) => onProgress?.({ memories, bytes, totalBytes }));
+  if (ids.length === 0) throw nothingToAdd(knowledge.path);
+  return ids;
 }
 
 /**
  * Replaces the memory `id` by what the new text says, in one version of the bank.
  * @returns the ids of the new memories
- * @throws UserError memory_unknown
+ * @throws UserError memory_unknown, input_empty; the bank stays as it was then
  */
 export async function editKnowledge(session: Session, id: string, text: string): Promise<string[]> {
   const { title, document } = await session.bank.get(id);
-  const references = await referencesOf(session, [asDocument({ text, title, document })]);
+  const references = await referencesOf(session, { text, title, document });
   return await changeBank(session, [id], references.map(editedReference));
-}
-
-/** Named by what it says: the span that names other references may be that of another one of the same document. */
-function editedReference(reference: Reference): Reference {
-  const { document, span, text } = reference;
-  return { ...reference, id: sha256(`${document}\0${span.join(':')}\0${text}`).slice(0, 16) };
 }
 
 /** Removes memories. @throws UserError memory_unknown; nothing is removed then */
@@ -89,20 +92,59 @@ export async function withBankCopy(session: Session, work: () => Promise<void>):
   }
 }
 
-async function changeBank(session: Session, remove: readonly string[], add: readonly Reference[]): Promise<string[]> {
+/** The references that one text is cut into. @throws UserError input_empty */
+async function referencesOf(session: Session, { text, title, document }: Knowledge): Promise<Reference[]> {
+  const id = document ?? sha256(text).slice(0, 16);
+  async function* one(): AsyncGenerator<Document> {
+    if (text.trim() !== '') yield { id, title, text, source: { path: '-', offset: 0 } };
+  }
+  const references: Reference[] = [];
+  for await (const reference of cutReferences(one(), session.tokenizer, session.config.memory.referenceTokens)) {
+    references.push(reference);
+  }
+  if (references.length === 0) throw nothingToAdd();
+  return references;
+}
+
+function nothingToAdd(where?: string): UserError {
+  const action = 'give --text or a file with documents';
+  return new UserError('input_empty', { where, what: 'there is no text to add', action });
+}
+
+/** Named by what it says: the span that names other references may be that of another one of the same document. */
+function editedReference(reference: Reference): Reference {
+  const { document, span, text } = reference;
+  return { ...reference, id: sha256(`${document}\0${span.join(':')}\0${text}`).slice(0, 16) };
+}
+
+async function changeBank(
+  session: Session,
+  remove: readonly string[],
+  add: AsyncIterable<Reference> | Iterable<Reference>,
+  onProgress?: (done: number) => void,
+): Promise<string[]> {
   // A change builds on the version that the session reads; a killed run may have left later ones of other weights.
   const writer = await Bank.openForWriting(session.bank.folder, { version: session.bank.version });
-  const memories = compileReferences(session.model, add, {
+  const ids: string[] = [];
+  async function* named(): AsyncGenerator<Reference> {
+    for await (const reference of add) {
+      ids.push(reference.id);
+      yield reference;
+    }
+  }
+  const memories = compileReferences(session.model, named(), {
     prefix: session.tokenizer.referencePrefix,
     memory: session.config.memory,
     encoder: session.encoder,
+    onProgress,
   });
   await writer.edit(remove, memories, session.weightsHash);
   await session.openBank();
-  return add.map(({ id }) => id);
+  return ids;
 }
 
-async function* documentsOf(path: string): AsyncGenerator<Document> {
-  const source = { path, format: 'auto', textField: 'text', idField: 'id', titleField: 'title' } as const;
-  yield* readDocuments([source], newCounters());
+async function sizeOf(source: SourceConfig): Promise<number> {
+  let bytes = 0;
+  for (const { path } of await listSourceFiles([source])) bytes += (await stat(path)).size;
+  return bytes;
 }

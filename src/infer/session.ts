@@ -6,12 +6,12 @@ import { dataPaths } from '../data/build.ts';
 import { Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';
 import type { RunFolder } from '../io/run_folder.ts';
-import { Bank } from '../memory/bank.ts';
+import type { Bank } from '../memory/bank.ts';
 import { type RetrievalEncoder, restoreEncoder } from '../memory/encoders.ts';
-import { modelKey, type ReaderIdentity } from '../memory/layout.ts';
-import { Retriever } from '../memory/retrieve.ts';
+import { type MemorySearch, Retriever } from '../memory/retrieve.ts';
 import { textWriter } from '../memory/write.ts';
 import { Model } from '../model/model.ts';
+import { type BankReader, bankReader, openReadable } from './run_bank.ts';
 
 export interface SessionOptions {
   /** Path of a checkpoint; the newest of stage two, or else of stage one, when left out. */
@@ -27,29 +27,22 @@ export class Session {
   readonly tokenizer: Tokenizer;
   /** Hash of the model's weights. */
   readonly weightsHash: string;
-  private readonly accepted: ReaderIdentity;
-  /** The bank version that the checkpoint was trained to read next. */
-  private readonly bankVersion: number | undefined;
-  private opened: { bank: Bank; retriever: Retriever; encoder: RetrievalEncoder } | undefined;
+  private readonly reader: BankReader;
+  private opened: { bank: Bank; retriever: MemorySearch; encoder: RetrievalEncoder } | undefined;
 
   private constructor(
     config: RunConfig,
     folder: RunFolder,
     tokenizer: Tokenizer,
     model: Model,
-    checkpoint: { weightsHash: string; writers: readonly string[]; bankVersion: number | undefined },
+    checkpoint: { weightsHash: string; reader: BankReader },
   ) {
     this.config = config;
     this.folder = folder;
     this.tokenizer = tokenizer;
     this.model = model;
     this.weightsHash = checkpoint.weightsHash;
-    this.bankVersion = checkpoint.bankVersion;
-    this.accepted = {
-      modelKey: modelKey(model.shape, config.memory),
-      tokenizerHash: tokenizer.hash,
-      writers: [checkpoint.weightsHash, ...checkpoint.writers],
-    };
+    this.reader = checkpoint.reader;
   }
 
   /**
@@ -68,9 +61,8 @@ export class Session {
       });
     }
     const model = new Model(state.modelConfig, new Map([...parameters].map(([name, { data }]) => [name, data])));
-    const { weightsHash, bankWriters: writers = [] } = state;
-    const bankVersion = state.bankVersion === undefined ? undefined : Number(state.bankVersion);
-    const session = new Session(config, folder, tokenizer, model, { weightsHash, writers, bankVersion });
+    const { weightsHash } = state;
+    const session = new Session(config, folder, tokenizer, model, { weightsHash, reader: bankReader(state, config) });
     try {
       if (options.memory !== false) await session.openBank();
       return session;
@@ -85,7 +77,8 @@ export class Session {
     return this.memory.bank;
   }
 
-  get retriever(): Retriever {
+  /** Search over the bank version that is read. */
+  get retriever(): MemorySearch {
     return this.memory.retriever;
   }
 
@@ -99,24 +92,11 @@ export class Session {
 
   /** Opens the current version of the bank in `folder`, again after a change; by default the one that is open, or the run's. */
   async openBank(folder = this.opened?.bank.folder ?? this.folder.bank): Promise<void> {
-    const bank = await this.readableVersion(folder);
+    const bank = await openReadable(folder, this.reader);
     const write = textWriter(this.model, { prefix: this.tokenizer.referencePrefix, memory: this.config.memory });
     const encoder = restoreEncoder(bank.identity.encoder, bank.identity.layout, write);
-    const retriever = await Retriever.fromBank(bank, encoder);
     await this.opened?.bank.close();
-    this.opened = { bank, retriever, encoder };
-  }
-
-  /** The current version; when later weights wrote it, as in a run that was killed, the one the checkpoint names. */
-  private async readableVersion(folder: string): Promise<Bank> {
-    const { accepted: identity, bankVersion: version } = this;
-    try {
-      return await Bank.open(folder, { identity });
-    } catch (error) {
-      const isForeign = error instanceof UserError && error.code === 'artefact_mismatch';
-      if (!isForeign || version === undefined) throw error;
-      return await Bank.open(folder, { identity, version });
-    }
+    this.opened = { bank, retriever: lateRetriever(bank, encoder), encoder };
   }
 
   async close(): Promise<void> {
@@ -131,7 +111,20 @@ export class Session {
   }
 }
 
-async function newestCheckpoint(folder: RunFolder): Promise<string> {
+/** Search that loads the vectors at the first query: changing a bank needs none. */
+export function lateRetriever(bank: Bank, encoder: RetrievalEncoder): MemorySearch {
+  let loaded: Promise<Retriever> | undefined;
+  return {
+    tokens: (id) => bank.tokens(id),
+    search: async (chunks, count) => {
+      loaded ??= Retriever.fromBank(bank, encoder);
+      return (await loaded).search(chunks, count);
+    },
+  };
+}
+
+/** The newest whole checkpoint of stage two, or else of stage one. @throws UserError artefact_missing */
+export async function newestCheckpoint(folder: RunFolder): Promise<string> {
   for (const stage of ['continual', 'warmup'] as const) {
     const { newest } = await latestCheckpoint(folder.checkpoints(stage));
     if (newest !== undefined) return newest.path;

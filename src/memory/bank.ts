@@ -78,6 +78,7 @@ export class Bank {
         this.#places.push({ segment, row });
       });
     });
+    this.#forgetDeleted();
   }
 
   /**
@@ -131,6 +132,11 @@ export class Bank {
   /** Memories in this version. */
   get size(): number {
     return this.#places.length;
+  }
+
+  /** The segments of this version, with their deleted rows. */
+  get segments(): readonly SegmentEntry[] {
+    return this.#segments.map(({ reader }) => reader.entry);
   }
 
   /** Ids of all memories, by position. */
@@ -241,7 +247,7 @@ export class Bank {
       throw new UserError('memory_unknown', {
         where: this.folder,
         what,
-        action: 'list the ids with `memory3 bank list`',
+        action: 'list the ids with `memory3 bank ls`',
       });
     }
     return place;
@@ -249,6 +255,15 @@ export class Bank {
 
   #segment(number: number): LoadedSegment {
     return this.#segments[number]!;
+  }
+
+  /** A cache that was filled from another version must not keep what this one has deleted. */
+  #forgetDeleted(): void {
+    const deleted = new Map(this.#segments.map(({ reader: { entry } }) => [entry.id, new Set(entry.deleted)]));
+    this.#cache.retain((key) => {
+      const [segment = '', row] = key.split(':');
+      return deleted.get(segment)?.has(Number(row)) === false;
+    });
   }
 
   async #records(segment: number): Promise<RecordTable> {

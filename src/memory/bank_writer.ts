@@ -30,6 +30,7 @@ export interface BankWriterOptions {
 }
 
 const SEGMENT_MEMORIES = 4096;
+const nobody = (): boolean => false;
 
 /** The one writer of a bank. It must be the only one: the run folder's lock sees to that. */
 export class BankWriter {
@@ -90,19 +91,23 @@ export class BankWriter {
 
   /** Removes `ids` and adds `memories`, which may have the same ids, in one version. */
   async edit(ids: readonly string[], memories: MemoryBatches, writer: string): Promise<number> {
-    const remaining = this.#without(ids);
     const removed = new Set(ids);
-    const taken = new Set([...this.#places.keys()].filter((id) => !removed.has(id)));
-    const added = await this.#writeSegments(this.#stored(memories, taken), writer);
+    const remaining = this.#without(removed);
+    const isTaken = (id: string): boolean => this.#places.has(id) && !removed.has(id);
+    const added = await this.#writeSegments(this.#stored(memories, isTaken), writer);
     if (removed.size === 0 && added.entries.length === 0) return this.version;
-    const stay = [...this.#places].filter(([id]) => !removed.has(id));
-    return this.#commit([...remaining, ...added.entries], new Map([...stay, ...added.places]));
+    return this.#commit([...remaining, ...added.entries], () => {
+      for (const id of removed) this.#places.delete(id);
+      for (const [id, place] of added.places) this.#places.set(id, place);
+    });
   }
 
   /** Replaces all memories, as a refresh with new weights does, in one version. */
   async replaceAll(memories: MemoryBatches, writer: string): Promise<number> {
-    const { entries, places } = await this.#writeSegments(this.#stored(memories, new Set()), writer);
-    return this.#commit(entries, new Map(places));
+    const { entries, places } = await this.#writeSegments(this.#stored(memories, nobody), writer);
+    return this.#commit(entries, () => {
+      this.#places = new Map(places);
+    });
   }
 
   /**
@@ -110,8 +115,9 @@ export class BankWriter {
    * order; `prune` then frees their space.
    */
   async compact(): Promise<number> {
+    if (this.#manifest.segments.every((entry) => entry.deleted.length === 0)) return this.version;
     const segments: SegmentEntry[] = [];
-    const places = new Map(this.#places);
+    const moved: [string, Place][] = [];
     for (const entry of this.#manifest.segments) {
       if (entry.deleted.length === 0) {
         segments.push(entry);
@@ -121,13 +127,14 @@ export class BankWriter {
       try {
         const written = await this.#writeSegments(reader.liveBatches(), entry.writer);
         segments.push(...written.entries);
-        for (const [id, place] of written.places) places.set(id, place);
+        for (const place of written.places) moved.push(place);
       } finally {
         await reader.close();
       }
     }
-    const changed = this.#manifest.segments.some((entry) => entry.deleted.length > 0);
-    return changed ? this.#commit(segments, places) : this.version;
+    return this.#commit(segments, () => {
+      for (const [id, place] of moved) this.#places.set(id, place);
+    });
   }
 
   /** Removes all versions but the current one and `keepVersions`, and the segments that only they named. */
@@ -135,40 +142,60 @@ export class BankWriter {
     await this.#versions.removeAllBut([...keepVersions, this.version]);
   }
 
-  async #commit(segments: readonly SegmentEntry[], places: Map<string, Place>): Promise<number> {
-    this.#manifest = await this.#versions.write(this.version + 1, segments);
-    this.#places = places;
+  /** @param apply brings `#places` to the new version */
+  async #commit(segments: readonly SegmentEntry[], apply: () => void): Promise<number> {
+    try {
+      this.#manifest = await this.#versions.write(this.version + 1, segments);
+    } catch (error) {
+      const current = await this.#versions.current().catch(() => undefined);
+      if (current?.version !== this.version + 1) {
+        await this.#removeUnnamed();
+        throw error;
+      }
+      // It failed after CURRENT was replaced: the new version is whole, only its place on the disk is not certain.
+      this.#manifest = current;
+      apply();
+      throw error;
+    }
+    apply();
     return this.version;
   }
 
   /** The segments of the current version without `ids`. A segment of which nothing remains is left out. */
-  #without(ids: readonly string[]): SegmentEntry[] {
+  #without(ids: ReadonlySet<string>): SegmentEntry[] {
     const rows = new Map<string, number[]>();
-    for (const id of new Set(ids)) {
+    for (const id of ids) {
       const place = this.#places.get(id);
       if (place === undefined) {
-        const action = 'list the ids with `memory3 bank list`';
+        const action = 'list the ids with `memory3 bank ls`';
         throw new UserError('memory_unknown', { where: this.folder, what: `there is no memory ${id}`, action });
       }
-      rows.set(place.segment, [...(rows.get(place.segment) ?? []), place.row]);
+      const inSegment = rows.get(place.segment);
+      if (inSegment === undefined) rows.set(place.segment, [place.row]);
+      else inSegment.push(place.row);
     }
     return this.#manifest.segments
-      .map((entry) => ({
-        ...entry,
-        deleted: [...entry.deleted, ...(rows.get(entry.id) ?? [])].sort((a, b) => a - b),
-      }))
+      .map((entry) => {
+        const gone = rows.get(entry.id);
+        return gone === undefined ? entry : { ...entry, deleted: [...entry.deleted, ...gone].sort((a, b) => a - b) };
+      })
       .filter((entry) => entry.deleted.length < entry.memories);
   }
 
-  /** Memories as they are stored, once they are found to be fit; their ids are added to `taken`. */
-  async *#stored(memories: MemoryBatches, taken: Set<string>): AsyncGenerator<StoredBatch> {
+  /**
+   * Memories as they are stored, once they are found to be fit.
+   * @param isTaken whether an id belongs to a memory that stays
+   */
+  async *#stored(memories: MemoryBatches, isTaken: (id: string) => boolean): AsyncGenerator<StoredBatch> {
     const format = rowFormat(this.identity.layout, this.identity.storage);
+    const ids = new Set<string>();
     for await (const batch of memories) {
-      this.#check(batch, taken);
+      this.#check(batch, (id) => !ids.has(id) && !isTaken(id) && ids.add(id) !== undefined);
       yield { ...batch, rows: await format.encode(batch.rows) };
     }
   }
 
+  /** Writes memories as segments that no version names yet; after an error none of them is left. */
   async #writeSegments(memories: AsyncIterable<StoredBatch>, writer: string): Promise<WrittenSegments> {
     const written: WrittenSegments = { entries: [], places: [] };
     let segment: SegmentWriter | undefined;
@@ -194,12 +221,26 @@ export class BankWriter {
       return written;
     } catch (error) {
       await segment?.abandon();
+      await this.#removeUnnamed();
       throw error;
     }
   }
 
-  /** Refuses batches that would make the bank unreadable or poison training; adds the ids to `taken`. */
-  #check(batch: MemoryBatch, taken: Set<string>): void {
+  /** Frees the space of a change that failed. What cannot be removed on a disk that fails, the next writer removes. */
+  async #removeUnnamed(): Promise<void> {
+    try {
+      const numbers = await this.#versions.numbers();
+      await this.#versions.removeAllBut(numbers.filter((number) => number <= this.version));
+    } catch {
+      // The error that led here is the one to report.
+    }
+  }
+
+  /**
+   * Refuses batches that would make the bank unreadable or poison training.
+   * @param claim takes an id; false when it is taken
+   */
+  #check(batch: MemoryBatch, claim: (id: string) => boolean): void {
     const { layout, encoder } = this.identity;
     const width = rowLength(layout);
     const count = batch.records.length;
@@ -212,15 +253,10 @@ export class BankWriter {
       if (record.kept.length !== keptCount(layout) || record.keptLength > layout.keptTokens) {
         throw new RangeError(`memory ${record.id} keeps ${record.kept.length} positions, length ${record.keptLength}`);
       }
-      if (taken.has(record.id)) {
-        const action = 'delete it first, or edit it';
-        throw new UserError('input_invalid', {
-          where: this.folder,
-          what: `memory ${record.id} is there already`,
-          action,
-        });
+      if (!claim(record.id)) {
+        const what = `memory ${record.id} is there already`;
+        throw new UserError('input_invalid', { where: this.folder, what, action: 'delete it first, or edit it' });
       }
-      taken.add(record.id);
       const row = batch.rows.subarray(i * width, (i + 1) * width);
       const vector = batch.vectors.subarray(i * encoder.dimensions, (i + 1) * encoder.dimensions);
       if (!row.every(Number.isFinite) || !vector.every(Number.isFinite)) {

@@ -3,8 +3,9 @@
 import { createHash, type Hash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { open } from 'node:fs/promises';
-import { isSystemError, UserError } from '../errors.ts';
+import { UserError } from '../errors.ts';
 import { sha256, writeAll } from '../io/files.ts';
+import { unreadable } from './stored_json.ts';
 
 /** Size and checksums of a file, kept beside it. */
 export interface BlockSums {
@@ -109,10 +110,10 @@ export class BlockFile {
     try {
       handle = await open(path, 'r');
     } catch (cause) {
-      if (!isSystemError(cause) || cause.code !== 'ENOENT') throw cause;
-      throw new UserError('artefact_missing', { where: path, what: 'the file does not exist', action, cause });
+      throw unreadable(cause, path, action);
     }
-    const { size } = await handle.stat();
+    const status = await handle.stat();
+    const size = status.isFile() ? status.size : 0;
     if (size !== sums.bytes) {
       await handle.close();
       const code = size < sums.bytes ? 'file_truncated' : 'file_corrupt';
@@ -170,7 +171,11 @@ export class BlockFile {
 
   async #readExactly(target: Uint8Array, position: number): Promise<void> {
     for (let done = 0; done < target.byteLength; ) {
-      const { bytesRead } = await this.#handle.read(target, done, target.byteLength - done, position + done);
+      const { bytesRead } = await this.#handle
+        .read(target, done, target.byteLength - done, position + done)
+        .catch((error: unknown) => {
+          throw unreadable(error, this.path, this.#action);
+        });
       if (bytesRead === 0) {
         const what = `the file ends at byte ${position + done}, before ${this.bytes}`;
         throw new UserError('file_truncated', { where: this.path, what, action: this.#action });

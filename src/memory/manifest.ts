@@ -191,10 +191,9 @@ export class Versions {
     const kept = await Promise.all(
       numbers.filter((number) => keep.includes(number)).map((number) => this.#read(number)),
     );
-    for (const number of numbers.filter((number) => !keep.includes(number))) {
-      await rm(join(this.folder, manifestName(number)), { force: true });
-    }
-    await syncFolder(this.folder);
+    const dropped = numbers.filter((number) => !keep.includes(number));
+    for (const number of dropped) await rm(join(this.folder, manifestName(number)), { force: true });
+    if (dropped.length > 0) await syncFolder(this.folder);
     const named = new Set(kept.flatMap((manifest) => manifest.segments.map((segment) => segment.id)));
     for (const id of await segmentsOnDisk(this.folder)) {
       if (!named.has(id)) await removeWhole(segmentFolder(this.folder, id));

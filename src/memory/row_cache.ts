@@ -47,6 +47,11 @@ export class RowCache {
     }
   }
 
+  /** Forgets the rows whose key `isWanted` does not answer for. */
+  retain(isWanted: (key: string) => boolean): void {
+    for (const key of [...this.#rows.keys()]) if (!isWanted(key)) this.#drop(key);
+  }
+
   get stats(): CacheStats {
     const lookups = this.#hits + this.#misses;
     return {

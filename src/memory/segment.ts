@@ -7,7 +7,7 @@
  *   segment.json    written last: format version, owner, sizes and block checksums of the three files
  */
 
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { isSystemError, UserError } from '../errors.ts';
@@ -20,6 +20,8 @@ import { parseStored, readStored, repairAction } from './stored_json.ts';
 
 const FORMAT_VERSION = 2;
 const FLOAT_BYTES = 4;
+/** Bytes of rows that are copied at once. */
+const BATCH_BYTES = 4 * 2 ** 20;
 const RECORDS = 'memories.arrow';
 const ROWS = 'rows.bin';
 const INDEX = 'index.bin';
@@ -81,6 +83,15 @@ export async function segmentsOnDisk(bankFolder: string): Promise<string[]> {
   return names.filter((name) => name.startsWith('segment-')).map((name) => name.slice('segment-'.length));
 }
 
+/** Bytes of the files of a segment, by what they hold. */
+export async function segmentBytes(
+  bankFolder: string,
+  id: string,
+): Promise<{ rows: number; vectors: number; records: number }> {
+  const size = async (name: string): Promise<number> => (await stat(join(segmentFolder(bankFolder, id), name))).size;
+  return { rows: await size(ROWS), vectors: await size(INDEX), records: await size(RECORDS) };
+}
+
 /** Writes one segment beside its final place; nothing is visible before `finish`. */
 export class SegmentWriter {
   #bankFolder: string;
@@ -106,17 +117,19 @@ export class SegmentWriter {
 
   static async create(bankFolder: string, identity: BankIdentity, writer: string): Promise<SegmentWriter> {
     const temporary = temporaryFolder(bankFolder);
-    await rm(temporary, { recursive: true, force: true });
-    await mkdir(temporary);
     const open = (name: string, rowBytes: number) =>
       BlockFileWriter.create(join(temporary, name), blockBytesFor(rowBytes));
-    const rows = await open(ROWS, rowFormat(identity.layout, identity.storage).rowBytes);
+    let rows: BlockFileWriter | undefined;
     try {
+      await rm(temporary, { recursive: true, force: true });
+      await mkdir(temporary);
+      rows = await open(ROWS, rowFormat(identity.layout, identity.storage).rowBytes);
       const index = await open(INDEX, identity.encoder.dimensions * FLOAT_BYTES);
       return new SegmentWriter(bankFolder, identity, writer, [rows, index]);
     } catch (error) {
-      await rows.abandon();
-      throw error;
+      await rows?.abandon();
+      await rm(temporary, { recursive: true, force: true });
+      throw diskError(error, bankFolder);
     }
   }
 
@@ -253,7 +266,8 @@ export class SegmentReader {
     const table = new RecordTable(bytes);
     if (table.length !== this.entry.memories) {
       const what = `the file holds ${table.length} memories, its description says ${this.entry.memories}`;
-      throw new UserError('file_corrupt', { where: this.#records.path, what });
+      const action = repairAction(join(this.folder, '..'));
+      throw new UserError('file_corrupt', { where: this.#records.path, what, action });
     }
     return table;
   }
@@ -271,14 +285,19 @@ export class SegmentReader {
     return new Float32Array((await this.#index.read(from * rowBytes, (until - from) * rowBytes)).buffer);
   }
 
-  /** The memories that are not deleted, one at a time. */
+  /** The memories that are not deleted, in runs of neighbours of about 4 MiB. */
   async *liveBatches(): AsyncGenerator<StoredBatch> {
     const records = await this.records();
-    const deleted = new Set(this.entry.deleted);
-    for (let row = 0; row < this.entry.memories; row++) {
-      if (deleted.has(row)) continue;
-      const [rows, vectors] = [await this.rows(row, row + 1), await this.vectors(row, row + 1)];
-      yield { records: [records.record(row)], rows, vectors };
+    const { layout, storage } = this.#identity;
+    const atOnce = Math.max(1, Math.floor(BATCH_BYTES / rowFormat(layout, storage).rowBytes));
+    let next = 0;
+    for (const end of [...this.entry.deleted, this.entry.memories]) {
+      for (let from = next; from < end; from += atOnce) {
+        const until = Math.min(end, from + atOnce);
+        const [rows, vectors] = [await this.rows(from, until), await this.vectors(from, until)];
+        yield { records: Array.from({ length: until - from }, (_, i) => records.record(from + i)), rows, vectors };
+      }
+      next = end + 1;
     }
   }
 

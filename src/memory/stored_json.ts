@@ -19,9 +19,20 @@ export async function readStoredBytes(path: string, action: string): Promise<Uin
   try {
     return new Uint8Array(await readFile(path));
   } catch (cause) {
-    if (!isSystemError(cause) || (cause.code !== 'ENOENT' && cause.code !== 'ENOTDIR')) throw cause;
-    throw new UserError('artefact_missing', { where: path, what: 'the file does not exist', action, cause });
+    throw unreadable(cause, path, action);
   }
+}
+
+/** What it means for the user that a file of a bank cannot be opened; an error that means something else is passed on. */
+export function unreadable(error: unknown, path: string, action: string): unknown {
+  if (!isSystemError(error)) return error;
+  const details = { where: path, action, cause: error };
+  if (error.code === 'ENOENT' || error.code === 'ENOTDIR') {
+    return new UserError('artefact_missing', { ...details, what: 'the file does not exist' });
+  }
+  if (error.code === 'EISDIR') return new UserError('file_corrupt', { ...details, what: 'a folder is in its place' });
+  if (error.code !== 'EACCES' && error.code !== 'EIO' && error.code !== 'ELOOP') return error;
+  return new UserError('file_corrupt', { ...details, what: `the file cannot be read (${error.message})` });
 }
 
 /**

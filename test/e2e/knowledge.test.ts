@@ -1,5 +1,8 @@
 /** Asking, generating, and changing what the bank knows. */
 
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fail, Playground, succeed } from './support.ts';
 
@@ -86,6 +89,57 @@ describe('bank', () => {
     await fail('memory_unknown', 10, 'bank', 'show', ...args, edited);
     await fail('usage_invalid', 2, 'bank', 'add', ...args);
     await fail('usage_invalid', 2, 'bank', 'add', ...args, '--file', playground.config, '--text', 'x');
+  });
+
+  it('searches, lists and counts for programs, exports, and forgets for good', async () => {
+    const file = join(playground.folder, 'more.jsonl');
+    writeFileSync(
+      file,
+      '{"id": "q1", "text": "quxy has color tuva."}\n{"id": "q2", "text": "quxy has home sola."}\nnot JSON\n',
+    );
+    const added = await succeed('bank', 'add', ...args, '--file', file);
+    const ids = added.stdout.trimEnd().split('\n');
+    expect(ids).toHaveLength(2);
+    expect(added.stderr).toContain('1 documents skipped: invalid JSON');
+    const lines = async (...command: string[]) =>
+      (await output('bank', ...command, ...args, '--json'))
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line));
+    const hits = await lines('search', 'quxy has color tuva.', '--limit', '2');
+    expect(hits[0]).toMatchObject({
+      id: ids[0],
+      document: 'q1',
+      text: 'quxy has color tuva.',
+      score: expect.any(Number),
+    });
+    expect(await output('bank', 'search', ...args, 'quxy has color tuva.')).toMatch(
+      new RegExp(`^\\d\\.\\d+  ${ids[0]}  q1  quxy`),
+    );
+    expect(await lines('ls', '--document', 'q2')).toMatchObject([{ id: ids[1], text: 'quxy has home sola.' }]);
+    const [{ memories, memory }] = await lines('stats');
+    expect(memories).toBe(122);
+    expect(await output('bank', 'stats', ...args)).toContain(`bytes a memory    ${memory.bytes} = 2 · `);
+
+    await succeed('bank', 'delete', ...args, ...ids);
+    expect(await output('bank', 'compact', ...args)).toMatch(/120 memories; \d+ bytes became \d+/);
+    expect(await lines('stats')).toMatchObject([{ memories: 120, tombstones: 0 }]);
+    const exported = join(playground.folder, 'out.jsonl');
+    await succeed('bank', 'export', ...args, exported);
+    expect(readFileSync(exported, 'utf8').trimEnd().split('\n')).toHaveLength(120);
+    expect(readFileSync(exported, 'utf8')).not.toContain('quxy');
+  });
+
+  it('is changed by the program in docs/knowledge.md', () => {
+    const root = resolve(import.meta.dirname, '../..');
+    const [, program = ''] = /```ts\n(.*?)```/s.exec(readFileSync(join(root, 'docs/knowledge.md'), 'utf8')) ?? [];
+    const here = program.replace('runs/quickstart/config.yaml', playground.path('known', 'config.yaml'));
+    const said = execFileSync(process.execPath, ['--input-type=module', '-e', here], { cwd: root, encoding: 'utf8' });
+    expect(said).toMatch(/^[0-9a-f]{16} \d\.\d{3} Freedonia currency mark\.\n(\w{16} \d\.\d{3} [\s\S]*\n){2}Freedonia/);
+    expect(said).toMatch(
+      /\nFreedonia currency crown\.\n[0-9a-f]{16} Freedonia currency crown\.\n120 memories, version/,
+    );
+    expect(said).toMatch(/ bytes\nmemory_unknown: .*holds no memory .*\n {2}→ list the ids/);
   });
 });
 

@@ -1,9 +1,7 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it, vi } from 'vitest';
+import { type Kill, torture } from '../../scripts/torture_bank/torture.ts';
 import { Bank } from '../../src/memory/bank.ts';
 import type { BankWriter } from '../../src/memory/bank_writer.ts';
 import { batch, filesOf, IDENTITY, range, temporaryFolder } from './fixtures.ts';
@@ -81,26 +79,10 @@ describe('a writer that is killed', () => {
     }
   }, 60_000);
 
-  it('by SIGKILL at any moment leaves a bank that opens whole and can be written', async () => {
-    const folder = join(await temporaryFolder(), 'bank');
-    await Bank.create(folder, IDENTITY);
-    const script = fileURLToPath(new URL('endless_writer.ts', import.meta.url));
-    for (const delay of [20, 130]) {
-      const child = spawn(process.execPath, ['--import', 'tsx', script, folder], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      });
-      const exit = once(child, 'exit');
-      await once(child.stdout, 'data');
-      await new Promise((resolve) => setTimeout(resolve, delay));
-      child.kill('SIGKILL');
-      await exit;
-      const { version } = await contents(folder);
-      expect(version).toBeGreaterThan(0);
-    }
-    const writer = await Bank.openForWriting(folder);
-    await writer.replaceAll([batch(range(0, 3))], 'w1');
-    await writer.prune([]);
-    expect([...(await filesOf(folder)).keys()].filter((name) => name.startsWith('.'))).toEqual([]);
-    expect((await contents(folder)).version).toBe(writer.version);
+  it('by SIGKILL at any moment leaves every change that was completed, and nothing of another', async () => {
+    const kills: Kill[] = [];
+    await torture(await temporaryFolder(), 4, 3, (kill) => kills.push(kill));
+    expect(kills).toHaveLength(4);
+    expect(kills.reduce((sum, { changes }) => sum + changes, 0)).toBeGreaterThan(0);
   }, 60_000);
 });
