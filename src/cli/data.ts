@@ -1,7 +1,8 @@
-/** `memory3 data build` and `memory3 data inspect`. */
+/** `memory3 data fetch`, `memory3 data build` and `memory3 data inspect`. */
 
 import type { CommandModule } from 'yargs';
 import { loadConfig } from '../config/load.ts';
+import { fetchCommand } from './data_fetch.ts';
 import { type ConfigArguments, configOptions } from './options.ts';
 
 const build: CommandModule<object, ConfigArguments> = {
@@ -36,12 +37,13 @@ const inspect: CommandModule<object, ConfigArguments & { verify: boolean }> = {
 
 export const dataCommand: CommandModule = {
   command: 'data',
-  describe: 'Build or look at tokenizer, token dataset and references',
+  describe: 'Fetch corpora; build or look at tokenizer, token dataset and references',
   builder: (yargs) =>
     yargs
+      .command(fetchCommand)
       .command(build)
       .command(inspect)
-      .demandCommand(1, 'Name one of: build, inspect.')
+      .demandCommand(1, 'Name one of: fetch, build, inspect.')
       .example('$0 data build -c run.yaml', 'build'),
   handler: () => {},
 };

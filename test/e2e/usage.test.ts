@@ -10,7 +10,7 @@ const COMMANDS = [
 
 describe.concurrent('--help', () => {
   it('of every command shows purpose, options with defaults, and an example', async () => {
-    const commands = [...COMMANDS, 'doctor', 'data', 'bank', ''];
+    const commands = [...COMMANDS, 'data fetch', 'doctor', 'data', 'bank', ''];
     const help = (command: string) => memory3(...command.split(' ').filter((part) => part !== ''), '--help');
     const shown = await Promise.all(commands.map(help));
     for (const [i, command] of commands.entries()) {

