@@ -4,6 +4,7 @@
  */
 
 import { UserError } from '../errors.ts';
+import { readDraft, removeDraft, writeDraft } from './draft.ts';
 import { type BankIdentity, keptCount, type MemoryBatch, rowLength } from './layout.ts';
 import type { Manifest, Versions } from './manifest.ts';
 import { rowFormat } from './row_format.ts';
@@ -111,10 +112,52 @@ export class BankWriter {
   }
 
   /**
+   * Replaces all memories like `replaceAll`, in one version; what a call of the same `key` that was stopped or killed has
+   * finished is used again, and the result has the same bytes.
+   * @param key says what is written, by which weights and in which order
+   * @param memoriesFrom the memories from number `first` on, which is a multiple of `unit`
+   */
+  async compile(
+    key: string,
+    memoriesFrom: (first: number) => MemoryBatches,
+    writer: string,
+    unit: number,
+  ): Promise<number> {
+    const segments = await this.#resumable(key, unit);
+    const places = await placesOf(this.#versions, segments);
+    const rest = this.#stored(memoriesFrom(places.size), (id) => places.has(id));
+    const written = await this.#writeSegments(rest, writer, async (entry) => {
+      segments.push(entry);
+      await writeDraft(this.folder, { key, segments });
+    });
+    for (const [id, place] of written.places) places.set(id, place);
+    const version = await this.#commit(segments, () => {
+      this.#places = places;
+    });
+    await removeDraft(this.folder);
+    return version;
+  }
+
+  /** Segments of a draft of this key that can be read, up to a multiple of `unit` memories. */
+  async #resumable(key: string, unit: number): Promise<SegmentEntry[]> {
+    const draft = await readDraft(this.folder);
+    const usable: SegmentEntry[] = [];
+    let [memories, whole] = [0, 0];
+    for (const entry of draft?.key === key ? draft.segments : []) {
+      if (!(await SegmentReader.isWhole(this.folder, entry, this.identity))) break;
+      usable.push(entry);
+      memories += entry.memories;
+      if (memories % unit === 0) whole = usable.length;
+    }
+    return usable.slice(0, whole);
+  }
+
+  /**
    * Rewrites the segments that hold deleted memories without them, in one version of the same memories in the same
-   * order; `prune` then frees their space.
+   * order; `prune` then frees their space. A draft is given up: it may hold what was deleted since.
    */
   async compact(): Promise<number> {
+    await removeDraft(this.folder);
     if (this.#manifest.segments.every((entry) => entry.deleted.length === 0)) return this.version;
     const segments: SegmentEntry[] = [];
     const moved: [string, Place][] = [];
@@ -195,8 +238,15 @@ export class BankWriter {
     }
   }
 
-  /** Writes memories as segments that no version names yet; after an error none of them is left. */
-  async #writeSegments(memories: AsyncIterable<StoredBatch>, writer: string): Promise<WrittenSegments> {
+  /**
+   * Writes memories as segments that no version names yet; after an error none of them is left but those of a draft.
+   * @param onSegment is called with each segment that is in place
+   */
+  async #writeSegments(
+    memories: AsyncIterable<StoredBatch>,
+    writer: string,
+    onSegment?: (entry: SegmentEntry) => Promise<void>,
+  ): Promise<WrittenSegments> {
     const written: WrittenSegments = { entries: [], places: [] };
     let segment: SegmentWriter | undefined;
     const finish = async (full: SegmentWriter): Promise<void> => {
@@ -206,6 +256,7 @@ export class BankWriter {
         written.places.push([id, { segment: entry.id, row }]);
       });
       segment = undefined;
+      await onSegment?.(entry);
     };
     try {
       for await (const batch of memories) {

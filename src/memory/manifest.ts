@@ -8,8 +8,9 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256, sha256File, syncFolder, temporaryName, writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
+import { readDraft } from './draft.ts';
 import type { BankIdentity } from './layout.ts';
-import { type SegmentEntry, segmentFolder, segmentsOnDisk } from './segment.ts';
+import { type SegmentEntry, segmentEntrySchema, segmentFolder, segmentsOnDisk } from './segment.ts';
 import { parseStored, readStored, readStoredBytes, repairAction } from './stored_json.ts';
 
 const FORMAT_VERSION = 2;
@@ -50,14 +51,7 @@ const manifestSchema = z.strictObject({
   formatVersion: z.literal(FORMAT_VERSION),
   version: z.int().min(0),
   bankHash: z.string(),
-  segments: z.array(
-    z.strictObject({
-      id: z.string().regex(/^[0-9a-f]{16}$/),
-      memories: z.int().min(1),
-      writer: z.string(),
-      deleted: z.array(z.int().min(0)),
-    }),
-  ),
+  segments: z.array(segmentEntrySchema),
   contentHash: z.string(),
 });
 
@@ -182,7 +176,7 @@ export class Versions {
   }
 
   /**
-   * Removes all versions but `keep`, then segments that no remaining version names, then temporary files. A kill in
+   * Removes all versions but `keep`, then segments that neither a remaining version nor a draft names, then temporary files. A kill in
    * between leaves segments without a version, which the next call removes.
    * @throws UserError file_corrupt when a kept version cannot be read; nothing is removed then
    */
@@ -194,7 +188,9 @@ export class Versions {
     const dropped = numbers.filter((number) => !keep.includes(number));
     for (const number of dropped) await rm(join(this.folder, manifestName(number)), { force: true });
     if (dropped.length > 0) await syncFolder(this.folder);
-    const named = new Set(kept.flatMap((manifest) => manifest.segments.map((segment) => segment.id)));
+    const draft = await readDraft(this.folder);
+    const entries = [...kept.flatMap(({ segments }) => segments), ...(draft?.segments ?? [])];
+    const named = new Set(entries.map(({ id }) => id));
     for (const id of await segmentsOnDisk(this.folder)) {
       if (!named.has(id)) await removeWhole(segmentFolder(this.folder, id));
     }

@@ -37,6 +37,13 @@ export interface SegmentEntry {
   deleted: number[];
 }
 
+export const segmentEntrySchema = z.strictObject({
+  id: z.string().regex(/^[0-9a-f]{16}$/),
+  memories: z.int().min(1),
+  writer: z.string(),
+  deleted: z.array(z.int().min(0)),
+}) satisfies z.ZodType<SegmentEntry>;
+
 const blockSums = z.strictObject({
   bytes: z.int().min(0),
   blockBytes: z.int().min(1),
@@ -161,8 +168,9 @@ export class SegmentWriter {
       const description = await this.#describe();
       await writeJsonAtomic(join(this.#temporary, DESCRIPTION), description);
       const id = segmentId(descriptionText(description));
-      await this.#moveTo(segmentFolder(this.#bankFolder, id));
-      return { id, memories: this.#records.length, writer: this.#writer, deleted: [] };
+      const entry = { id, memories: this.#records.length, writer: this.#writer, deleted: [] };
+      await this.#moveTo(entry);
+      return entry;
     } catch (error) {
       throw diskError(error, this.#bankFolder);
     }
@@ -197,13 +205,20 @@ export class SegmentWriter {
     };
   }
 
-  async #moveTo(folder: string): Promise<void> {
+  async #moveTo(entry: SegmentEntry): Promise<void> {
+    const folder = segmentFolder(this.#bankFolder, entry.id);
     try {
       await rename(this.#temporary, folder);
     } catch (error) {
-      // A folder of this name holds exactly these memories: it was renamed whole, and its name is its hash.
       if (!isSystemError(error) || (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST')) throw error;
-      await rm(this.#temporary, { recursive: true, force: true });
+      // A folder of this name holds exactly these memories, for its name is their hash, unless it was damaged since.
+      const old = temporaryName(folder);
+      const isWhole = await SegmentReader.isWhole(this.#bankFolder, entry, this.#identity);
+      if (!isWhole) {
+        await rename(folder, old);
+        await rename(this.#temporary, folder);
+      }
+      await rm(isWhole ? this.#temporary : old, { recursive: true, force: true });
     }
     await syncFolder(this.#bankFolder);
   }
@@ -258,6 +273,21 @@ export class SegmentReader {
       throw error;
     }
     return new SegmentReader(entry, folder, identity, opened as [BlockFile, BlockFile, BlockFile]);
+  }
+
+  /** Whether every byte of a segment is there and right. */
+  static async isWhole(bankFolder: string, entry: SegmentEntry, identity: BankIdentity): Promise<boolean> {
+    let reader: SegmentReader | undefined;
+    try {
+      reader = await SegmentReader.open(bankFolder, entry, identity);
+      await reader.verify();
+      return true;
+    } catch (error) {
+      if (error instanceof UserError) return false;
+      throw error;
+    } finally {
+      await reader?.close();
+    }
   }
 
   /** All records, decoded; the whole file is checked and read, a few MB for a full segment. */

@@ -30,8 +30,8 @@ export interface CompileOptions extends WriteOptions {
 }
 
 const BATCH_TOKENS = 4096;
-/** References that are sorted by length together, so that little padding is computed. */
-const SORTED_TOGETHER = 512;
+/** References that are sorted by length together, so that little padding is computed. The groups do not depend on each other. */
+export const SORTED_TOGETHER = 512;
 /** Texts are padded to a multiple of this, so that few shapes occur. */
 const PAD_LENGTH = 8;
 

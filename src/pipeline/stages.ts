@@ -19,8 +19,9 @@ import { UserError } from '../errors.ts';
 import { sha256 } from '../io/files.ts';
 import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
+import { readDraft } from '../memory/draft.ts';
 import { growthPlan } from '../memory/growth.ts';
-import { compileReferences } from '../memory/write.ts';
+import { compileReferences, SORTED_TOGETHER } from '../memory/write.ts';
 import { Model } from '../model/model.ts';
 import { initParameters, type ModelShape } from '../model/shape.ts';
 import { AdamW } from '../optim/adamw.ts';
@@ -154,7 +155,7 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
     await removeAfter(folder.checkpoints('continual'), checkpoint.state.step);
   }
   const parent = checkpoint ?? (await finishedCheckpoint(workspace, 'warmup'));
-  if (checkpoint === undefined) await compile(workspace, { stage: 'warmup' });
+  if (checkpoint === undefined && !(await compile(workspace, { stage: 'warmup' }))) return false;
   const model = new Model(inputs.shape, weightValues(parent.parameters));
   const prefix = inputs.tokenizer.referencePrefix;
   const version = checkpoint ? Number(checkpoint.state.bankVersion) : FIRST_VERSION;
@@ -240,9 +241,11 @@ const FIRST_VERSION = 1;
 
 /**
  * Writes references as memories (paper §3.2, warm start). A bank that holds them already is kept.
- * With stage-one weights the bank is made anew; with stage-two weights all its memories are rewritten in one version.
+ * With stage-one weights the bank is made anew; with stage-two weights all its memories are rewritten in one version. What a
+ * call that was stopped or killed has written is used again.
+ * @returns true when it is complete, false when it was stopped
  */
-export async function compile(workspace: Workspace, options: CompileOptions = {}): Promise<void> {
+export async function compile(workspace: Workspace, options: CompileOptions = {}): Promise<boolean> {
   const { config, folder } = workspace;
   const stage = options.stage ?? (await newestFinished(workspace));
   const checkpoint = await finishedCheckpoint(workspace, stage);
@@ -255,32 +258,48 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   const writer = checkpoint.state.weightsHash;
   if (await isCompiled(folder.bank, stage, writer, count, options.share !== undefined)) {
     say(`compile: kept, the bank holds what the ${stage} checkpoint wrote`);
-    return;
+    return true;
   }
   if (stage === 'warmup') await refuseToLoseBank(folder);
   const model = new Model(shape, weightValues(checkpoint.parameters));
   const progress = new Progress({ label: 'compile', total: count, unit: 'references' });
   try {
-    const { encoder, bankWriter } = await openBank(workspace, stage, model, tokenizer, references);
-    async function* texts() {
-      for (let place = 0; place < count; place++) yield await references.get(plan.referenceAt(place));
+    const key = sha256(
+      JSON.stringify([references.contentHash, config.memory, config.retrieval, config.seed, count, writer]),
+    );
+    const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references);
+    async function* texts(first: number) {
+      for (let place = first; place < count; place++) {
+        if (workspace.stop.requested) throw STOPPED;
+        yield await references.get(plan.referenceAt(place));
+      }
     }
-    const written = compileReferences(model, texts(), {
-      prefix: tokenizer.referencePrefix,
-      memory: config.memory,
-      encoder,
-      onProgress: (done) => progress.update(done),
-    });
-    await bankWriter.replaceAll(written, writer);
+    const written = (first: number) =>
+      compileReferences(model, texts(first), {
+        prefix: tokenizer.referencePrefix,
+        memory: config.memory,
+        encoder,
+        onProgress: (done) => progress.update(first + done),
+      });
+    await bankWriter.compile(key, written, writer, SORTED_TOGETHER);
     progress.stop();
     say(
       `compile: ${count} of ${references.size} references written by the ${stage} checkpoint, bank version ${bankWriter.version}`,
     );
+    return true;
+  } catch (error) {
+    if (error !== STOPPED) throw error;
+    progress.stop();
+    say('compile: stopped; the same command goes on after the last whole segment');
+    return false;
   } finally {
     progress.stop();
     model.dispose();
   }
 }
+
+/** Thrown where references are read once a stop is asked for. */
+const STOPPED = new Error('stopped');
 
 /** A bank made anew has none of the versions that the checkpoints of stage two go on from. */
 async function refuseToLoseBank(folder: RunFolder): Promise<void> {
@@ -320,15 +339,20 @@ async function isCompiled(
   }
 }
 
-/** A new bank for stage one; the bank of the run for stage two, or a new one when there is none. */
+/**
+ * A new bank for stage one, unless a call of the same key was stopped; the bank of the run for stage two, or a new one when
+ * there is none.
+ */
 async function openBank(
   { config, folder }: Workspace,
   stage: StageName,
+  key: string,
   model: Model,
   tokenizer: Tokenizer,
   references: ReferenceDataset,
 ) {
-  if (stage === 'continual' && (await hasBank(folder.bank))) {
+  const mayGoOn = stage === 'continual' || (await readDraft(folder.bank))?.key === key;
+  if (mayGoOn && (await hasBank(folder.bank))) {
     const bankWriter = await Bank.openForWriting(folder.bank);
     const encoder = await makeEncoder(config, model, tokenizer, references, bankWriter.identity);
     return { encoder, bankWriter };
