@@ -1,35 +1,80 @@
-/** `npm run bench -- cpu`: measures an engine beside its peers, in turn within one run. */
+/** `npm run bench -- <what>`: measures memory3, beside its peers where it has them, in turn within one run. */
 
 import yargs from 'yargs';
+import { loadConfig } from '../src/config/load.ts';
 import { writeFileAtomic } from '../src/io/files.ts';
+import { runFolder } from '../src/pipeline/workspace.ts';
+import { benchmarkBank } from './bank/bank.ts';
+import { printBankReport } from './bank/table.ts';
 import { cases } from './cpu/cases.ts';
 import { benchmarkCpu } from './cpu/cpu.ts';
 import { printReport } from './cpu/table.ts';
 
-const parser = yargs(process.argv.slice(2))
+const say = (line: string): void => console.error(line);
+
+async function keep(path: string | undefined, report: unknown): Promise<void> {
+  if (path) await writeFileAtomic(path, `${JSON.stringify(report, null, 2)}\n`);
+}
+
+await yargs(process.argv.slice(2))
   .scriptName('npm run bench --')
-  .usage('$0 <what> [options]\n\nMeasures memory3 and PyTorch in turn on this machine.')
-  .command('cpu', 'the native engine beside PyTorch on the CPU')
-  .option('rounds', { type: 'number', default: 7, describe: 'rounds: in each, both sides run once after the other' })
-  .option('only', { type: 'string', describe: `cases, separated by commas (of ${Object.keys(cases()).join(', ')})` })
-  .option('threads', { type: 'number', default: 0, describe: 'threads of the native engine, 0 for the physical cores' })
-  .option('peer', { type: 'boolean', default: true, describe: 'measure PyTorch as well (--no-peer: only ours)' })
+  .usage('$0 <what> [options]\n\nMeasures memory3 on this machine.')
+  .option('threads', { type: 'number', default: 0, describe: 'threads of the engine, 0 for the physical cores' })
   .option('json', { type: 'string', describe: 'write all figures to this file' })
-  .example('$0 cpu', 'everything, about 25 minutes')
-  .example('$0 cpu --only shape1,shape2 --rounds 5', 'two shapes')
-  .example('$0 cpu --json figures.json', 'keep the figures')
-  .demandCommand(1, 1, 'What is to be measured? There is: cpu')
+  .command(
+    'cpu',
+    'the native engine beside PyTorch on the CPU, in turn',
+    (command) =>
+      command
+        .option('rounds', { type: 'number', default: 7, describe: 'rounds: in each, both sides run once in turn' })
+        .option('only', {
+          type: 'string',
+          describe: `cases, separated by commas (of ${Object.keys(cases()).join(', ')})`,
+        })
+        .option('peer', { type: 'boolean', default: true, describe: 'measure PyTorch as well (--no-peer: only ours)' })
+        .example('$0 cpu', 'everything, about 25 minutes')
+        .example('$0 cpu --only shape1,shape2 --rounds 5', 'two shapes')
+        .example('$0 cpu --json figures.json', 'keep the figures'),
+    async ({ rounds, threads, peer, only, json }) => {
+      const report = await benchmarkCpu({
+        rounds,
+        threads,
+        withPeer: peer,
+        ...(only && { only: only.split(',') }),
+        say,
+      });
+      printReport(report);
+      await keep(json, report);
+    },
+  )
+  .command(
+    'bank',
+    'a memory bank: size, opening, search, fetching, adding, editing',
+    (command) =>
+      command
+        .option('config', { type: 'string', alias: 'c', describe: 'the bank of this run; without it one is made' })
+        .option('memories', { type: 'number', default: 20_000, describe: 'memories of the made bank' })
+        .option('add', { type: 'number', default: 20_000, describe: 'memories added to a copy of a run’s bank' })
+        .option('retrievals', {
+          type: 'number',
+          default: 1000,
+          describe: 'retrievals of five memories that are fetched',
+        })
+        .example('$0 bank', 'a bank of 20,000 made-up memories, about a minute')
+        .example('$0 bank -c configs/bank-300k.yaml', 'the bank of a run'),
+    async ({ config, memories, add, retrievals, threads, json }) => {
+      const folder = config && runFolder((await loadConfig(config, {})).config).bank;
+      const report = await benchmarkBank({
+        ...(folder && { folder }),
+        ...{ memories, add, retrievals, threads, say, dimensions: 256, storage: 'bfloat16' as const },
+        layout: { memoryLayers: 3, kvHeads: 4, keptTokens: 8, headDim: 32 },
+      });
+      printBankReport(report);
+      await keep(json, report);
+    },
+  )
+  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank')
   .strict()
   .version(false)
-  .help();
-
-const options = await parser.parseAsync();
-const report = await benchmarkCpu({
-  rounds: options.rounds,
-  threads: options.threads,
-  withPeer: options.peer,
-  ...(options.only && { only: options.only.split(',') }),
-  say: (line) => console.error(line),
-});
-printReport(report);
-if (options.json) await writeFileAtomic(options.json, `${JSON.stringify(report, null, 2)}\n`);
+  .help()
+  .parseAsync();
