@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the native engine: build/native/memory3_native.node from native/. Quiet unless something fails; safe to run
-# again: nothing happens when the sources have not changed. Needs cmake, a C++17 compiler and node_modules/.
+# again: nothing happens when the sources have not changed. Needs cmake, a C++17 compiler and node_modules/. Faiss
+# (Debian: libfaiss-dev) is taken in when it is there; without it retrieval compares a query with every memory.
 # Exit status: 0 built or up to date, 3 a tool or library is missing (the other engines work without), 1 the build failed.
 # Arguments go to cmake, such as -DMEMORY3_CBLAS=openblas. MEMORY3_BUILD names another folder than build/native.
 set -euo pipefail
@@ -22,13 +23,31 @@ missing() {
   echo "${packages[*]}"
 }
 
-packages=$(missing)
-if [ -n "$packages" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
-  say "installing $packages (apt-get)"
-  # shellcheck disable=SC2086
-  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages > /dev/null 2>&1 < /dev/null ||
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } \
+# faiss_config: the file by which cmake finds Faiss, or nothing.
+faiss_config() {
+  local file
+  for file in /usr/lib/*/cmake/faiss/faiss-config.cmake /usr/lib/cmake/faiss/faiss-config.cmake \
+    /usr/local/{lib,share}*/cmake/faiss/faiss-config.cmake; do
+    if [ -f "$file" ]; then echo "$file"; fi
+  done
+}
+
+# wants_faiss ARGUMENT...: builds with a sanitizer are without Faiss, which has none.
+wants_faiss() { [[ " $* " != *" -DMEMORY3_FAISS=OFF "* && " $* " != *" -DMEMORY3_SANITIZE="* ]]; }
+
+# install PACKAGE...: with apt-get, where this is possible.
+install() {
+  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then return; fi
+  say "installing $* (apt-get)"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" > /dev/null 2>&1 < /dev/null ||
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
       > /dev/null 2>&1 < /dev/null || true
+}
+
+packages=$(missing)
+if [ -n "$packages" ]; then
+  # shellcheck disable=SC2086
+  install $packages
   packages=$(missing)
 fi
 if [ -n "$packages" ]; then
@@ -41,10 +60,19 @@ if [ ! -f node_modules/node-addon-api/napi.h ] || [ ! -d node_modules/node-api-h
   exit 3
 fi
 
+# Faiss multiplies with BLAS; of Debian's the reference implementation would be taken, which is many times slower.
+if wants_faiss "$@" && [ -z "$(faiss_config)" ]; then
+  install libfaiss-dev libopenblas-openmp-dev
+  if [ -z "$(faiss_config)" ]; then
+    say "building without Faiss, which is not here (Debian, Ubuntu: apt-get install libfaiss-dev libopenblas-openmp-dev):" \
+      "retrieval compares a query with every memory, which is slow from about a hundred thousand on" >&2
+  fi
+fi
+
 hash=$({
   find native -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
   sha256sum node_modules/node-addon-api/package.json node_modules/node-api-headers/package.json
-  echo "$(uname -sm) ${CXX:-c++} $*"
+  echo "$(uname -sm) ${CXX:-c++} $* $(faiss_config)"
 } | sha256sum | cut -d ' ' -f 1)
 if [ -f "$target" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$hash" ]; then
   say "$target is up to date"

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "faiss.h"
 #include "gemm.h"
 #include "kernels.h"
 #include "stream.h"
@@ -392,6 +393,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("argMax", run<argMax>);
   add("fill", run<fill>);
   add("cast", run<memory3::cast>);
+  exportFaiss(env, exports);
   return exports;
 }
 
