@@ -23,6 +23,7 @@ export const PURPOSE = {
   test: 8,
   evaluation: 9,
   mixture: 10,
+  bankDrift: 11,
 } as const;
 export type Purpose = (typeof PURPOSE)[keyof typeof PURPOSE];
 

@@ -20,7 +20,7 @@ export function crossFieldProblems(config: RunConfig): CrossFieldProblem[] {
   checkOptimizer(config, require);
   checkStage('warmup', config, require);
   checkStage('continual', config, require);
-  checkGrowth(config, require);
+  checkBank(config, require);
   return problems;
 }
 
@@ -106,11 +106,15 @@ function checkStage(name: 'warmup' | 'continual', config: RunConfig, require: Re
   ], `${stage.validateEvery}, but data.validationShare is 0; set ${name}.validateEvery: 0 or keep some documents`);
 }
 
-function checkGrowth({ continual }: RunConfig, require: Require): void {
+function checkBank({ continual }: RunConfig, require: Require): void {
   const { initialShare, every, share } = continual.growth;
   require(every === 0 || share > 0 || initialShare === 1, [
     'continual.growth.share',
     'continual.growth.initialShare',
     'continual.growth.every',
   ], '0 would never grow the bank; set continual.growth.every: 0 for the whole bank from the start');
+  require(continual.refreshBelow === 1 || continual.driftSample > 0, [
+    'continual.driftSample',
+    'continual.refreshBelow',
+  ], `0, but continual.refreshBelow (${continual.refreshBelow}) needs memories to compare`);
 }

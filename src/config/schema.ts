@@ -176,6 +176,22 @@ export const continualSchema = z.strictObject({
     .prefault({})
     .describe('How the bank grows.'),
   refreshEvery: count.default(0).describe('Steps between rewritings of the bank with the current weights; 0 never.'),
+  refreshShare: z
+    .number()
+    .gt(0)
+    .max(1)
+    .default(1)
+    .describe('Share of the memories rewritten each time, those that were written longest ago.'),
+  refreshBelow: share
+    .default(1)
+    .describe(
+      'A rewriting that is due is left out while a sample of the memories is like what the current weights write: mean cosine of keys and of values at least this. 1: none is left out.',
+    ),
+  driftSample: count
+    .default(32)
+    .describe(
+      'Memories of the bank that each validation compares with what the current weights write (`bankDrift…` in the validation metrics); 0: none.',
+    ),
 });
 
 export const generateSchema = z.strictObject({

@@ -82,7 +82,15 @@ export class ContinualStage implements Stage {
     return {
       loss: await meanLoss(model, count, reading),
       lossWithoutMemory: await meanLoss(model, count, plain),
+      ...(await this.drift()),
     };
+  }
+
+  private async drift(): Promise<Record<string, number>> {
+    const drift = await this.options.bank.drift();
+    if (drift === undefined) return {};
+    const { keyCosine, valueCosine, keptShare } = drift;
+    return { bankDriftKeyCosine: keyCosine, bankDriftValueCosine: valueCosine, bankDriftKeptShare: keptShare };
   }
 
   measure(): Record<string, number> {

@@ -2,14 +2,15 @@
 
 import { weightsHash } from '../checkpoint/safetensors.ts';
 import type { RunConfig } from '../config/schema.ts';
-import type { Reference, ReferenceDataset } from '../data/references.ts';
+import type { ReferenceDataset } from '../data/references.ts';
 import { Bank } from '../memory/bank.ts';
 import type { BankWriter } from '../memory/bank_writer.ts';
+import { type Drift, driftSample, measureDrift } from '../memory/drift.ts';
 import { type RetrievalEncoder, restoreEncoder } from '../memory/encoders.ts';
 import { type GrowthPlan, growthPlan } from '../memory/growth.ts';
 import { Retriever } from '../memory/retrieve.ts';
 import { RowCache } from '../memory/row_cache.ts';
-import { compileReferences, textWriter, type WriteOptions } from '../memory/write.ts';
+import { compileReferences, type ReferenceText, textWriter, type WriteOptions } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import { parameterShapes } from '../model/shape.ts';
 
@@ -66,31 +67,39 @@ export class TrainingBank {
 
   /**
    * Brings the bank to what step `step` (from 1) is to read: references that the plan adds, and every `refreshEvery`
-   * steps all of them written anew, so that they stay readable by the changed model (paper, Remark 9).
+   * steps the oldest memories written anew, so that they stay readable by the changed model (paper, Remark 9). What is
+   * written goes to the end of the bank, so its order is that of age. A function of weights, bank and step alone: a run
+   * that resumes decides as before.
    * @returns what was done, for the log; undefined when the bank stays as it is
    */
   async prepare(step: number): Promise<string | undefined> {
-    const { refreshEvery } = this.options.config.continual;
-    const wanted = this.plan.countAt(step - 1);
-    const stale = refreshEvery > 0 && step > 1 && (step - 1) % refreshEvery === 0;
-    if (!stale && wanted <= this.bank.size) return undefined;
-    const hash = await modelHash(this.options.model);
-    if (stale)
-      await this.writer.replaceAll(
-        this.compile(wanted, () => true),
-        hash,
-      );
-    else
-      await this.writer.append(
-        this.compile(wanted, ({ id }) => !this.writer.has(id)),
-        hash,
-      );
     const before = this.bank.size;
+    const wanted = Math.max(before, this.plan.countAt(step - 1));
+    const refreshed = (await this.isRefreshed(step)) ? this.refreshCount() : 0;
+    if (refreshed === 0 && wanted === before) return undefined;
+    const old = this.bank.ids().slice(0, refreshed);
+    const memories = compileReferences(this.options.model, this.references(refreshed, wanted), {
+      ...writeOptions(this.options),
+      encoder: this.encoder,
+    });
+    await this.writer.edit(old, memories, await modelHash(this.options.model));
     const opened = await openVersion(this.options.folder, this.encoder, this.cache);
     await this.bank.close();
     Object.assign(this, opened);
     const grown = wanted > before ? `grew from ${before} to ${wanted} memories` : `holds ${wanted} memories`;
-    return `bank version ${this.bank.version}: ${grown}${stale ? ', all rewritten with the current weights' : ''}`;
+    const share = refreshed === before ? 'all' : `the oldest ${refreshed}`;
+    const rewritten = refreshed > 0 ? `, ${share} rewritten with the current weights` : '';
+    return `bank version ${this.bank.version}: ${grown}${rewritten}`;
+  }
+
+  /**
+   * How far the memories are from what the current weights write, in a sample that stays the same as long as the bank
+   * does; undefined when there is none.
+   */
+  async drift(): Promise<Drift | undefined> {
+    const { config, model } = this.options;
+    const ids = driftSample(this.bank, config.seed, config.continual.driftSample);
+    return ids.length === 0 ? undefined : await measureDrift(model, this.bank, ids, writeOptions(this.options));
   }
 
   /** Drops the versions that neither a checkpoint nor the next step needs. */
@@ -102,17 +111,33 @@ export class TrainingBank {
     await this.bank.close();
   }
 
-  /** Those of the first `count` references of the growth plan that are wanted, written with the current weights. */
-  private compile(count: number, isWanted: (reference: Reference) => boolean): ReturnType<typeof compileReferences> {
-    const { model, references } = this.options;
-    const { plan, encoder } = this;
-    async function* texts(): AsyncGenerator<Reference> {
-      for (let place = 0; place < count; place++) {
-        const reference = await references.get(plan.referenceAt(place));
-        if (isWanted(reference)) yield reference;
+  /** True when a refresh is due before `step` and the memories have changed enough for it. */
+  private async isRefreshed(step: number): Promise<boolean> {
+    const { refreshEvery, refreshBelow } = this.options.config.continual;
+    if (refreshEvery === 0 || step === 1 || (step - 1) % refreshEvery !== 0) return false;
+    const drift = refreshBelow < 1 ? await this.drift() : undefined;
+    return drift === undefined || Math.min(drift.keyCosine, drift.valueCosine) < refreshBelow;
+  }
+
+  private refreshCount(): number {
+    // The subtraction keeps products such as 0.1 · 30 from being rounded up past the share that is meant.
+    return Math.ceil(this.options.config.continual.refreshShare * this.bank.size - 1e-6);
+  }
+
+  /** References of the `oldest` first memories, then those of the first `wanted` of the growth plan that are missing. */
+  private async *references(oldest: number, wanted: number): AsyncGenerator<ReferenceText> {
+    const { bank, plan } = this;
+    if (oldest > 0) {
+      let left = oldest;
+      for await (const record of bank.list()) {
+        yield record;
+        if (--left === 0) break;
       }
     }
-    return compileReferences(model, texts(), { ...writeOptions(this.options), encoder });
+    for (let place = 0; wanted > bank.size && place < wanted; place++) {
+      const reference = await this.options.references.get(plan.referenceAt(place));
+      if (!bank.has(reference.id)) yield reference;
+    }
   }
 }
 

@@ -56,6 +56,21 @@ export async function* compileReferences(
   options: CompileOptions,
 ): AsyncGenerator<MemoryBatch> {
   let done = 0;
+  for await (const { records, rows } of writeReferences(model, references, options)) {
+    const tokens = records.map((record) => record.tokens);
+    const keptLengths = records.map((record) => record.keptLength);
+    yield { records, rows, vectors: options.encoder.encodeReferences({ tokens, rows, keptLengths }) };
+    done += records.length;
+    options.onProgress?.(done);
+  }
+}
+
+/** As `compileReferences`, without retrieval vectors: what the current weights make of references. */
+export async function* writeReferences(
+  model: Model,
+  references: AsyncIterable<ReferenceText> | Iterable<ReferenceText>,
+  options: WriteOptions,
+): AsyncGenerator<Omit<MemoryBatch, 'vectors'>> {
   for await (const batch of similarLengths(references, options)) {
     const tokens = batch.map((reference) => reference.tokens);
     const { rows, kept, keptLengths } = await writeTexts(model, tokens, options);
@@ -65,9 +80,7 @@ export async function* compileReferences(
       kept: kept.slice(i * width, (i + 1) * width),
       keptLength: keptLengths[i]!,
     }));
-    yield { records, rows, vectors: options.encoder.encodeReferences({ tokens, rows, keptLengths }) };
-    done += batch.length;
-    options.onProgress?.(done);
+    yield { records, rows };
   }
 }
 

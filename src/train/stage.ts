@@ -25,7 +25,7 @@ export interface Stage {
   prepare(step: number): Promise<void>;
   /** Micro-batch `micro` of step `step`: a pure function of the run's configuration, the weights and the bank. */
   microBatch(step: number, micro: number): Promise<MicroBatch>;
-  /** Validation losses by metric name, such as `loss` and `lossWithoutMemory`. The first one decides which checkpoint is best. */
+  /** Validation metrics by name, such as `loss` and `lossWithoutMemory`. The first one decides which checkpoint is best. */
   validate(): Promise<Record<string, number>>;
   /** Columns that the stage adds to the metrics row of the step just made. */
   measure(): Record<string, number>;
