@@ -12,3 +12,4 @@ export {
   type StoredReference,
 } from './infer/knowledge_base.ts';
 export type { BankStats } from './memory/bank_stats.ts';
+export type { BankRepair, DroppedMemory } from './memory/repair.ts';

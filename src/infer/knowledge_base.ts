@@ -5,6 +5,7 @@ import { loadConfig } from '../config/load.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { dataPaths } from '../data/build.ts';
 import { type DataCounters, newCounters } from '../data/documents.ts';
+import { ReferenceDataset } from '../data/references.ts';
 import { Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
@@ -12,10 +13,11 @@ import { writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { type BankStats, bankStats, folderBytes } from '../memory/bank_stats.ts';
-import { restoreEncoder } from '../memory/encoders.ts';
+import { LexicalEncoder, restoreEncoder } from '../memory/encoders.ts';
 import type { MemoryRecord } from '../memory/layout.ts';
+import { type BankRepair, bankProblems, type RepairSources, repairBank } from '../memory/repair.ts';
 import type { MemorySearch } from '../memory/retrieve.ts';
-import { textWriter } from '../memory/write.ts';
+import { textWriter, type WriteOptions, writeTexts } from '../memory/write.ts';
 import { type AddOptions, addKnowledge, editKnowledge, type Knowledge } from './knowledge.ts';
 import { bankReader, openReadable } from './run_bank.ts';
 import { lateRetriever, Session } from './session.ts';
@@ -93,13 +95,11 @@ export class KnowledgeBase {
 
   /**
    * @param run path of the run's YAML file (a run folder keeps its own as `config.yaml`), or a configuration
-   * @throws UserError config_invalid, artefact_missing (no checkpoint or bank), artefact_mismatch
+   * @throws UserError config_invalid; that there is no bank or that it is damaged is found when it is first read
    */
   static async open(run: string | RunConfig, options: KnowledgeOptions = {}): Promise<KnowledgeBase> {
     const config = typeof run === 'string' ? (await loadConfig(run, { set: options.set })).config : run;
-    const base = new KnowledgeBase(config, options.checkpoint);
-    await base.#inTurn(() => base.#bank());
-    return base;
+    return new KnowledgeBase(config, options.checkpoint);
   }
 
   /** One memory. @throws UserError memory_unknown */
@@ -160,12 +160,27 @@ export class KnowledgeBase {
     return await this.#inTurn(async () => await bankStats(await this.#bank()));
   }
 
-  /** Compares every byte of the version that is read with its checksums. @throws UserError naming the file */
-  async verify(): Promise<{ version: number; memories: number }> {
-    return await this.#inTurn(async () => {
-      const bank = await this.#bank();
-      await bank.verify();
-      return { version: bank.version, memories: bank.size };
+  /**
+   * Reads every byte of every version and compares it with its checksums.
+   * @returns what is damaged: file, what is wrong with it, what to do; nothing for a whole bank
+   * @throws UserError artefact_missing when there is no bank
+   */
+  async verify(): Promise<UserError[]> {
+    return await this.#inTurn(() => bankProblems(this.folder.bank));
+  }
+
+  /**
+   * Makes what is damaged again from the other files of the bank and, for key-values, from the texts with the checkpoint
+   * that wrote them. Removes what a killed process left.
+   * @param options.dropDamaged give up what cannot be made again
+   * @throws UserError artefact_missing when there is no bank, run_locked, disk_full
+   */
+  async repair(options: { dropDamaged?: boolean } = {}): Promise<BankRepair> {
+    await this.#inTurn(() => this.#closeBank());
+    return await this.#locked(async () => {
+      const report = await repairBank(this.folder.bank, this.#repairSources(), options);
+      await this.#closeBank();
+      return report;
     });
   }
 
@@ -231,12 +246,14 @@ export class KnowledgeBase {
   }
 
   async close(): Promise<void> {
-    await this.#inTurn(async () => {
-      await this.#reading?.close();
-      await this.#session?.close();
-      this.#reading = undefined;
-      this.#session = undefined;
-    });
+    await this.#inTurn(() => this.#closeBank());
+  }
+
+  async #closeBank(): Promise<void> {
+    await this.#reading?.close();
+    await this.#session?.close();
+    this.#reading = undefined;
+    this.#session = undefined;
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -279,6 +296,32 @@ export class KnowledgeBase {
       this.#search = { bank, search: lateRetriever(bank, restored) };
     }
     return this.#search.search;
+  }
+
+  /** What a repair makes lost parts from: the run's references and its newest model. */
+  #repairSources(): RepairSources {
+    const { config, folder } = this;
+    const write = async (): Promise<{ model: Session; options: WriteOptions }> => {
+      const model = await this.#model();
+      return { model, options: { prefix: model.tokenizer.referencePrefix, memory: config.memory } };
+    };
+    return {
+      encoder: async ({ encoder, layout }) =>
+        restoreEncoder(encoder, layout, async (texts) => {
+          const { model, options } = await write();
+          return await textWriter(model.model, options)(texts);
+        }),
+      encoderState: async ({ kind, dimensions }) => {
+        if (kind !== 'lexical' || typeof dimensions !== 'number') return undefined;
+        const references = await ReferenceDataset.open(dataPaths(folder.data).references).catch(ignoreUserError);
+        return references && (await LexicalEncoder.fit(tokensOf(references), dimensions)).state();
+      },
+      rewriter: async (writer) => {
+        const { model, options } = (await write().catch(ignoreUserError)) ?? {};
+        if (model === undefined || options === undefined || model.weightsHash !== writer) return undefined;
+        return (tokens) => writeTexts(model.model, tokens, options);
+      },
+    };
   }
 
   /** The model, without the bank. */
@@ -325,6 +368,16 @@ export class KnowledgeBase {
       action: 'finish it with `memory3 continual -c …`, then compact',
     });
   }
+}
+
+async function* tokensOf(references: ReferenceDataset): AsyncGenerator<Int32Array> {
+  for await (const batch of references.batches(1024)) for (const { tokens } of batch) yield tokens;
+}
+
+/** For `catch`: what a user error says is not there is not there. */
+function ignoreUserError(error: unknown): undefined {
+  if (error instanceof UserError) return undefined;
+  throw error;
 }
 
 function reference({ id, document, title, text, span }: MemoryRecord): StoredReference {

@@ -1,6 +1,7 @@
 /** Files with a sha256 for each block. A block is checked when it is first touched, so that a read costs its own bytes. */
 
 import { createHash, type Hash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { open } from 'node:fs/promises';
 import { UserError } from '../errors.ts';
@@ -15,7 +16,7 @@ export interface BlockSums {
   blocks: string[];
 }
 
-const BLOCK_BYTES = 2 ** 20;
+export const BLOCK_BYTES = 2 ** 20;
 
 /** The largest block of at most 1 MiB that holds whole rows, so that no row lies in two blocks; at least one row. */
 export function blockBytesFor(rowBytes: number): number {
@@ -86,12 +87,13 @@ export class BlockFileWriter {
 export class BlockFile {
   readonly path: string;
   readonly bytes: number;
-  #handle: FileHandle;
+  /** Undefined when the file could not be opened and is salvaged all the same: every read fails. */
+  #handle: FileHandle | undefined;
   #sums: BlockSums;
   #action: string;
   #verified: Uint8Array;
 
-  private constructor(path: string, handle: FileHandle, sums: BlockSums, action: string) {
+  private constructor(path: string, handle: FileHandle | undefined, sums: BlockSums, action: string) {
     this.path = path;
     this.bytes = sums.bytes;
     this.#handle = handle;
@@ -120,6 +122,23 @@ export class BlockFile {
       throw new UserError(code, { where: path, what: `the file has ${size} bytes, not ${sums.bytes}`, action });
     }
     return new BlockFile(path, handle, sums, action);
+  }
+
+  /** Opens what is left of a file, of any size or none: reads succeed where whole blocks are right. */
+  static async salvage(path: string, sums: BlockSums, action: string): Promise<BlockFile> {
+    const handle = await open(path, 'r').catch(() => undefined);
+    return new BlockFile(path, handle, sums, action);
+  }
+
+  /** Size and checksums of a file as it is. */
+  static async sumsOf(path: string, blockBytes: number): Promise<BlockSums> {
+    const blocks: string[] = [];
+    let bytes = 0;
+    for await (const chunk of createReadStream(path, { highWaterMark: blockBytes }) as AsyncIterable<Buffer>) {
+      blocks.push(sha256(chunk));
+      bytes += chunk.byteLength;
+    }
+    return { bytes, blockBytes, blocks };
   }
 
   /**
@@ -151,7 +170,7 @@ export class BlockFile {
   }
 
   async close(): Promise<void> {
-    await this.#handle.close();
+    await this.#handle?.close();
   }
 
   async #readAndVerify(block: number): Promise<Uint8Array> {
@@ -170,8 +189,16 @@ export class BlockFile {
   }
 
   async #readExactly(target: Uint8Array, position: number): Promise<void> {
+    const handle = this.#handle;
+    if (handle === undefined) {
+      throw new UserError('artefact_missing', {
+        where: this.path,
+        what: 'the file does not exist',
+        action: this.#action,
+      });
+    }
     for (let done = 0; done < target.byteLength; ) {
-      const { bytesRead } = await this.#handle
+      const { bytesRead } = await handle
         .read(target, done, target.byteLength - done, position + done)
         .catch((error: unknown) => {
           throw unreadable(error, this.path, this.#action);

@@ -14,8 +14,8 @@ import { type SegmentEntry, segmentEntrySchema, segmentFolder, segmentsOnDisk } 
 import { parseStored, readStored, readStoredBytes, repairAction } from './stored_json.ts';
 
 const FORMAT_VERSION = 2;
-const BANK = 'bank.json';
-const ENCODER_STATE = 'encoder.bin';
+export const BANK = 'bank.json';
+export const ENCODER_STATE = 'encoder.bin';
 const CURRENT = 'CURRENT';
 const COMPILE = 'run `memory3 compile` to write one';
 
@@ -61,6 +61,8 @@ const currentSchema = z.strictObject({
   contentHash: z.string(),
 });
 
+type DescribedIdentity = Omit<BankIdentity, 'encoder'> & { encoder: Omit<BankIdentity['encoder'], 'state'> };
+
 /** A bank folder seen as versions; knows nothing about the contents of segments. */
 export class Versions {
   readonly folder: string;
@@ -85,19 +87,9 @@ export class Versions {
       throw new UserError('input_invalid', { where: folder, what: 'the folder holds a memory bank already', action });
     }
     await removeTemporaries(folder);
-    const { modelKey, tokenizerHash, layout, storage, encoder } = identity;
-    const stateHash = sha256(encoder.state);
-    const { dimensions, description } = encoder;
-    await writeFileAtomic(join(folder, ENCODER_STATE), encoder.state);
-    await writeJsonAtomic(join(folder, BANK), {
-      format: 'memory3-bank',
-      formatVersion: FORMAT_VERSION,
-      modelKey,
-      tokenizerHash,
-      layout,
-      storage,
-      encoder: { dimensions, description, stateHash },
-    });
+    const description = bankDescription(identity, sha256(identity.encoder.state));
+    await writeFileAtomic(join(folder, ENCODER_STATE), identity.encoder.state);
+    await writeJsonAtomic(join(folder, BANK), description);
     const versions = new Versions(folder, identity, await sha256File(join(folder, BANK)));
     await versions.write(0, []);
     return versions;
@@ -105,8 +97,13 @@ export class Versions {
 
   /** Opens the folder of a bank. @throws UserError artefact_missing, file_corrupt or version_unsupported */
   static async open(folder: string): Promise<Versions> {
-    const path = join(folder, BANK);
     await readStored(join(folder, CURRENT), COMPILE);
+    return await Versions.openWithoutCurrent(folder);
+  }
+
+  /** Opens a folder whose CURRENT may be damaged. */
+  static async openWithoutCurrent(folder: string): Promise<Versions> {
+    const path = join(folder, BANK);
     const action = repairAction(folder);
     const text = await readStored(path, action);
     const { encoder, modelKey, tokenizerHash, layout, storage } = parseStored(
@@ -127,7 +124,7 @@ export class Versions {
     const path = join(this.folder, CURRENT);
     const action = repairAction(this.folder);
     const current = parseStored(await readStored(path, COMPILE), currentSchema, FORMAT_VERSION, path, action);
-    const manifest = await this.#read(current.version);
+    const manifest = await this.read(current.version);
     if (manifest.contentHash !== current.contentHash) {
       const what = `it names a version ${current.version} with other contents than ${manifestName(current.version)}`;
       throw new UserError('file_corrupt', { where: path, what, action });
@@ -140,7 +137,7 @@ export class Versions {
     const current = await this.current();
     if (version === current.version) return current;
     const there = (await this.numbers()).filter((number) => number <= current.version);
-    if (there.includes(version)) return this.#read(version);
+    if (there.includes(version)) return this.read(version);
     throw new UserError('artefact_missing', {
       where: this.folder,
       what: `version ${version} of the bank is not there; there are ${there.join(', ')}`,
@@ -183,7 +180,7 @@ export class Versions {
   async removeAllBut(keep: readonly number[]): Promise<void> {
     const numbers = await this.numbers();
     const kept = await Promise.all(
-      numbers.filter((number) => keep.includes(number)).map((number) => this.#read(number)),
+      numbers.filter((number) => keep.includes(number)).map((number) => this.read(number)),
     );
     const dropped = numbers.filter((number) => !keep.includes(number));
     for (const number of dropped) await rm(join(this.folder, manifestName(number)), { force: true });
@@ -197,7 +194,8 @@ export class Versions {
     await removeTemporaries(this.folder);
   }
 
-  async #read(version: number): Promise<Manifest> {
+  /** A version, whether or not CURRENT has come to it. @throws UserError artefact_missing or file_corrupt */
+  async read(version: number): Promise<Manifest> {
     const path = join(this.folder, manifestName(version));
     const action = repairAction(this.folder);
     const stored = parseStored(await readStored(path, action), manifestSchema, FORMAT_VERSION, path, action);
@@ -217,6 +215,23 @@ export class Versions {
   }
 }
 
+/** What `bank.json` holds. */
+export function bankDescription(
+  { modelKey, tokenizerHash, layout, storage, encoder }: DescribedIdentity,
+  stateHash: string,
+): z.infer<typeof bankSchema> {
+  const { dimensions, description } = encoder;
+  return {
+    format: 'memory3-bank',
+    formatVersion: FORMAT_VERSION,
+    modelKey,
+    tokenizerHash,
+    layout,
+    storage,
+    encoder: { dimensions, description, stateHash },
+  };
+}
+
 async function readState(path: string, expectedHash: string, action: string): Promise<Uint8Array> {
   const state = await readStoredBytes(path, action);
   if (sha256(state) !== expectedHash) {
@@ -225,7 +240,7 @@ async function readState(path: string, expectedHash: string, action: string): Pr
   return state;
 }
 
-function manifestName(version: number): string {
+export function manifestName(version: number): string {
   return `manifest-${version}.json`;
 }
 

@@ -7,12 +7,12 @@
  *   segment.json    written last: format version, owner, sizes and block checksums of the three files
  */
 
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { isSystemError, UserError } from '../errors.ts';
-import { diskError, sha256, syncFolder, temporaryName, writeJsonAtomic } from '../io/files.ts';
-import { BlockFile, BlockFileWriter, type BlockSums, blockBytesFor } from './block_file.ts';
+import { diskError, replaceFolder, sha256, syncFolder, temporaryName, writeJsonAtomic } from '../io/files.ts';
+import { BLOCK_BYTES, BlockFile, BlockFileWriter, type BlockSums, blockBytesFor } from './block_file.ts';
 import { type BankIdentity, keptCount, type MemoryRecord } from './layout.ts';
 import { encodeRecords, RecordTable } from './records.ts';
 import { rowFormat } from './row_format.ts';
@@ -26,6 +26,7 @@ const RECORDS = 'memories.arrow';
 const ROWS = 'rows.bin';
 const INDEX = 'index.bin';
 const DESCRIPTION = 'segment.json';
+const FILES = [RECORDS, ROWS, INDEX] as const;
 
 /** A segment as a manifest lists it. */
 export interface SegmentEntry {
@@ -124,14 +125,14 @@ export class SegmentWriter {
 
   static async create(bankFolder: string, identity: BankIdentity, writer: string): Promise<SegmentWriter> {
     const temporary = temporaryFolder(bankFolder);
-    const open = (name: string, rowBytes: number) =>
-      BlockFileWriter.create(join(temporary, name), blockBytesFor(rowBytes));
+    const blockBytes = blockSizes(identity);
+    const open = (name: typeof ROWS | typeof INDEX) => BlockFileWriter.create(join(temporary, name), blockBytes[name]);
     let rows: BlockFileWriter | undefined;
     try {
       await rm(temporary, { recursive: true, force: true });
       await mkdir(temporary);
-      rows = await open(ROWS, rowFormat(identity.layout, identity.storage).rowBytes);
-      const index = await open(INDEX, identity.encoder.dimensions * FLOAT_BYTES);
+      rows = await open(ROWS);
+      const index = await open(INDEX);
       return new SegmentWriter(bankFolder, identity, writer, [rows, index]);
     } catch (error) {
       await rows?.abandon();
@@ -162,10 +163,18 @@ export class SegmentWriter {
     this.#records.push(...batch.records.slice(from, until));
   }
 
-  /** Fsyncs everything and renames the segment to its place. The same memories always give the same segment. */
+  /**
+   * Fsyncs everything and renames the segment to its place, also to that of a damaged one. The same memories always give
+   * the same segment.
+   */
   async finish(): Promise<SegmentEntry> {
     try {
-      const description = await this.#describe();
+      const records = encodeRecords(this.#records, keptCount(this.#identity.layout));
+      const description = describe(this.#identity, this.#writer, this.#records.length, {
+        [RECORDS]: await BlockFileWriter.writeFile(join(this.#temporary, RECORDS), records),
+        [ROWS]: await this.#rows.finish(),
+        [INDEX]: await this.#index.finish(),
+      });
       await writeJsonAtomic(join(this.#temporary, DESCRIPTION), description);
       const id = segmentId(descriptionText(description));
       const entry = { id, memories: this.#records.length, writer: this.#writer, deleted: [] };
@@ -183,28 +192,6 @@ export class SegmentWriter {
     await rm(this.#temporary, { recursive: true, force: true });
   }
 
-  async #describe(): Promise<Description> {
-    const { layout, storage, encoder, modelKey, tokenizerHash } = this.#identity;
-    const records = encodeRecords(this.#records, keptCount(layout));
-    return {
-      format: 'memory3-segment',
-      formatVersion: FORMAT_VERSION,
-      memories: this.#records.length,
-      modelKey,
-      tokenizerHash,
-      writer: this.#writer,
-      layout,
-      storage,
-      encoder: encoder.description,
-      dimensions: encoder.dimensions,
-      files: {
-        [RECORDS]: await BlockFileWriter.writeFile(join(this.#temporary, RECORDS), records),
-        [ROWS]: await this.#rows.finish(),
-        [INDEX]: await this.#index.finish(),
-      },
-    };
-  }
-
   async #moveTo(entry: SegmentEntry): Promise<void> {
     const folder = segmentFolder(this.#bankFolder, entry.id);
     try {
@@ -212,13 +199,9 @@ export class SegmentWriter {
     } catch (error) {
       if (!isSystemError(error) || (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST')) throw error;
       // A folder of this name holds exactly these memories, for its name is their hash, unless it was damaged since.
-      const old = temporaryName(folder);
       const isWhole = await SegmentReader.isWhole(this.#bankFolder, entry, this.#identity);
-      if (!isWhole) {
-        await rename(folder, old);
-        await rename(this.#temporary, folder);
-      }
-      await rm(isWhole ? this.#temporary : old, { recursive: true, force: true });
+      if (isWhole) await rm(this.#temporary, { recursive: true, force: true });
+      else await replaceFolder(this.#temporary, folder);
     }
     await syncFolder(this.#bankFolder);
   }
@@ -251,22 +234,12 @@ export class SegmentReader {
    */
   static async open(bankFolder: string, entry: SegmentEntry, identity: BankIdentity): Promise<SegmentReader> {
     const folder = segmentFolder(bankFolder, entry.id);
-    const action = repairAction(bankFolder);
-    const path = join(folder, DESCRIPTION);
-    const text = await readStored(path, action);
-    const description = parseStored(text, descriptionSchema, FORMAT_VERSION, path, action);
-    if (segmentId(text) !== entry.id) {
-      throw new UserError('file_corrupt', {
-        where: path,
-        what: 'the file does not match the name of its folder',
-        action,
-      });
-    }
+    const description = await readDescription(bankFolder, entry);
     checkOwner(description, entry, identity, folder);
     const opened: BlockFile[] = [];
     try {
-      for (const name of [RECORDS, ROWS, INDEX] as const) {
-        opened.push(await BlockFile.open(join(folder, name), description.files[name], action));
+      for (const name of FILES) {
+        opened.push(await BlockFile.open(join(folder, name), description.files[name], repairAction(bankFolder)));
       }
     } catch (error) {
       await Promise.all(opened.map((file) => file.close()));
@@ -288,6 +261,22 @@ export class SegmentReader {
     } finally {
       await reader?.close();
     }
+  }
+
+  /**
+   * Opens what is left of a damaged segment: what can be read is right, the rest fails when it is read.
+   * @throws UserError when it cannot be told any more what the files held
+   */
+  static async salvage(bankFolder: string, entry: SegmentEntry, identity: BankIdentity): Promise<SegmentReader> {
+    const folder = segmentFolder(bankFolder, entry.id);
+    const description = await readDescription(bankFolder, entry).catch(async (error: unknown) => {
+      const same = await descriptionOfFiles(folder, entry, identity).catch(() => undefined);
+      if (same === undefined || segmentId(descriptionText(same)) !== entry.id) throw error;
+      return same;
+    });
+    const open = (name: (typeof FILES)[number]): Promise<BlockFile> =>
+      BlockFile.salvage(join(folder, name), description.files[name], repairAction(bankFolder));
+    return new SegmentReader(entry, folder, identity, [await open(RECORDS), await open(ROWS), await open(INDEX)]);
   }
 
   /** All records, decoded; the whole file is checked and read, a few MB for a full segment. */
@@ -336,9 +325,93 @@ export class SegmentReader {
     for (const file of [this.#records, this.#rows, this.#index]) await file.verify();
   }
 
+  /** The records as they lie in the file, right or not; for telling what was lost. */
+  async uncheckedRecords(): Promise<RecordTable> {
+    return new RecordTable(await readFile(this.#records.path));
+  }
+
   async close(): Promise<void> {
     await Promise.all([this.#records.close(), this.#rows.close(), this.#index.close()]);
   }
+}
+
+/** Everything wrong with the files of a segment, each named; empty when it is whole. */
+export async function segmentProblems(
+  bankFolder: string,
+  entry: SegmentEntry,
+  identity: BankIdentity,
+): Promise<UserError[]> {
+  const folder = segmentFolder(bankFolder, entry.id);
+  const problems: UserError[] = [];
+  const attempt = async (work: () => Promise<void>): Promise<void> => {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      problems.push(error);
+    }
+  };
+  await attempt(async () => {
+    const description = await readDescription(bankFolder, entry);
+    checkOwner(description, entry, identity, folder);
+    for (const name of FILES) {
+      await attempt(async () => {
+        const file = await BlockFile.open(join(folder, name), description.files[name], repairAction(bankFolder));
+        await file.verify().finally(() => file.close());
+      });
+    }
+  });
+  return problems;
+}
+
+async function readDescription(bankFolder: string, entry: SegmentEntry): Promise<Description> {
+  const action = repairAction(bankFolder);
+  const path = join(segmentFolder(bankFolder, entry.id), DESCRIPTION);
+  const text = await readStored(path, action);
+  const description = parseStored(text, descriptionSchema, FORMAT_VERSION, path, action);
+  if (segmentId(text) === entry.id) return description;
+  const what = 'the file does not match the name of its folder';
+  throw new UserError('file_corrupt', { where: path, what, action });
+}
+
+/** The description that the files of a segment have as they are. */
+async function descriptionOfFiles(folder: string, entry: SegmentEntry, identity: BankIdentity): Promise<Description> {
+  const blockBytes = blockSizes(identity);
+  const sums = (name: (typeof FILES)[number]) => BlockFile.sumsOf(join(folder, name), blockBytes[name]);
+  return describe(identity, entry.writer, entry.memories, {
+    [RECORDS]: await sums(RECORDS),
+    [ROWS]: await sums(ROWS),
+    [INDEX]: await sums(INDEX),
+  });
+}
+
+function blockSizes({ layout, storage, encoder }: BankIdentity): Record<(typeof FILES)[number], number> {
+  return {
+    [RECORDS]: BLOCK_BYTES,
+    [ROWS]: blockBytesFor(rowFormat(layout, storage).rowBytes),
+    [INDEX]: blockBytesFor(encoder.dimensions * FLOAT_BYTES),
+  };
+}
+
+function describe(
+  { layout, storage, encoder, modelKey, tokenizerHash }: BankIdentity,
+  writer: string,
+  memories: number,
+  files: Description['files'],
+): Description {
+  return {
+    format: 'memory3-segment',
+    formatVersion: FORMAT_VERSION,
+    memories,
+    modelKey,
+    tokenizerHash,
+    writer,
+    layout,
+    storage,
+    encoder: encoder.description,
+    dimensions: encoder.dimensions,
+    files,
+  };
 }
 
 function checkOwner(description: Description, entry: SegmentEntry, identity: BankIdentity, folder: string): void {

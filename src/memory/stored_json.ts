@@ -6,7 +6,7 @@ import { isSystemError, UserError } from '../errors.ts';
 
 /** What a user can do about a damaged bank. */
 export function repairAction(bankFolder: string): string {
-  return `delete the folder ${bankFolder} and run \`memory3 compile\`, or restore the folder from a copy`;
+  return `run \`memory3 bank verify --repair\`; or restore ${bankFolder} from a copy, or delete it and run \`memory3 compile\``;
 }
 
 /** Text of a file that must be there. @throws UserError artefact_missing */
