@@ -5,7 +5,8 @@ import { memory3 } from './support.ts';
 
 const COMMANDS = [
   ...['run', 'data build', 'data inspect', 'warmup', 'compile', 'continual', 'eval', 'generate', 'ask'],
-  ...['bank list', 'bank show', 'bank add', 'bank edit', 'bank delete', 'bank verify'],
+  ...['bank ls', 'bank get', 'bank search', 'bank stats', 'bank export'],
+  ...['bank add', 'bank edit', 'bank delete', 'bank compact', 'bank verify'],
 ];
 
 describe.concurrent('--help', () => {
@@ -44,7 +45,7 @@ describe.concurrent('a wrong command line', () => {
     [['bogus'], 'Unknown command: bogus'],
     [['runn', '-c', 'x.yaml'], 'Did you mean run?'],
     [[], 'Name a command'],
-    [['bank'], 'Name one of: list, show'],
+    [['bank'], 'Name one of: ls, get'],
     [['bank', 'bogus'], 'Unknown command: bogus'],
     [['run'], 'Missing required argument: config'],
     [['run', '-c', 'x.yaml', '--bogus', '1'], 'Unknown argument: bogus'],
