@@ -200,9 +200,10 @@ export class Bank {
     });
     missing.sort((a, b) => a.place.segment - b.place.segment || a.place.row - b.place.row);
     for (const { slot, key, place } of missing) {
-      const row = await this.#segment(place.segment).reader.rows(place.row, place.row + 1);
-      out.set(row, slot * width);
-      this.#cache.set(key, row);
+      const { reader } = this.#segment(place.segment);
+      const target = out.subarray(slot * width, (slot + 1) * width);
+      if (!reader.readChecked(place.row, target)) target.set(await reader.rows(place.row, place.row + 1));
+      if (this.#cache.maxBytes >= width) this.#cache.set(key, target.slice());
     }
     return out;
   }

@@ -10,6 +10,8 @@ import {
   Table,
   tableFromIPC,
   tableToIPC,
+  Uint8,
+  Uint16,
   Utf8,
   vectorFromArray,
 } from 'apache-arrow';
@@ -25,6 +27,37 @@ export interface Catalog {
   keptLengths: Int32Array;
 }
 
+type Integers = Int32Array | Uint16Array | Uint8Array;
+
+/** An array as narrow as the numbers of the records allow. */
+function integers(
+  length: number,
+  records: readonly MemoryRecord[],
+  pick: (record: MemoryRecord) => Int32Array,
+): Integers {
+  let [least, greatest] = [0, 0];
+  for (const record of records) {
+    for (const value of pick(record)) {
+      if (value < least) least = value;
+      if (value > greatest) greatest = value;
+    }
+  }
+  if (least >= 0 && greatest < 2 ** 8) return new Uint8Array(length);
+  return least >= 0 && greatest < 2 ** 16 ? new Uint16Array(length) : new Int32Array(length);
+}
+
+function integerType(values: Integers): Int32 | Uint16 | Uint8 {
+  if (values instanceof Uint8Array) return new Uint8();
+  return values instanceof Uint16Array ? new Uint16() : new Int32();
+}
+
+function integerData(values: Integers) {
+  if (values instanceof Uint8Array) return makeData({ type: new Uint8(), data: values });
+  return values instanceof Uint16Array
+    ? makeData({ type: new Uint16(), data: values })
+    : makeData({ type: new Int32(), data: values });
+}
+
 /** The bytes of the Arrow file; the same records give the same bytes. `keptCount` is Lmem · K · S. */
 export function encodeRecords(records: readonly MemoryRecord[], keptCount: number): Uint8Array {
   const length = records.length;
@@ -32,14 +65,13 @@ export function encodeRecords(records: readonly MemoryRecord[], keptCount: numbe
   records.forEach((record, i) => {
     starts[i + 1] = starts[i]! + record.tokens.length;
   });
-  const tokens = new Int32Array(starts[length]!);
-  const kept = new Int32Array(length * keptCount);
+  const tokens = integers(starts[length]!, records, (record) => record.tokens);
+  const kept = integers(length * keptCount, records, (record) => record.kept);
   records.forEach((record, i) => {
     tokens.set(record.tokens, starts[i]);
     kept.set(record.kept, i * keptCount);
   });
-  const item = new Field('item', new Int32(), false);
-  const integers = (values: Int32Array) => makeData({ type: new Int32(), data: values });
+  const item = (values: Integers) => new Field('item', integerType(values), false);
   const column = (pick: (record: MemoryRecord) => number) => makeVector(Int32Array.from(records, pick));
   const text = (pick: (record: MemoryRecord) => string) => vectorFromArray(records.map(pick), new Utf8());
   const table = new Table({
@@ -50,10 +82,16 @@ export function encodeRecords(records: readonly MemoryRecord[], keptCount: numbe
     start: column((record) => record.span[0]),
     end: column((record) => record.span[1]),
     tokens: makeVector(
-      makeData({ type: new List(item), length, nullCount: 0, valueOffsets: starts, child: integers(tokens) }),
+      makeData({
+        type: new List(item(tokens)),
+        length,
+        nullCount: 0,
+        valueOffsets: starts,
+        child: integerData(tokens),
+      }),
     ),
     kept: makeVector(
-      makeData({ type: new FixedSizeList(keptCount, item), length, nullCount: 0, child: integers(kept) }),
+      makeData({ type: new FixedSizeList(keptCount, item(kept)), length, nullCount: 0, child: integerData(kept) }),
     ),
     keptLength: column((record) => record.keptLength),
   });
@@ -73,14 +111,15 @@ export class RecordTable {
   catalog(): Catalog {
     // The file is written as one record batch, so the first chunk is the whole column.
     const lists = this.#table.getChild('tokens')?.data[0];
-    const tokens: Int32Array = lists?.children[0]?.values ?? new Int32Array(0);
+    const tokens: Integers = lists?.children[0]?.values ?? new Int32Array(0);
     const starts: Int32Array = lists?.valueOffsets ?? new Int32Array(1);
+    const keptLengths: Int32Array = this.#table.getChild('keptLength')?.data[0]?.values ?? new Int32Array(0);
     // Copies: the catalog must not keep the whole file in memory.
     return {
-      ids: Array.from({ length: this.length }, (_, row) => String(this.#cell('id', row))),
-      tokens: tokens.slice(0, starts[this.length]),
+      ids: this.#texts('id'),
+      tokens: Int32Array.from(tokens.subarray(0, starts[this.length])),
       starts: starts.slice(0, this.length + 1),
-      keptLengths: Int32Array.from({ length: this.length }, (_, row) => Number(this.#cell('keptLength', row))),
+      keptLengths: keptLengths.slice(0, this.length),
     };
   }
 
@@ -101,8 +140,17 @@ export class RecordTable {
     return this.#table.getChild(column)?.get(row);
   }
 
+  /** A whole column of texts; a cell at a time takes Arrow a hundred times as long. */
+  #texts(column: string): string[] {
+    const data = this.#table.getChild(column)?.data[0];
+    const offsets: Int32Array = data?.valueOffsets ?? new Int32Array(1);
+    const { buffer, byteOffset, byteLength }: Uint8Array = data?.values ?? new Uint8Array(0);
+    const bytes = Buffer.from(buffer, byteOffset, byteLength);
+    return Array.from({ length: this.length }, (_, row) => bytes.toString('utf8', offsets[row], offsets[row + 1]));
+  }
+
   #integers(column: string, row: number): Int32Array {
-    const vector = this.#cell(column, row) as { toArray(): Int32Array };
+    const vector = this.#cell(column, row) as { toArray(): Integers };
     return Int32Array.from(vector.toArray());
   }
 }

@@ -298,6 +298,11 @@ export class SegmentReader {
     return await this.#rows.read(from * rowBytes, (until - from) * rowBytes);
   }
 
+  /** Reads a row into `target` at once if its bytes were checked before. @returns false when nothing was read */
+  readChecked(row: number, target: Uint8Array): boolean {
+    return this.#rows.readChecked(target, row * target.byteLength);
+  }
+
   /** Retrieval vectors [from, until), [until − from, dimensions]. */
   async vectors(from: number, until: number): Promise<Float32Array> {
     const rowBytes = this.#identity.encoder.dimensions * FLOAT_BYTES;
