@@ -73,10 +73,10 @@ function checkMemory({ memory, retrieval, model, data, continual }: RunConfig, r
     'continual.steps',
   ], `previous needs at least two chunks in a sequence; memory.chunkLength (${memory.chunkLength}) must be less than ` +
     `data.sequenceLength (${data.sequenceLength})`);
-  require(retrieval.encoder !== 'keys' || model.memoryLayers > 0, [
+  require(!retrieval.encoder.startsWith('keys') || model.memoryLayers > 0, [
     'retrieval.encoder',
     'model.memoryLayers',
-  ], 'keys needs model.memoryLayers ≥ 1');
+  ], `${retrieval.encoder} needs model.memoryLayers ≥ 1`);
 }
 
 function checkOptimizer({ optimizer }: RunConfig, require: Require): void {

@@ -5,11 +5,13 @@ import type { RunConfig } from '../config/schema.ts';
 import type { Reference, ReferenceDataset } from '../data/references.ts';
 import { Bank } from '../memory/bank.ts';
 import type { BankWriter } from '../memory/bank_writer.ts';
-import { type RetrievalEncoder, restoreEncoder } from '../memory/encoders.ts';
+import { chunkQueries } from '../memory/chunk_queries.ts';
+import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
+import { restoreEncoder } from '../memory/encoders/registry.ts';
 import { type GrowthPlan, growthPlan } from '../memory/growth.ts';
 import { Retriever } from '../memory/retrieve.ts';
 import { RowCache } from '../memory/row_cache.ts';
-import { compileReferences, textWriter, type WriteOptions } from '../memory/write.ts';
+import { compileReferences, type WriteOptions } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import { parameterShapes } from '../model/shape.ts';
 
@@ -59,7 +61,7 @@ export class TrainingBank {
   static async open(options: TrainingBankOptions): Promise<TrainingBank> {
     const writer = await Bank.openForWriting(options.folder, { version: options.version });
     const { encoder: stored, layout } = writer.identity;
-    const encoder = restoreEncoder(stored, layout, textWriter(options.model, writeOptions(options)));
+    const encoder = restoreEncoder(stored, { layout, queries: chunkQueries(options.model, writeOptions(options)) });
     const cache = new RowCache(CACHE_BYTES);
     return new TrainingBank(options, writer, encoder, cache, await openVersion(options.folder, encoder, cache));
   }

@@ -12,10 +12,11 @@ import { writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { type BankStats, bankStats, folderBytes } from '../memory/bank_stats.ts';
-import { restoreEncoder } from '../memory/encoders.ts';
+import { chunkQueries } from '../memory/chunk_queries.ts';
+import type { ChunkQueries } from '../memory/encoders/encoder.ts';
+import { restoreEncoder } from '../memory/encoders/registry.ts';
 import type { MemoryRecord } from '../memory/layout.ts';
 import type { MemorySearch } from '../memory/retrieve.ts';
-import { textWriter } from '../memory/write.ts';
 import { type AddOptions, addKnowledge, editKnowledge, type Knowledge } from './knowledge.ts';
 import { bankReader, openReadable } from './run_bank.ts';
 import { lateRetriever, Session } from './session.ts';
@@ -272,10 +273,11 @@ export class KnowledgeBase {
     if (this.#search?.bank !== bank) {
       await openEngine(this.config.engine, this.config.threads);
       const { encoder, layout } = bank.identity;
-      const restored = restoreEncoder(encoder, layout, async (texts) => {
+      const queries: ChunkQueries = async (chunks) => {
         const { model, tokenizer } = await this.#model();
-        return await textWriter(model, { prefix: tokenizer.referencePrefix, memory: this.config.memory })(texts);
-      });
+        return await chunkQueries(model, { prefix: tokenizer.referencePrefix, memory: this.config.memory })(chunks);
+      };
+      const restored = restoreEncoder(encoder, { layout, queries });
       this.#search = { bank, search: lateRetriever(bank, restored) };
     }
     return this.#search.search;

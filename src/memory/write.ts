@@ -9,7 +9,7 @@ import type { MemoryConfig } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
 import { type EncodedReferences, encodeReferences, keptPlaces } from '../model/encode.ts';
 import type { Model } from '../model/model.ts';
-import type { RetrievalEncoder, WriteTexts } from './encoders.ts';
+import type { RetrievalEncoder } from './encoders/encoder.ts';
 import { keptCount, type MemoryBatch, type MemoryLayout, type MemoryRecord, rowLength } from './layout.ts';
 
 /** A reference before it is written. */
@@ -29,7 +29,8 @@ export interface CompileOptions extends WriteOptions {
   onProgress?: (done: number) => void;
 }
 
-const BATCH_TOKENS = 4096;
+/** What a pass takes by default. */
+export const BATCH_TOKENS = 4096;
 /** References that are sorted by length together, so that little padding is computed. */
 const SORTED_TOGETHER = 512;
 /** Texts are padded to a multiple of this, so that few shapes occur. */
@@ -65,7 +66,8 @@ export async function* compileReferences(
       kept: kept.slice(i * width, (i + 1) * width),
       keptLength: keptLengths[i]!,
     }));
-    yield { records, rows, vectors: options.encoder.encodeReferences({ tokens, rows, keptLengths }) };
+    const texts = batch.map((reference) => reference.text);
+    yield { records, rows, vectors: await options.encoder.encodeReferences({ texts, tokens, rows, keptLengths }) };
     done += batch.length;
     options.onProgress?.(done);
   }
@@ -93,27 +95,6 @@ export async function writeTexts(
   } finally {
     for (const tensor of [...encoded.keys, ...encoded.values, ...encoded.indices]) tensor.dispose();
   }
-}
-
-/** Writes query chunks for the `keys` encoder, in passes of at most `batchTokens`. */
-export function textWriter(model: Model, options: WriteOptions): WriteTexts {
-  return async (texts) => {
-    const longest = Math.max(...texts.map((text) => text.length)) + options.prefix.length;
-    const atOnce = Math.max(1, Math.floor((options.batchTokens ?? BATCH_TOKENS) / longest));
-    const keptLengths: number[] = [];
-    const parts: Float32Array[] = [];
-    for (let from = 0; from < texts.length; from += atOnce) {
-      const written = await writeTexts(model, texts.slice(from, from + atOnce), options);
-      parts.push(written.rows);
-      keptLengths.push(...written.keptLengths);
-    }
-    const rows = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-    parts.reduce((offset, part) => {
-      rows.set(part, offset);
-      return offset + part.length;
-    }, 0);
-    return { rows, keptLengths };
-  };
 }
 
 /** Prefix and text in each row, [n, L], padded with 0 at the end, and the length of each, prefix included. */

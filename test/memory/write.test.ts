@@ -4,10 +4,10 @@ import { memorySchema, modelSchema } from '../../src/config/schema.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { Bank } from '../../src/memory/bank.ts';
-import { KeysEncoder, LexicalEncoder, storedEncoder } from '../../src/memory/encoders.ts';
+import { type RetrievalEncoder, storedEncoder } from '../../src/memory/encoders/encoder.ts';
+import { LexicalEncoder } from '../../src/memory/encoders/lexical.ts';
 import { keptCount, memoryLayout, modelKey, rowLength } from '../../src/memory/layout.ts';
-import { Retriever } from '../../src/memory/retrieve.ts';
-import { compileReferences, type ReferenceText, textWriter, writeTexts } from '../../src/memory/write.ts';
+import { compileReferences, type ReferenceText, writeTexts } from '../../src/memory/write.ts';
 import { encodeReferences } from '../../src/model/encode.ts';
 import { Model } from '../../src/model/model.ts';
 import { initParameters } from '../../src/model/shape.ts';
@@ -45,7 +45,7 @@ beforeAll(async () => {
 });
 
 /** Compiles all references into a new bank and opens it. */
-async function compile(encoder: LexicalEncoder | KeysEncoder, onProgress?: (done: number) => void): Promise<Bank> {
+async function compile(encoder: RetrievalEncoder, onProgress?: (done: number) => void): Promise<Bank> {
   const folder = join(await temporaryFolder(), 'bank');
   const identity = {
     modelKey: modelKey(SHAPE, MEMORY),
@@ -122,19 +122,6 @@ describe('compileReferences', () => {
       }
     }
     tf.dispose([...encoded.keys, ...encoded.values, ...encoded.indices]);
-  });
-
-  it('finds a reference by its own text with the keys encoder', async () => {
-    const encoder = new KeysEncoder(LAYOUT, textWriter(model, { ...OPTIONS, batchTokens: 40 }));
-    const bank = await compile(encoder);
-    const retriever = await Retriever.fromBank(bank, encoder);
-    const long = REFERENCES.filter(({ tokens }) => tokens.length > 3);
-    const found = await retriever.search(
-      long.map(({ tokens }) => tokens),
-      1,
-    );
-    expect(found.map(([best]) => best!.id)).toEqual(long.map(({ id }) => id));
-    await bank.close();
   });
 
   it('names references that cannot be written', async () => {
