@@ -62,6 +62,10 @@ function checkMemory({ memory, retrieval, model, data, continual }: RunConfig, r
     'memory.keptTokens',
     'memory.referenceTokens',
   ], `${memory.keptTokens} is more than memory.referenceTokens (${memory.referenceTokens})`);
+  require(memory.contextTokens === 0 || continual.memories === 'bank' || continual.steps === 0, [
+    'memory.contextTokens',
+    'continual.memories',
+  ], 'references encoded in the step stand alone; set continual.memories: bank, or memory.contextTokens: 0');
   require(memory.chunkLength <= data.sequenceLength, [
     'memory.chunkLength',
     'data.sequenceLength',

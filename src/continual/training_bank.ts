@@ -106,11 +106,11 @@ export class TrainingBank {
 
   /** Those of the first `count` references of the growth plan that are wanted, written with the current weights. */
   private compile(count: number, isWanted: (reference: Reference) => boolean): ReturnType<typeof compileReferences> {
-    const { model, references } = this.options;
+    const { model, references, config } = this.options;
     const { plan, encoder } = this;
     async function* texts(): AsyncGenerator<Reference> {
       for (let place = 0; place < count; place++) {
-        const reference = await references.get(plan.referenceAt(place));
+        const reference = await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
         if (isWanted(reference)) yield reference;
       }
     }

@@ -263,7 +263,9 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   try {
     const { encoder, bankWriter } = await openBank(workspace, stage, model, tokenizer, references);
     async function* texts() {
-      for (let place = 0; place < count; place++) yield await references.get(plan.referenceAt(place));
+      for (let place = 0; place < count; place++) {
+        yield await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
+      }
     }
     const written = compileReferences(model, texts(), {
       prefix: tokenizer.referencePrefix,

@@ -21,6 +21,7 @@ describe('cross-field checks', () => {
       'retrieval.encoder',
       { retrieval: { encoder: 'keys-multi' }, model: { memoryLayers: 0 }, continual: { steps: 0 } },
     ],
+    ['memory.contextTokens', { memory: { contextTokens: 64 }, continual: { memories: 'online' } }],
     ['retrieval.encoder', { retrieval: { encoder: 'keys' }, model: { memoryLayers: 0 }, continual: { steps: 0 } }],
     ['optimizer.beta1', { optimizer: { beta1: 1 } }],
     ['optimizer.beta2', { optimizer: { beta2: 1 } }],
