@@ -124,6 +124,36 @@ describe('compileReferences', () => {
     tf.dispose([...encoded.keys, ...encoded.values, ...encoded.indices]);
   });
 
+  it('writes references in context, in batches with others, as each in its own pass', async () => {
+    const encoder = await LexicalEncoder.fit([], 8);
+    const inContext = REFERENCES.map((reference, i) => ({
+      ...reference,
+      ...(i % 3 > 0 && { context: REFERENCES[i - 1]!.tokens }),
+    }));
+    let apart = 0;
+    for await (const { records, rows } of compileReferences(model, inContext, {
+      ...OPTIONS,
+      encoder,
+      batchTokens: 90,
+    })) {
+      const width = rows.length / records.length;
+      for (const [i, record] of records.entries()) {
+        const { tokens, context } = inContext.find(({ id }) => id === record.id)!;
+        expect(record).not.toHaveProperty('context');
+        const one = await writeTexts(model, [tokens], OPTIONS, context && [context]);
+        const alone = await writeTexts(model, [tokens], OPTIONS);
+        expect(record.kept).toEqual(one.kept);
+        expect(Math.max(...record.kept)).toBeLessThan(tokens.length);
+        for (let j = 0; j < width; j++) {
+          const value = rows[i * width + j]!;
+          expect(Math.abs(value - one.rows[j]!)).toBeLessThan(1e-5);
+          if (context) apart = Math.max(apart, Math.abs(value - alone.rows[j]!));
+        }
+      }
+    }
+    expect(apart).toBeGreaterThan(0.01);
+  });
+
   it('names references that cannot be written', async () => {
     const encoder = await LexicalEncoder.fit([], 8);
     const write = async (length: number): Promise<void> => {
