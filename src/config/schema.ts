@@ -106,10 +106,10 @@ export const memorySchema = z.strictObject({
 
 export const retrievalSchema = z.strictObject({
   encoder: z
-    .enum(['lexical', 'keys', 'keys-multi'])
+    .enum(['lexical', 'use-lite', 'keys', 'keys-multi'])
     .default('lexical')
     .describe(
-      'What is indexed: `lexical` hashed tf-idf of tokens; `keys` the memories’ own keys, searched with attention queries; `keys-multi` the same, and the 64 best are scored again by each of their keys.',
+      'What is indexed: `lexical` hashed tf-idf of tokens; `use-lite` meaning, English only, with the optional npm packages of the Universal Sentence Encoder lite; `keys` the memories’ own keys, searched with attention queries; `keys-multi` the same, and the 64 best are scored again by each of their keys.',
     ),
   dimensions: positive.default(512).describe('Length of the lexical vectors.'),
   query: z

@@ -6,7 +6,7 @@ import type { Reference, ReferenceDataset } from '../data/references.ts';
 import { Bank } from '../memory/bank.ts';
 import type { BankWriter } from '../memory/bank_writer.ts';
 import { chunkQueries } from '../memory/chunk_queries.ts';
-import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
+import type { DecodeChunk, RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { restoreEncoder } from '../memory/encoders/registry.ts';
 import { type GrowthPlan, growthPlan } from '../memory/growth.ts';
 import { Retriever } from '../memory/retrieve.ts';
@@ -25,6 +25,8 @@ export interface TrainingBankOptions {
   references: ReferenceDataset;
   /** Token ids of `<s>Reference:`. */
   prefix: Int32Array;
+  /** For retrieval encoders that take text. */
+  decode: DecodeChunk;
   /** Version to go back to first, when a run resumes. */
   version?: number;
 }
@@ -61,7 +63,11 @@ export class TrainingBank {
   static async open(options: TrainingBankOptions): Promise<TrainingBank> {
     const writer = await Bank.openForWriting(options.folder, { version: options.version });
     const { encoder: stored, layout } = writer.identity;
-    const encoder = restoreEncoder(stored, { layout, queries: chunkQueries(options.model, writeOptions(options)) });
+    const encoder = restoreEncoder(stored, {
+      layout,
+      queries: chunkQueries(options.model, writeOptions(options)),
+      decode: options.decode,
+    });
     const cache = new RowCache(CACHE_BYTES);
     return new TrainingBank(options, writer, encoder, cache, await openVersion(options.folder, encoder, cache));
   }

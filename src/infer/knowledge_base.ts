@@ -5,7 +5,7 @@ import { loadConfig } from '../config/load.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { dataPaths } from '../data/build.ts';
 import { type DataCounters, newCounters } from '../data/documents.ts';
-import { Tokenizer } from '../data/tokenizer.ts';
+import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
@@ -150,7 +150,7 @@ export class KnowledgeBase {
         const action = 'give at least one word';
         throw new UserError('input_empty', { what: 'there is no text to search for', action });
       }
-      const search = await this.#searchOf(bank);
+      const search = await this.#searchOf(bank, this.#tokenizer);
       const [found = []] = await search.search([tokens.slice(-this.config.memory.referenceTokens)], limit);
       return await Promise.all(found.map(async ({ id, score }) => ({ ...reference(await bank.get(id)), score })));
     });
@@ -268,7 +268,7 @@ export class KnowledgeBase {
     this.#reading = undefined;
   }
 
-  async #searchOf(bank: Bank): Promise<MemorySearch> {
+  async #searchOf(bank: Bank, tokenizer: Tokenizer): Promise<MemorySearch> {
     if (this.#session?.hasMemory) return this.#session.retriever;
     if (this.#search?.bank !== bank) {
       await openEngine(this.config.engine, this.config.threads);
@@ -277,7 +277,7 @@ export class KnowledgeBase {
         const { model, tokenizer } = await this.#model();
         return await chunkQueries(model, { prefix: tokenizer.referencePrefix, memory: this.config.memory })(chunks);
       };
-      const restored = restoreEncoder(encoder, { layout, queries });
+      const restored = restoreEncoder(encoder, { layout, queries, decode: decodeChunk(tokenizer) });
       this.#search = { bank, search: lateRetriever(bank, restored) };
     }
     return this.#search.search;

@@ -3,7 +3,7 @@
 import { latestCheckpoint, loadCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { dataPaths } from '../data/build.ts';
-import { Tokenizer } from '../data/tokenizer.ts';
+import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';
 import type { RunFolder } from '../io/run_folder.ts';
 import type { Bank } from '../memory/bank.ts';
@@ -95,7 +95,11 @@ export class Session {
   async openBank(folder = this.opened?.bank.folder ?? this.folder.bank): Promise<void> {
     const bank = await openReadable(folder, this.reader);
     const queries = chunkQueries(this.model, { prefix: this.tokenizer.referencePrefix, memory: this.config.memory });
-    const encoder = restoreEncoder(bank.identity.encoder, { layout: bank.identity.layout, queries });
+    const encoder = restoreEncoder(bank.identity.encoder, {
+      layout: bank.identity.layout,
+      queries,
+      decode: decodeChunk(this.tokenizer),
+    });
     await this.opened?.bank.close();
     this.opened = { bank, retriever: lateRetriever(bank, encoder), encoder };
   }

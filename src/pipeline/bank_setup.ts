@@ -3,6 +3,7 @@
 import type { RunConfig } from '../config/schema.ts';
 import type { ReferenceDataset } from '../data/references.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
+import { decodeChunk } from '../data/tokenizer.ts';
 import { chunkQueries } from '../memory/chunk_queries.ts';
 import { type RetrievalEncoder, storedEncoder } from '../memory/encoders/encoder.ts';
 import { newEncoder, restoreEncoder } from '../memory/encoders/registry.ts';
@@ -40,7 +41,7 @@ export async function makeEncoder(
   bank?: BankIdentity,
 ): Promise<RetrievalEncoder> {
   const queries = chunkQueries(model, { prefix: tokenizer.referencePrefix, memory: config.memory });
-  const context = { layout: memoryLayout(config.model, config.memory), queries };
+  const context = { layout: memoryLayout(config.model, config.memory), queries, decode: decodeChunk(tokenizer) };
   if (bank) return restoreEncoder(bank.encoder, context);
   return await newEncoder(config.retrieval, context, tokensOf(references));
 }

@@ -108,6 +108,7 @@ describe('Retriever', () => {
     const bank = await Bank.open(folder);
     const restored = restoreEncoder(bank.identity.encoder, {
       layout: bank.identity.layout,
+      decode: () => Promise.reject(new Error('a lexical query needs no text')),
       queries: () => Promise.reject(new Error('a lexical query needs no model')),
     });
     const fromBank = await Retriever.fromBank(bank, restored);

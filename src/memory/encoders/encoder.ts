@@ -41,6 +41,9 @@ export interface RetrievalEncoder {
 /** The attention queries of chunks of text, [n, Lmem, K, D]; see `chunkQueries`. */
 export type ChunkQueries = (chunks: readonly Int32Array[]) => Promise<Float32Array>;
 
+/** The text of a chunk, without special tokens. */
+export type DecodeChunk = (chunk: Int32Array) => Promise<string>;
+
 /** What a bank stores of an encoder. */
 export function storedEncoder(encoder: RetrievalEncoder): StoredEncoder {
   return { dimensions: encoder.dimensions, description: encoder.describe(), state: encoder.state() };

@@ -6,6 +6,7 @@ import { newEncoder, restoreEncoder } from '../../../src/memory/encoders/registr
 const LAYOUT = { memoryLayers: 2, kvHeads: 1, keptTokens: 4, headDim: 2 };
 const CHUNKS = [Int32Array.of(1, 2, 3), Int32Array.of(4)];
 const CONTEXT = {
+  decode: async () => 'text',
   layout: LAYOUT,
   queries: async (chunks: readonly Int32Array[]) =>
     Float32Array.from(chunks.flatMap((chunk) => [chunk.length, 1, chunk[0]!, 2])),
