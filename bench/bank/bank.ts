@@ -7,7 +7,9 @@ import { openEngine } from '../../src/engine/engine.ts';
 import { UserError } from '../../src/errors.ts';
 import { linkFolder } from '../../src/io/files.ts';
 import { Bank } from '../../src/memory/bank.ts';
-import { LexicalEncoder, type RetrievalEncoder, restoreEncoder, storedEncoder } from '../../src/memory/encoders.ts';
+import { storedEncoder } from '../../src/memory/encoders/encoder.ts';
+import { LexicalEncoder } from '../../src/memory/encoders/lexical.ts';
+import { restoreEncoder } from '../../src/memory/encoders/registry.ts';
 import { type MemoryLayout, rowLength } from '../../src/memory/layout.ts';
 import { Retriever } from '../../src/memory/retrieve.ts';
 import { RowCache } from '../../src/memory/row_cache.ts';
@@ -186,14 +188,14 @@ async function addToCopy(folder: string, copy: string, count: number): Promise<A
 async function add(
   memories: number,
   append: (batches: ReturnType<typeof randomMemories>) => Promise<number>,
-  encoder: RetrievalEncoder,
+  encoder: LexicalEncoder,
   layout: MemoryLayout,
 ): Promise<Adding> {
   const before = resident();
   let peak = before;
-  function* watched() {
+  async function* watched() {
     const encode = (tokens: readonly Int32Array[]) => encodeTokens(encoder, tokens);
-    for (const batch of randomMemories({ layout }, memories, encode, 'bench-')) {
+    for await (const batch of randomMemories({ layout }, memories, encode, 'bench-')) {
       peak = Math.max(peak, resident());
       yield batch;
     }
@@ -202,16 +204,16 @@ async function add(
   return { memories, seconds, before, peak: Math.max(peak, resident()) };
 }
 
-function encodeTokens(encoder: RetrievalEncoder, tokens: readonly Int32Array[]): Float32Array {
-  return encoder.encodeReferences({ tokens, rows: new Float32Array(0), keptLengths: [] });
+function encodeTokens(encoder: LexicalEncoder, tokens: readonly Int32Array[]): Promise<Float32Array> {
+  return encoder.encodeReferences({ tokens });
 }
 
-function encoderOf(stored: Bank['identity']['encoder'], layout: MemoryLayout): RetrievalEncoder {
+function encoderOf(stored: Bank['identity']['encoder'], layout: MemoryLayout): LexicalEncoder {
   const what = 'this bank is searched by the keys of a model, which this benchmark does not load';
   const refuse = async (): Promise<never> => {
     throw new UserError('usage_invalid', { what, action: 'measure a bank with `retrieval.encoder: lexical`' });
   };
-  const encoder = restoreEncoder(stored, layout, refuse);
+  const encoder = restoreEncoder(stored, { layout, queries: refuse, decode: refuse });
   if (encoder instanceof LexicalEncoder) return encoder;
   throw new UserError('usage_invalid', { what, action: 'measure a bank with `retrieval.encoder: lexical`' });
 }
@@ -334,7 +336,7 @@ async function editing(copy: string, id: string): Promise<Report['editing']> {
   const [openSeconds, writer] = await timed(() => Bank.openForWriting(copy));
   const { layout, encoder } = writer.identity;
   const encode = (tokens: readonly Int32Array[]) => encodeTokens(encoderOf(encoder, layout), tokens);
-  const memory = [...randomMemories({ layout }, 1, encode, 'edited-')];
+  const memory = randomMemories({ layout }, 1, encode, 'edited-');
   const [editSeconds] = await timed(() => writer.edit([id], memory, 'bench'));
   return { openSeconds, editSeconds };
 }

@@ -22,13 +22,13 @@ export function randomTokens(number: number): Int32Array {
 }
 
 /** Batches of `batchSize` memories [0, count), ids beginning with `prefix`. */
-export function* randomMemories(
+export async function* randomMemories(
   identity: Pick<BankIdentity, 'layout'>,
   count: number,
-  encode: (tokens: readonly Int32Array[]) => Float32Array,
+  encode: (tokens: readonly Int32Array[]) => Promise<Float32Array>,
   prefix: string,
   batchSize = 64,
-): Generator<MemoryBatch> {
+): AsyncGenerator<MemoryBatch> {
   const { layout } = identity;
   for (let first = 0; first < count; first += batchSize) {
     const numbers = Array.from({ length: Math.min(batchSize, count - first) }, (_, i) => first + i);
@@ -38,7 +38,7 @@ export function* randomMemories(
         record(`${prefix}${number.toString(16).padStart(12, '0')}`, tokens[i]!, layout),
       ),
       rows: randomNormals(SEED, PURPOSE.test, first, numbers.length * rowLength(layout)),
-      vectors: encode(tokens),
+      vectors: await encode(tokens),
     };
   }
 }

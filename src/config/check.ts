@@ -62,6 +62,15 @@ function checkMemory({ memory, retrieval, model, data, continual }: RunConfig, r
     'memory.keptTokens',
     'memory.referenceTokens',
   ], `${memory.keptTokens} is more than memory.referenceTokens (${memory.referenceTokens})`);
+  require(memory.contextTokens === 0 || continual.memories === 'bank' || continual.steps === 0, [
+    'memory.contextTokens',
+    'continual.memories',
+  ], 'references encoded in the step stand alone; set continual.memories: bank, or memory.contextTokens: 0');
+  require(memory.contextTokens === 0 || (continual.refreshEvery === 0 && continual.driftSample === 0), [
+    'memory.contextTokens',
+    'continual.refreshEvery',
+    'continual.driftSample',
+  ], 'what stood in front of a reference is not in the bank, so that memories cannot be written again from it');
   require(memory.chunkLength <= data.sequenceLength, [
     'memory.chunkLength',
     'data.sequenceLength',
@@ -73,10 +82,10 @@ function checkMemory({ memory, retrieval, model, data, continual }: RunConfig, r
     'continual.steps',
   ], `previous needs at least two chunks in a sequence; memory.chunkLength (${memory.chunkLength}) must be less than ` +
     `data.sequenceLength (${data.sequenceLength})`);
-  require(retrieval.encoder !== 'keys' || model.memoryLayers > 0, [
+  require(!retrieval.encoder.startsWith('keys') || model.memoryLayers > 0, [
     'retrieval.encoder',
     'model.memoryLayers',
-  ], 'keys needs model.memoryLayers ≥ 1');
+  ], `${retrieval.encoder} needs model.memoryLayers ≥ 1`);
 }
 
 function checkOptimizer({ optimizer }: RunConfig, require: Require): void {

@@ -86,6 +86,11 @@ export const memorySchema = z.strictObject({
     .min(2)
     .default(128)
     .describe('Longest reference l_ref in tokens; also the shared position interval of all memories.'),
+  contextTokens: count
+    .default(0)
+    .describe(
+      'Tokens of the document in front of a reference that are read with it when it is written, so that a piece of a long document has seen what comes before it (paper, Remark 3); 0: each reference alone.',
+    ),
   keptTokens: positive.default(8).describe('Tokens kept per layer and key-value head, l_mem.'),
   chunkLength: positive.default(64).describe('Text tokens that read the same memories, l_chunk.'),
   memoriesPerChunk: positive.default(5).describe('References a chunk reads: its own and those of the chunks before.'),
@@ -101,9 +106,11 @@ export const memorySchema = z.strictObject({
 
 export const retrievalSchema = z.strictObject({
   encoder: z
-    .enum(['lexical', 'keys'])
+    .enum(['lexical', 'use-lite', 'keys', 'keys-multi'])
     .default('lexical')
-    .describe('What is indexed: `lexical` hashed tf-idf of tokens, `keys` the memories’ own keys.'),
+    .describe(
+      'What is indexed: `lexical` hashed tf-idf of tokens; `use-lite` meaning, English only, with the optional npm packages of the Universal Sentence Encoder lite; `keys` the memories’ own keys, searched with attention queries; `keys-multi` the same, and the 64 best are scored again by each of their keys.',
+    ),
   dimensions: positive.default(512).describe('Length of the lexical vectors.'),
   query: z
     .enum(['previous', 'own'])

@@ -5,12 +5,14 @@ import type { RunConfig } from '../config/schema.ts';
 import type { ReferenceDataset } from '../data/references.ts';
 import { Bank } from '../memory/bank.ts';
 import type { BankWriter } from '../memory/bank_writer.ts';
+import { chunkQueries } from '../memory/chunk_queries.ts';
 import { type Drift, driftSample, measureDrift } from '../memory/drift.ts';
-import { type RetrievalEncoder, restoreEncoder } from '../memory/encoders.ts';
+import type { DecodeChunk, RetrievalEncoder } from '../memory/encoders/encoder.ts';
+import { restoreEncoder } from '../memory/encoders/registry.ts';
 import { type GrowthPlan, growthPlan } from '../memory/growth.ts';
 import { Retriever } from '../memory/retrieve.ts';
 import { RowCache } from '../memory/row_cache.ts';
-import { compileReferences, type ReferenceText, textWriter, type WriteOptions } from '../memory/write.ts';
+import { compileReferences, type ReferenceText, type WriteOptions } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import { parameterShapes } from '../model/shape.ts';
 
@@ -24,6 +26,8 @@ export interface TrainingBankOptions {
   references: ReferenceDataset;
   /** Token ids of `<s>Reference:`. */
   prefix: Int32Array;
+  /** For retrieval encoders that take text. */
+  decode: DecodeChunk;
   /** Version to go back to first, when a run resumes. */
   version?: number;
 }
@@ -60,7 +64,11 @@ export class TrainingBank {
   static async open(options: TrainingBankOptions): Promise<TrainingBank> {
     const writer = await Bank.openForWriting(options.folder, { version: options.version });
     const { encoder: stored, layout } = writer.identity;
-    const encoder = restoreEncoder(stored, layout, textWriter(options.model, writeOptions(options)));
+    const encoder = restoreEncoder(stored, {
+      layout,
+      queries: chunkQueries(options.model, writeOptions(options)),
+      decode: options.decode,
+    });
     const cache = new RowCache(CACHE_BYTES);
     return new TrainingBank(options, writer, encoder, cache, await openVersion(options.folder, encoder, cache));
   }
@@ -127,6 +135,7 @@ export class TrainingBank {
   /** References of the `oldest` first memories, then those of the first `wanted` of the growth plan that are missing. */
   private async *references(oldest: number, wanted: number): AsyncGenerator<ReferenceText> {
     const { bank, plan } = this;
+    const { references, config } = this.options;
     if (oldest > 0) {
       let left = oldest;
       for await (const record of bank.list()) {
@@ -135,7 +144,7 @@ export class TrainingBank {
       }
     }
     for (let place = 0; wanted > bank.size && place < wanted; place++) {
-      const reference = await this.options.references.get(plan.referenceAt(place));
+      const reference = await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
       if (!bank.has(reference.id)) yield reference;
     }
   }

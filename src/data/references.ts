@@ -44,6 +44,12 @@ export interface Reference {
   tokens: Int32Array;
 }
 
+/** A reference with the text of its document in front of it. */
+export interface ReferenceInContext extends Reference {
+  /** Token ids of the references before it in its document, the last ones. */
+  context: Int32Array;
+}
+
 const VERSION = 1;
 const FILE = 'references.arrow';
 /** A reference is read alone as often as in order: a record batch stays small. */
@@ -151,6 +157,26 @@ function makeReference(document: Document, { start, end }: Span, tokens: Int32Ar
   return { id, document: document.id, title: document.title ?? '', span: [start, end], text, tokens };
 }
 
+/** References in the order in which `cutReferences` gives them, each with at most `count` tokens of context. */
+export async function* inContext(
+  references: AsyncIterable<Reference> | Iterable<Reference>,
+  count: number,
+): AsyncGenerator<ReferenceInContext> {
+  let before: Reference[] = [];
+  for await (const reference of references) {
+    if (before[0]?.document !== reference.document) before = [];
+    yield { ...reference, context: lastTokens(before, count) };
+    before.push(reference);
+    if (before.slice(1).reduce((sum, { tokens }) => sum + tokens.length, 0) >= count) before.shift();
+  }
+}
+
+/** The last `count` tokens of references. */
+function lastTokens(references: readonly Reference[], count: number): Int32Array {
+  const tokens = references.flatMap((reference) => Array.from(reference.tokens));
+  return Int32Array.from(tokens.slice(Math.max(0, tokens.length - count)));
+}
+
 export interface WriteReferencesOptions {
   tokenizerHash: string;
   vocabSize: number;
@@ -256,6 +282,20 @@ export class ReferenceDataset {
       throw new RangeError(`reference ${i} is outside [0, ${this.size})`);
     const number = this.#starts.findLastIndex((start) => start <= i);
     return referenceAt(await this.#read(number), i - this.#starts[number]!);
+  }
+
+  /** Reference number `i` with at most `count` tokens of context. @throws as `get` */
+  async getInContext(i: number, count: number): Promise<ReferenceInContext> {
+    const reference = await this.get(i);
+    const before: Reference[] = [];
+    let tokens = 0;
+    for (let earlier = i - 1; earlier >= 0 && tokens < count; earlier--) {
+      const candidate = await this.get(earlier);
+      if (candidate.document !== reference.document) break;
+      before.unshift(candidate);
+      tokens += candidate.tokens.length;
+    }
+    return { ...reference, context: lastTokens(before, count) };
   }
 
   /** All references in order, `count` at a time (the last group may be smaller). */

@@ -124,6 +124,11 @@ export class Tokenizer {
   }
 }
 
+/** Gives the text of token ids without special tokens: what encoders of text search with. */
+export function decodeChunk(tokenizer: Tokenizer): (ids: Int32Array) => Promise<string> {
+  return async (ids) => await tokenizer.decode(ids, { skipSpecial: true });
+}
+
 function parseTokenizer(path: string, text: string): { native: NativeTokenizer; specials: string[] } {
   const invalid = (what: string, cause?: unknown) => {
     const action = 'give the `tokenizer.json` that `tokenizers` or `transformers` saved';

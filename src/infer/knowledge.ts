@@ -3,7 +3,7 @@
 import { rm, stat } from 'node:fs/promises';
 import type { SourceConfig } from '../config/schema.ts';
 import { type DataCounters, type Document, listSourceFiles, newCounters, readDocuments } from '../data/documents.ts';
-import { cutReferences, type Reference } from '../data/references.ts';
+import { cutReferences, inContext, type Reference } from '../data/references.ts';
 import { UserError } from '../errors.ts';
 import { linkFolder, sha256, temporaryName } from '../io/files.ts';
 import { Bank } from '../memory/bank.ts';
@@ -132,7 +132,7 @@ async function changeBank(
       yield reference;
     }
   }
-  const memories = compileReferences(session.model, named(), {
+  const memories = compileReferences(session.model, inContext(named(), session.config.memory.contextTokens), {
     prefix: session.tokenizer.referencePrefix,
     memory: session.config.memory,
     encoder: session.encoder,

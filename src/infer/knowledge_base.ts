@@ -6,18 +6,21 @@ import type { RunConfig } from '../config/schema.ts';
 import { dataPaths } from '../data/build.ts';
 import { type DataCounters, newCounters } from '../data/documents.ts';
 import { ReferenceDataset } from '../data/references.ts';
-import { Tokenizer } from '../data/tokenizer.ts';
+import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { type BankStats, bankStats, folderBytes } from '../memory/bank_stats.ts';
-import { LexicalEncoder, restoreEncoder } from '../memory/encoders.ts';
-import type { MemoryRecord } from '../memory/layout.ts';
+import { chunkQueries } from '../memory/chunk_queries.ts';
+import type { ChunkQueries, RetrievalEncoder } from '../memory/encoders/encoder.ts';
+import { LexicalEncoder } from '../memory/encoders/lexical.ts';
+import { restoreEncoder } from '../memory/encoders/registry.ts';
+import type { BankIdentity, MemoryRecord } from '../memory/layout.ts';
 import { type BankRepair, bankProblems, type RepairSources, repairBank } from '../memory/repair.ts';
 import type { MemorySearch } from '../memory/retrieve.ts';
-import { textWriter, type WriteOptions, writeTexts } from '../memory/write.ts';
+import { type WriteOptions, writeTexts } from '../memory/write.ts';
 import { type AddOptions, addKnowledge, editKnowledge, type Knowledge } from './knowledge.ts';
 import { bankReader, openReadable } from './run_bank.ts';
 import { lateRetriever, Session } from './session.ts';
@@ -149,7 +152,7 @@ export class KnowledgeBase {
         const action = 'give at least one word';
         throw new UserError('input_empty', { what: 'there is no text to search for', action });
       }
-      const search = await this.#searchOf(bank);
+      const search = await this.#searchOf(bank, this.#tokenizer);
       const [found = []] = await search.search([tokens.slice(-this.config.memory.referenceTokens)], limit);
       return await Promise.all(found.map(async ({ id, score }) => ({ ...reference(await bank.get(id)), score })));
     });
@@ -284,18 +287,22 @@ export class KnowledgeBase {
     this.#reading = undefined;
   }
 
-  async #searchOf(bank: Bank): Promise<MemorySearch> {
+  async #searchOf(bank: Bank, tokenizer: Tokenizer): Promise<MemorySearch> {
     if (this.#session?.hasMemory) return this.#session.retriever;
     if (this.#search?.bank !== bank) {
       await openEngine(this.config.engine, this.config.threads);
-      const { encoder, layout } = bank.identity;
-      const restored = restoreEncoder(encoder, layout, async (texts) => {
-        const { model, tokenizer } = await this.#model();
-        return await textWriter(model, { prefix: tokenizer.referencePrefix, memory: this.config.memory })(texts);
-      });
-      this.#search = { bank, search: lateRetriever(bank, restored) };
+      this.#search = { bank, search: lateRetriever(bank, this.#encoderOf(bank.identity, tokenizer)) };
     }
     return this.#search.search;
+  }
+
+  /** The encoder of a bank; the model is loaded when it is needed. */
+  #encoderOf({ encoder, layout }: BankIdentity, tokenizer: Tokenizer): RetrievalEncoder {
+    const queries: ChunkQueries = async (chunks) => {
+      const { model, tokenizer } = await this.#model();
+      return await chunkQueries(model, { prefix: tokenizer.referencePrefix, memory: this.config.memory })(chunks);
+    };
+    return restoreEncoder(encoder, { layout, queries, decode: decodeChunk(tokenizer) });
   }
 
   /** What a repair makes lost parts from: the run's references and its newest model. */
@@ -306,17 +313,16 @@ export class KnowledgeBase {
       return { model, options: { prefix: model.tokenizer.referencePrefix, memory: config.memory } };
     };
     return {
-      encoder: async ({ encoder, layout }) =>
-        restoreEncoder(encoder, layout, async (texts) => {
-          const { model, options } = await write();
-          return await textWriter(model.model, options)(texts);
-        }),
+      encoder: async (identity) =>
+        this.#encoderOf(identity, await Tokenizer.load(dataPaths(this.folder.data).tokenizer)),
       encoderState: async ({ kind, dimensions }) => {
         if (kind !== 'lexical' || typeof dimensions !== 'number') return undefined;
         const references = await ReferenceDataset.open(dataPaths(folder.data).references).catch(ignoreUserError);
         return references && (await LexicalEncoder.fit(tokensOf(references), dimensions)).state();
       },
       rewriter: async (writer) => {
+        // What stood in front of a reference in its document is not in the bank.
+        if (config.memory.contextTokens > 0) return undefined;
         const { model, options } = (await write().catch(ignoreUserError)) ?? {};
         if (model === undefined || options === undefined || model.weightsHash !== writer) return undefined;
         return (tokens) => writeTexts(model.model, tokens, options);

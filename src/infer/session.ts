@@ -3,13 +3,14 @@
 import { latestCheckpoint, loadCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { dataPaths } from '../data/build.ts';
-import { Tokenizer } from '../data/tokenizer.ts';
+import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';
 import type { RunFolder } from '../io/run_folder.ts';
 import type { Bank } from '../memory/bank.ts';
-import { type RetrievalEncoder, restoreEncoder } from '../memory/encoders.ts';
+import { chunkQueries } from '../memory/chunk_queries.ts';
+import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
+import { restoreEncoder } from '../memory/encoders/registry.ts';
 import { type MemorySearch, Retriever } from '../memory/retrieve.ts';
-import { textWriter } from '../memory/write.ts';
 import { Model } from '../model/model.ts';
 import { type BankReader, bankReader, openReadable } from './run_bank.ts';
 
@@ -93,8 +94,12 @@ export class Session {
   /** Opens the current version of the bank in `folder`, again after a change; by default the one that is open, or the run's. */
   async openBank(folder = this.opened?.bank.folder ?? this.folder.bank): Promise<void> {
     const bank = await openReadable(folder, this.reader);
-    const write = textWriter(this.model, { prefix: this.tokenizer.referencePrefix, memory: this.config.memory });
-    const encoder = restoreEncoder(bank.identity.encoder, bank.identity.layout, write);
+    const queries = chunkQueries(this.model, { prefix: this.tokenizer.referencePrefix, memory: this.config.memory });
+    const encoder = restoreEncoder(bank.identity.encoder, {
+      layout: bank.identity.layout,
+      queries,
+      decode: decodeChunk(this.tokenizer),
+    });
     await this.opened?.bank.close();
     this.opened = { bank, retriever: lateRetriever(bank, encoder), encoder };
   }

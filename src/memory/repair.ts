@@ -5,7 +5,7 @@
 
 import { readdir } from 'node:fs/promises';
 import { UserError } from '../errors.ts';
-import type { RetrievalEncoder, WrittenReferences } from './encoders.ts';
+import type { RetrievalEncoder, WrittenReferences } from './encoders/encoder.ts';
 import type { BankIdentity } from './layout.ts';
 import { type Manifest, Versions } from './manifest.ts';
 import type { RecordTable } from './records.ts';
@@ -23,7 +23,7 @@ import {
 /** What writes references again, as `writeTexts` does. */
 export type Rewrite = (
   tokens: readonly Int32Array[],
-) => Promise<Omit<WrittenReferences, 'tokens'> & { kept: Int32Array }>;
+) => Promise<Omit<WrittenReferences, 'tokens' | 'texts'> & { kept: Int32Array }>;
 
 /** What lost parts can be made from. */
 export interface RepairSources extends RootSources {
@@ -348,7 +348,8 @@ async function recovered(remains: Remains, numbers: readonly number[], identity:
     }
     const tokens = lostVectors.map((i) => records[i]!.tokens);
     const keptLengths = lostVectors.map((i) => records[i]!.keptLength);
-    const encoded = encoder.encodeReferences({ tokens, rows: await rowValues(format, lost), keptLengths });
+    const texts = lostVectors.map((i) => records[i]!.text);
+    const encoded = await encoder.encodeReferences({ texts, tokens, rows: await rowValues(format, lost), keptLengths });
     put(vectors, dimensions, lostVectors, encoded);
   }
   return { records, rows, vectors };

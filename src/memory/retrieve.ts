@@ -6,7 +6,8 @@
 
 import type { MemoryConfig, RetrievalConfig } from '../config/schema.ts';
 import type { Bank } from './bank.ts';
-import type { RetrievalEncoder } from './encoders.ts';
+import type { RetrievalEncoder } from './encoders/encoder.ts';
+import type { LexicalEncoder } from './encoders/lexical.ts';
 import { ExactIndex, type VectorIndex } from './index.ts';
 import { exceeds } from './overlap.ts';
 
@@ -24,11 +25,16 @@ export interface MemorySearch {
   tokens(id: string): Int32Array;
 }
 
+/** Memories found by their vectors that are scored again, when the encoder does so. */
+const RESCORED = 64;
+
 /** Search over the references of a bank version, or over references that are not written yet. */
 export class Retriever implements MemorySearch {
   #encoder: RetrievalEncoder;
   #index: VectorIndex;
   #ids: string[] = [];
+  /** Where an encoder that scores again reads the memories. */
+  #bank: Bank | undefined;
   #tokens: (id: string) => Int32Array;
 
   private constructor(encoder: RetrievalEncoder, tokens: (id: string) => Int32Array) {
@@ -43,6 +49,7 @@ export class Retriever implements MemorySearch {
    */
   static async fromBank(bank: Bank, encoder: RetrievalEncoder): Promise<Retriever> {
     const retriever = new Retriever(encoder, (id) => bank.tokens(id));
+    retriever.#bank = bank;
     for await (const { ids, vectors } of bank.vectors()) retriever.#add(ids, vectors);
     return retriever;
   }
@@ -50,13 +57,13 @@ export class Retriever implements MemorySearch {
   /** Encodes references by their tokens alone: for training that writes memories in the step (`memories: online`). */
   static async fromReferences(
     references: AsyncIterable<{ id: string; tokens: Int32Array }> | Iterable<{ id: string; tokens: Int32Array }>,
-    encoder: RetrievalEncoder & { encodeReferences(references: { tokens: readonly Int32Array[] }): Float32Array },
+    encoder: LexicalEncoder,
   ): Promise<Retriever> {
     const texts = new Map<string, Int32Array>();
     const retriever = new Retriever(encoder, (id) => texts.get(id) ?? new Int32Array(0));
     for await (const { id, tokens } of references) {
       texts.set(id, tokens);
-      retriever.#add([id], encoder.encodeReferences({ tokens: [tokens] }));
+      retriever.#add([id], await encoder.encodeReferences({ tokens: [tokens] }));
     }
     return retriever;
   }
@@ -70,14 +77,29 @@ export class Retriever implements MemorySearch {
   }
 
   async search(chunks: readonly Int32Array[], count: number): Promise<Found[][]> {
-    const { ids, scores } = await this.#index.search(await this.#encoder.encodeQueries(chunks), count);
-    return chunks.map((_, chunk) => {
+    const queries = await this.#encoder.encodeQueries(chunks);
+    const first = this.#encoder.rescore === undefined ? count : Math.max(count, RESCORED);
+    const { ids, scores } = await this.#index.search(queries, first);
+    const results: Found[][] = [];
+    for (let chunk = 0; chunk < chunks.length; chunk++) {
       const found: Found[] = [];
-      for (let slot = chunk * count; slot < (chunk + 1) * count && ids[slot]! >= 0; slot++) {
+      for (let slot = chunk * first; slot < (chunk + 1) * first && ids[slot]! >= 0; slot++) {
         found.push({ id: this.#ids[ids[slot]!]!, score: scores[slot]! });
       }
-      return found;
-    });
+      const { dimensions } = this.#encoder;
+      const query = queries.subarray(chunk * dimensions, (chunk + 1) * dimensions);
+      results.push((await this.#rescored(query, found)).slice(0, count));
+    }
+    return results;
+  }
+
+  /** `found` in the order of the exact scores, equal ones as they were; for other encoders as it is. */
+  async #rescored(query: Float32Array, found: Found[]): Promise<Found[]> {
+    if (this.#encoder.rescore === undefined || this.#bank === undefined) return found;
+    const bank = this.#bank;
+    const rows = await bank.readRows(found.map(({ id }) => id));
+    const scores = this.#encoder.rescore(query, { rows, keptLengths: found.map(({ id }) => bank.keptLength(id)) });
+    return found.map(({ id }, i) => ({ id, score: scores[i]! })).sort((a, b) => b.score - a.score);
   }
 
   #add(ids: readonly string[], vectors: Float32Array): void {

@@ -9,11 +9,14 @@ import type { MemoryConfig } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
 import { type EncodedReferences, encodeReferences, keptPlaces } from '../model/encode.ts';
 import type { Model } from '../model/model.ts';
-import type { RetrievalEncoder, WriteTexts } from './encoders.ts';
+import type { RetrievalEncoder } from './encoders/encoder.ts';
 import { keptCount, type MemoryBatch, type MemoryLayout, type MemoryRecord, rowLength } from './layout.ts';
 
 /** A reference before it is written. */
-export type ReferenceText = Omit<MemoryRecord, 'kept' | 'keptLength'>;
+export interface ReferenceText extends Omit<MemoryRecord, 'kept' | 'keptLength'> {
+  /** Token ids of the document in front of the reference, which is written as it follows them; alone when left out. */
+  context?: Int32Array;
+}
 
 export interface WriteOptions {
   /** Token ids in front of every reference (`<s>Reference:`). */
@@ -29,11 +32,14 @@ export interface CompileOptions extends WriteOptions {
   onProgress?: (done: number) => void;
 }
 
-const BATCH_TOKENS = 4096;
+/** What a pass takes by default. */
+export const BATCH_TOKENS = 4096;
 /** References that are sorted by length together, so that little padding is computed. The groups do not depend on each other. */
 export const SORTED_TOGETHER = 512;
 /** Texts are padded to a multiple of this, so that few shapes occur. */
 const PAD_LENGTH = 8;
+
+const NO_CONTEXT = new Int32Array(0);
 
 interface WrittenTexts {
   /** [n, Lmem, 2, K, S, D] */
@@ -59,7 +65,8 @@ export async function* compileReferences(
   for await (const { records, rows } of writeReferences(model, references, options)) {
     const tokens = records.map((record) => record.tokens);
     const keptLengths = records.map((record) => record.keptLength);
-    yield { records, rows, vectors: options.encoder.encodeReferences({ tokens, rows, keptLengths }) };
+    const texts = records.map((record) => record.text);
+    yield { records, rows, vectors: await options.encoder.encodeReferences({ texts, tokens, rows, keptLengths }) };
     done += records.length;
     options.onProgress?.(done);
   }
@@ -73,9 +80,10 @@ export async function* writeReferences(
 ): AsyncGenerator<Omit<MemoryBatch, 'vectors'>> {
   for await (const batch of similarLengths(references, options)) {
     const tokens = batch.map((reference) => reference.tokens);
-    const { rows, kept, keptLengths } = await writeTexts(model, tokens, options);
+    const contexts = batch.map(({ context }) => context ?? NO_CONTEXT);
+    const { rows, kept, keptLengths } = await writeTexts(model, tokens, options, contexts);
     const width = kept.length / batch.length;
-    const records = batch.map((reference, i) => ({
+    const records = batch.map(({ context: _, ...reference }, i) => ({
       ...reference,
       kept: kept.slice(i * width, (i + 1) * width),
       keptLength: keptLengths[i]!,
@@ -84,18 +92,24 @@ export async function* writeReferences(
   }
 }
 
-/** Writes texts in one pass through the model, without gradient. */
+/**
+ * Writes texts in one pass through the model, without gradient.
+ * @param contexts what stands in front of each text, see `ReferenceText`
+ */
 export async function writeTexts(
   model: Model,
   texts: readonly Int32Array[],
   options: WriteOptions,
+  contexts: readonly Int32Array[] = [],
 ): Promise<WrittenTexts> {
   const { prefix, memory } = options;
-  const { ids, lengths } = padded(texts, prefix);
+  const inContext = contexts.some((context) => context.length > 0);
+  const { ids, lengths } = padded(inContext ? texts.map((text, i) => joined(contexts[i]!, text)) : texts, prefix);
   const encoded = encodeReferences(model, ids, lengths, {
     prefixLength: prefix.length,
     keptTokens: memory.keptTokens,
     tokenScores: memory.tokenScores,
+    ...(inContext && { contextLengths: contexts.map((context) => context.length) }),
   });
   const { memoryLayers, kvHeads, headDim } = model.shape;
   const layout = { memoryLayers, kvHeads, keptTokens: memory.keptTokens, headDim };
@@ -108,25 +122,11 @@ export async function writeTexts(
   }
 }
 
-/** Writes query chunks for the `keys` encoder, in passes of at most `batchTokens`. */
-export function textWriter(model: Model, options: WriteOptions): WriteTexts {
-  return async (texts) => {
-    const longest = Math.max(...texts.map((text) => text.length)) + options.prefix.length;
-    const atOnce = Math.max(1, Math.floor((options.batchTokens ?? BATCH_TOKENS) / longest));
-    const keptLengths: number[] = [];
-    const parts: Float32Array[] = [];
-    for (let from = 0; from < texts.length; from += atOnce) {
-      const written = await writeTexts(model, texts.slice(from, from + atOnce), options);
-      parts.push(written.rows);
-      keptLengths.push(...written.keptLengths);
-    }
-    const rows = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-    parts.reduce((offset, part) => {
-      rows.set(part, offset);
-      return offset + part.length;
-    }, 0);
-    return { rows, keptLengths };
-  };
+function joined(context: Int32Array, text: Int32Array): Int32Array {
+  const all = new Int32Array(context.length + text.length);
+  all.set(context);
+  all.set(text, context.length);
+  return all;
 }
 
 /** Prefix and text in each row, [n, L], padded with 0 at the end, and the length of each, prefix included. */
@@ -180,10 +180,10 @@ async function* similarLengths(
 
 function* cutBatches(references: readonly ReferenceText[], options: WriteOptions): Generator<ReferenceText[]> {
   const limit = options.batchTokens ?? BATCH_TOKENS;
-  const sorted = references.toSorted((a, b) => a.tokens.length - b.tokens.length);
+  const sorted = references.toSorted((a, b) => readTokens(a) - readTokens(b));
   let batch: ReferenceText[] = [];
   for (const reference of sorted) {
-    const width = options.prefix.length + reference.tokens.length;
+    const width = options.prefix.length + readTokens(reference);
     if (batch.length > 0 && (batch.length + 1) * width > limit) {
       yield batch;
       batch = [];
@@ -191,6 +191,11 @@ function* cutBatches(references: readonly ReferenceText[], options: WriteOptions
     batch.push(reference);
   }
   if (batch.length > 0) yield batch;
+}
+
+/** Tokens of a reference with its context. */
+function readTokens({ context = NO_CONTEXT, tokens }: ReferenceText): number {
+  return context.length + tokens.length;
 }
 
 function checkLength(reference: ReferenceText, longest: number): void {

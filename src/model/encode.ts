@@ -7,7 +7,7 @@
 import type { MemoryConfig } from '../config/schema.ts';
 import * as tf from '../engine/tf.ts';
 import { attention, embedding, gatherTokens, rope, selectTokens, tokenScores } from '../ops/index.ts';
-import { finish, project } from './block.ts';
+import { finish, type Projections, project } from './block.ts';
 import { flatIds, type TokenIds } from './forward.ts';
 import type { LayerWeights, Model } from './model.ts';
 import { recomputed } from './recompute.ts';
@@ -19,16 +19,21 @@ export interface EncodeOptions {
   keptTokens: number;
   /** How a token is scored (paper §3.3). */
   tokenScores: MemoryConfig['tokenScores'];
+  /**
+   * Tokens between the prefix and each reference, `[N]`, that are read before it and take no part in the selection: the
+   * document in front of it (paper, Remark 3). None when left out; not together with `recompute`.
+   */
+  contextLengths?: ArrayLike<number>;
   /** In a training step: run each block again in the backward pass instead of keeping its activations. */
   recompute?: boolean;
 }
 
 export interface EncodedReferences {
-  /** Keys after RoPE at the places of the tokens in the reference, one `[N, K, S, D]` per memory layer. */
+  /** Keys after RoPE at the places of the tokens in the reference, context not counted, one `[N, K, S, D]` per memory layer. */
   keys: tf.Tensor4D[];
   /** Values, likewise. */
   values: tf.Tensor4D[];
-  /** Places of the kept tokens in their row, prefix counted, one int32 `[N, K, S]` per memory layer. */
+  /** Places of the kept tokens in their row, prefix counted, context not, one int32 `[N, K, S]` per memory layer. */
   indices: tf.Tensor3D[];
   /** Tokens kept of each reference, `[N]`: S, or all when there are fewer. */
   keptLengths: Int32Array;
@@ -38,8 +43,8 @@ export interface EncodedReferences {
  * Encodes references, each alone and in any order, and keeps the tokens that matter most. Only the memory layers run,
  * and the last of them stops at its keys and values: nothing reads what would follow. Inside a gradient tape, keys and
  * values are differentiable with respect to the parameters; the choice of tokens is a constant.
- * @param ids prefix and reference tokens, `[N, L]`, padded at the end; positions count from 0 over both
- * @param lengths tokens of each row, prefix included, padding not
+ * @param ids prefix, context and reference tokens, `[N, L]`, padded at the end; positions count from 0 over all of them
+ * @param lengths tokens of each row, prefix and context included, padding not
  * @returns tensors owned by the caller (or by the enclosing `tf.tidy`)
  */
 export function encodeReferences(
@@ -49,18 +54,20 @@ export function encodeReferences(
   options: EncodeOptions,
 ): EncodedReferences {
   const { memoryLayers } = model.shape;
-  const { prefixLength, keptTokens } = options;
-  const keptLengths = Int32Array.from(lengths, (length) => Math.min(keptTokens, Math.max(0, length - prefixLength)));
+  const { prefixLength, keptTokens, contextLengths } = options;
+  const ownLengths = Int32Array.from(lengths, (length, row) => length - (contextLengths?.[row] ?? 0));
+  const keptLengths = ownLengths.map((length) => Math.min(keptTokens, Math.max(0, length - prefixLength)));
   const memories = tf.tidy(() => {
     const indices: tf.Tensor3D[] = [];
     const keys: tf.Tensor4D[] = [];
     const values: tf.Tensor4D[] = [];
-    const rowLengths = tf.tensor1d(Int32Array.from(lengths), 'int32');
+    const rowLengths = tf.tensor1d(ownLengths, 'int32');
+    const own = contextLengths && ownRows(ownLengths, contextLengths, prefixLength, rowLength(ids, lengths.length));
     let x = embedding(flatIds(ids), model.embedding);
     for (let layer = 0; layer < memoryLayers; layer++) {
       const input = x;
       const encoded = tf.tidy(() => {
-        const { indices: chosen, ...whole } = encodeLayer(model, layer, input, rowLengths, options);
+        const { indices: chosen, ...whole } = encodeLayer(model, layer, input, rowLengths, options, own);
         const sparse = { keys: gatherTokens(whole.keys, chosen), values: gatherTokens(whole.values, chosen) };
         const places = chosen.clone();
         chosen.dispose();
@@ -99,7 +106,7 @@ export async function keptPlaces(
   return kept;
 }
 
-/** Keys after RoPE and values of all tokens, `[N, L, K, D]`; the residual stream `[N·L, d]`, but for the last layer. */
+/** Keys after RoPE and values of all tokens but the context, `[N, L, K, D]`; the residual stream `[N·L, d]`, but for the last layer. */
 type EncodedTokens = { keys: tf.Tensor4D; values: tf.Tensor4D; x?: tf.Tensor2D };
 
 type EncoderInputs = LayerWeights & { x: tf.Tensor2D };
@@ -110,6 +117,7 @@ function encodeLayer(
   x: tf.Tensor2D,
   lengths: tf.Tensor1D,
   options: EncodeOptions,
+  own?: tf.Tensor1D,
 ): EncodedTokens & { indices: tf.Tensor3D } {
   const { shape } = model;
   const tokens = x.shape[0] / lengths.size;
@@ -117,16 +125,55 @@ function encodeLayer(
   let indices: tf.Tensor3D | undefined;
   const encode = ({ x: input, ...weights }: EncoderInputs): EncodedTokens => {
     const { query, key, value } = project(shape, weights, input, tokens);
+    const reference = own ? withoutContext({ query, key, value }, own, lengths.size) : { query, key, value };
     // When the backward pass comes through here again, the tokens are chosen already.
-    indices ??= tf.keep(chooseTokens(query, key, lengths, options));
-    const keys = rope(key, positions, shape.ropeTheta);
-    if (layer === shape.memoryLayers - 1) return { keys, values: value };
+    indices ??= tf.keep(chooseTokens(reference.query, reference.key, lengths, options));
+    // A reference keeps its place in the interval that all memories share, wherever it stands in its document.
+    const places = positions.subarray(0, reference.key.shape[1]);
+    const written = { keys: rope(reference.key, places, shape.ropeTheta), values: reference.value };
+    if (layer === shape.memoryLayers - 1) return written;
+    const keys = own ? rope(key, positions, shape.ropeTheta) : written.keys;
     const { out } = attention(rope(query, positions, shape.ropeTheta), keys, value);
-    return { keys, values: value, x: finish(shape, weights, input, out) };
+    return { ...written, x: finish(shape, weights, input, out) };
   };
   const inputs = { x, ...model.layers[layer]! };
   const encoded = options.recompute ? recomputed(encode, inputs, x.shape[0]) : encode(inputs);
   return { ...encoded, indices: indices! };
+}
+
+/** Rows of `[N·L, …]` that are prefix or reference, int32 `[N·L']`, padded at the end of each reference. */
+function ownRows(
+  lengths: Int32Array,
+  contextLengths: ArrayLike<number>,
+  prefixLength: number,
+  tokens: number,
+): tf.Tensor1D {
+  const longest = Math.max(...lengths);
+  const rows = new Int32Array(lengths.length * longest);
+  for (const [reference, length] of lengths.entries()) {
+    const start = reference * tokens;
+    // Past its length a row is not looked at.
+    rows.fill(start, reference * longest, (reference + 1) * longest);
+    for (let token = 0; token < length; token++) {
+      const skipped = token < prefixLength ? 0 : contextLengths[reference]!;
+      rows[reference * longest + token] = start + token + skipped;
+    }
+  }
+  return tf.tensor1d(rows, 'int32');
+}
+
+/** L, the width of a row. */
+function rowLength(ids: TokenIds, count: number): number {
+  return ids instanceof tf.Tensor ? ids.size / count : ids instanceof Int32Array ? ids.length / count : ids[0]!.length;
+}
+
+/** `[N, L, heads, D]` to `[N, L', heads, D]`. */
+function withoutContext(all: Projections, own: tf.Tensor1D, count: number): Projections {
+  const pick = (x: tf.Tensor4D): tf.Tensor4D => {
+    const [, , heads, dim] = x.shape;
+    return embedding(own, x.reshape<tf.Tensor2D>([-1, heads * dim])).reshape([count, -1, heads, dim]);
+  };
+  return { query: pick(all.query), key: pick(all.key), value: pick(all.value) };
 }
 
 /** The places in the row of the tokens that receive most attention, int32 `[N, K, S]`, scored without positions. */

@@ -10,7 +10,7 @@ import type { Model } from './model.ts';
 import { valueAndGradients } from './tape.ts';
 
 /** References that are encoded in the step itself, so that gradients reach them (online mode, the paper's). */
-export interface OnlineReferences extends Omit<EncodeOptions, 'recompute'> {
+export interface OnlineReferences extends Omit<EncodeOptions, 'recompute' | 'contextLengths'> {
   /** Prefix and reference tokens, `[N, L]`, padded at the end. */
   ids: TokenIds;
   /** Tokens of each row, prefix included. */

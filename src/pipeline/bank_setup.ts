@@ -3,15 +3,11 @@
 import type { RunConfig } from '../config/schema.ts';
 import type { ReferenceDataset } from '../data/references.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
-import {
-  KeysEncoder,
-  LexicalEncoder,
-  type RetrievalEncoder,
-  restoreEncoder,
-  storedEncoder,
-} from '../memory/encoders.ts';
+import { decodeChunk } from '../data/tokenizer.ts';
+import { chunkQueries } from '../memory/chunk_queries.ts';
+import { type RetrievalEncoder, storedEncoder } from '../memory/encoders/encoder.ts';
+import { newEncoder, restoreEncoder } from '../memory/encoders/registry.ts';
 import { type BankIdentity, memoryLayout, modelKey } from '../memory/layout.ts';
-import { textWriter } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import type { ModelShape } from '../model/shape.ts';
 
@@ -44,10 +40,10 @@ export async function makeEncoder(
   references: ReferenceDataset,
   bank?: BankIdentity,
 ): Promise<RetrievalEncoder> {
-  const write = textWriter(model, { prefix: tokenizer.referencePrefix, memory: config.memory });
-  if (bank) return restoreEncoder(bank.encoder, bank.layout, write);
-  if (config.retrieval.encoder === 'keys') return new KeysEncoder(memoryLayout(config.model, config.memory), write);
-  return await LexicalEncoder.fit(tokensOf(references), config.retrieval.dimensions);
+  const queries = chunkQueries(model, { prefix: tokenizer.referencePrefix, memory: config.memory });
+  const context = { layout: memoryLayout(config.model, config.memory), queries, decode: decodeChunk(tokenizer) };
+  if (bank) return restoreEncoder(bank.encoder, context);
+  return await newEncoder(config.retrieval, context, tokensOf(references));
 }
 
 async function* tokensOf(references: ReferenceDataset): AsyncGenerator<Int32Array> {

@@ -14,7 +14,7 @@ import { TrainingBank } from '../continual/training_bank.ts';
 import { type BuildProgress, buildData, type DataReport, dataPaths } from '../data/build.ts';
 import { ReferenceDataset } from '../data/references.ts';
 import { TokenDataset } from '../data/token_dataset.ts';
-import { Tokenizer } from '../data/tokenizer.ts';
+import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';
 import { sha256 } from '../io/files.ts';
 import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
@@ -161,7 +161,8 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   const version = checkpoint ? Number(checkpoint.state.bankVersion) : FIRST_VERSION;
   let bank: TrainingBank | undefined;
   try {
-    bank = await TrainingBank.open({ config, folder: folder.bank, model, references, prefix, version });
+    const decode = decodeChunk(inputs.tokenizer);
+    bank = await TrainingBank.open({ config, folder: folder.bank, model, references, prefix, decode, version });
     const stage = new ContinualStage({
       config,
       model,
@@ -271,7 +272,7 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     async function* texts(first: number) {
       for (let place = first; place < count; place++) {
         if (workspace.stop.requested) throw STOPPED;
-        yield await references.get(plan.referenceAt(place));
+        yield await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
       }
     }
     const written = (first: number) =>

@@ -17,6 +17,11 @@ describe('cross-field checks', () => {
     ['memory.keptTokens', { memory: { keptTokens: 129 } }],
     ['memory.chunkLength', { memory: { chunkLength: 65 }, data: { sequenceLength: 64 } }],
     ['retrieval.query', { memory: { chunkLength: 64 }, data: { sequenceLength: 64 } }],
+    [
+      'retrieval.encoder',
+      { retrieval: { encoder: 'keys-multi' }, model: { memoryLayers: 0 }, continual: { steps: 0 } },
+    ],
+    ['memory.contextTokens', { memory: { contextTokens: 64 }, continual: { memories: 'online' } }],
     ['retrieval.encoder', { retrieval: { encoder: 'keys' }, model: { memoryLayers: 0 }, continual: { steps: 0 } }],
     ['optimizer.beta1', { optimizer: { beta1: 1 } }],
     ['optimizer.beta2', { optimizer: { beta2: 1 } }],

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { modelHash, TrainingBank } from '../../src/continual/training_bank.ts';
+import { decodeChunk } from '../../src/data/tokenizer.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { growthPlan } from '../../src/memory/growth.ts';
 import { writeTexts } from '../../src/memory/write.ts';
@@ -27,7 +28,15 @@ async function tearDown(): Promise<void> {
 async function openBank(version?: number): Promise<TrainingBank> {
   const { config, folder, model, references, tokenizer } = run;
   const prefix = tokenizer.referencePrefix;
-  bank = await TrainingBank.open({ config, folder: folder.bank, model, references, prefix, version });
+  bank = await TrainingBank.open({
+    config,
+    folder: folder.bank,
+    model,
+    references,
+    prefix,
+    decode: decodeChunk(tokenizer),
+    version,
+  });
   open.push(bank);
   return bank;
 }

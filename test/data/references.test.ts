@@ -4,7 +4,13 @@ import { tableFromIPC } from 'apache-arrow';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { newCounters } from '../../src/data/documents.ts';
-import { cutReferences, type Reference, ReferenceDataset, writeReferences } from '../../src/data/references.ts';
+import {
+  cutReferences,
+  inContext,
+  type Reference,
+  ReferenceDataset,
+  writeReferences,
+} from '../../src/data/references.ts';
 import { sentences } from '../../src/data/sentences.ts';
 import {
   collect,
@@ -118,6 +124,28 @@ describe('ReferenceDataset', () => {
     const table = tableFromIPC(readFileSync(join(folder, 'references.arrow')));
     expect(table.numRows).toBe(references.length);
     expect(table.get(3)?.text).toBe(references[3]?.text);
+  });
+
+  it('gives a reference with the tokens in front of it in its document, and none of another', async () => {
+    const tokenizer = await smallTokenizer(temporaryFolder());
+    const texts = ['One river. Two rivers. Three rivers. Four rivers.', 'A harbour. Another harbour.'];
+    const documents = texts.map((text, i) => document(`d${i}`, text));
+    const references = await collect(cutReferences(stream(documents), tokenizer, 12));
+    expect(references.filter(({ document: id }) => id === 'd0').length).toBeGreaterThan(2);
+    const options = { tokenizerHash: 't', vocabSize: 1000, referenceTokens: 12 };
+    const folder = temporaryFolder();
+    await writeReferences(folder, stream(references), options, newCounters());
+    const dataset = await ReferenceDataset.open(folder);
+    for (const count of [0, 5, 17, 1000]) {
+      const streamed = await collect(inContext(references, count));
+      for (const [i, reference] of references.entries()) {
+        const before = references.slice(0, i).filter((other) => other.document === reference.document);
+        const tokens = before.flatMap((other) => [...other.tokens]);
+        const context = Int32Array.from(tokens.slice(Math.max(0, tokens.length - count)));
+        expect(await dataset.getInContext(i, count)).toEqual({ ...reference, context });
+        expect(streamed[i]).toEqual({ ...reference, context });
+      }
+    }
   });
 
   it('may be empty', async () => {

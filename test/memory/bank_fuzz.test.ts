@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
 import { UserError } from '../../src/errors.ts';
 import { Bank } from '../../src/memory/bank.ts';
-import { LexicalEncoder } from '../../src/memory/encoders.ts';
+import { LexicalEncoder } from '../../src/memory/encoders/lexical.ts';
 import { Retriever } from '../../src/memory/retrieve.ts';
 import { PURPOSE, randomInt } from '../../src/random.ts';
 import { batch, filesOf, IDENTITY, memory, range, temporaryFolder } from './fixtures.ts';
@@ -53,7 +53,7 @@ async function makeBank(folder: string): Promise<LexicalEncoder> {
   const writer = await Bank.create(folder, { ...IDENTITY, encoder: { ...stored, state } }, { segmentMemories: 4 });
   const memories = batch(range(0, 7));
   const tokens = memories.records.map((record) => record.tokens);
-  await writer.append([{ ...memories, vectors: encoder.encodeReferences({ tokens }) }], WRITER);
+  await writer.append([{ ...memories, vectors: await encoder.encodeReferences({ tokens }) }], WRITER);
   await writer.delete([DELETED]);
   return encoder;
 }

@@ -2,7 +2,7 @@ import { cp, mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/p
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Bank } from '../../src/memory/bank.ts';
-import type { RetrievalEncoder } from '../../src/memory/encoders.ts';
+import type { RetrievalEncoder } from '../../src/memory/encoders/encoder.ts';
 import { keptCount, rowLength } from '../../src/memory/layout.ts';
 import { bankProblems, type RepairSources, repairBank } from '../../src/memory/repair.ts';
 import { batch, filesOf, IDENTITY, LAYOUT, memory, range, temporaryFolder } from './fixtures.ts';
@@ -14,7 +14,7 @@ function writtenFrom(tokens: Int32Array) {
 }
 
 const ENCODER = {
-  encodeReferences: ({ tokens }) => Float32Array.from(tokens.flatMap((text) => [...writtenFrom(text).vector])),
+  encodeReferences: async ({ tokens }) => Float32Array.from(tokens.flatMap((text) => [...writtenFrom(text).vector])),
 } as Partial<RetrievalEncoder> as RetrievalEncoder;
 
 /** As if the checkpoint of weights w1 were at hand, and no other. */

@@ -2,9 +2,13 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bank } from '../../src/memory/bank.ts';
-import { LexicalEncoder, restoreEncoder, storedEncoder } from '../../src/memory/encoders.ts';
+import { storedEncoder } from '../../src/memory/encoders/encoder.ts';
+import { KeysMultiEncoder } from '../../src/memory/encoders/keys.ts';
+import { LexicalEncoder } from '../../src/memory/encoders/lexical.ts';
+import { restoreEncoder } from '../../src/memory/encoders/registry.ts';
 import { overlap } from '../../src/memory/overlap.ts';
 import { type ChunkMemoryOptions, chunkMemories, type MemorySearch, Retriever } from '../../src/memory/retrieve.ts';
+import { PURPOSE, randomNormals } from '../../src/random.ts';
 import { batch, IDENTITY, memory, range, temporaryFolder } from './fixtures.ts';
 
 const OPTIONS: ChunkMemoryOptions = {
@@ -99,10 +103,14 @@ describe('Retriever', () => {
     const folder = join(await temporaryFolder(), 'bank');
     const identity = { ...IDENTITY, encoder: storedEncoder(encoder) };
     const writer = await Bank.create(folder, identity, { segmentMemories: 5 });
-    await writer.append([{ ...batch(range(0, 12)), vectors: encoder.encodeReferences({ tokens: texts }) }], 'w1');
+    await writer.append([{ ...batch(range(0, 12)), vectors: await encoder.encodeReferences({ tokens: texts }) }], 'w1');
     await writer.delete(['m0', 'm6']);
     const bank = await Bank.open(folder);
-    const restored = restoreEncoder(bank.identity.encoder, bank.identity.layout, () => Promise.reject(new Error()));
+    const restored = restoreEncoder(bank.identity.encoder, {
+      layout: bank.identity.layout,
+      decode: () => Promise.reject(new Error('a lexical query needs no text')),
+      queries: () => Promise.reject(new Error('a lexical query needs no model')),
+    });
     const fromBank = await Retriever.fromBank(bank, restored);
     const references = range(0, 12)
       .filter((number) => number !== 0 && number !== 6)
@@ -117,6 +125,27 @@ describe('Retriever', () => {
     expect(fromReferences.tokens('m3')).toEqual(texts[3]);
     expect(await fromBank.search([texts[3]!], 99)).toMatchObject([{ length: 10 }]);
     expect(await fromBank.search([], 3)).toEqual([]);
+    await bank.close();
+  });
+
+  it('orders what the pooled keys find by every kept key, for an encoder that scores again', async () => {
+    const { layout } = IDENTITY;
+    const dimensions = layout.memoryLayers * layout.kvHeads * layout.headDim;
+    const query = randomNormals(9, PURPOSE.test, 0, dimensions);
+    const encoder = new KeysMultiEncoder(layout, async (chunks) => Float32Array.from(chunks.flatMap(() => [...query])));
+    const folder = join(await temporaryFolder(), 'bank');
+    const writer = await Bank.create(folder, { ...IDENTITY, encoder: storedEncoder(encoder) });
+    const memories = batch(range(0, 12));
+    const keptLengths = memories.records.map(({ keptLength }) => keptLength);
+    const written = { ...memories, texts: [], tokens: [], keptLengths };
+    await writer.append([{ ...memories, vectors: await encoder.encodeReferences(written) }], 'w1');
+    const bank = await Bank.open(folder);
+    const [found] = await (await Retriever.fromBank(bank, encoder)).search([texts[0]!], 5);
+    const vector = await encoder.encodeQueries([texts[0]!]);
+    const exact = encoder.rescore(vector, { rows: await bank.readRows(bank.ids()), keptLengths });
+    const expected = bank.ids().map((id, i) => ({ id, score: exact[i]! }));
+    expected.sort((a, b) => b.score - a.score);
+    expect(found).toEqual(expected.slice(0, 5));
     await bank.close();
   });
 });

@@ -4,10 +4,10 @@ import { memorySchema, modelSchema } from '../../src/config/schema.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { Bank } from '../../src/memory/bank.ts';
-import { KeysEncoder, LexicalEncoder, storedEncoder } from '../../src/memory/encoders.ts';
+import { type RetrievalEncoder, storedEncoder } from '../../src/memory/encoders/encoder.ts';
+import { LexicalEncoder } from '../../src/memory/encoders/lexical.ts';
 import { keptCount, memoryLayout, modelKey, rowLength } from '../../src/memory/layout.ts';
-import { Retriever } from '../../src/memory/retrieve.ts';
-import { compileReferences, type ReferenceText, textWriter, writeTexts } from '../../src/memory/write.ts';
+import { compileReferences, type ReferenceText, writeTexts } from '../../src/memory/write.ts';
 import { encodeReferences } from '../../src/model/encode.ts';
 import { Model } from '../../src/model/model.ts';
 import { initParameters } from '../../src/model/shape.ts';
@@ -45,7 +45,7 @@ beforeAll(async () => {
 });
 
 /** Compiles all references into a new bank and opens it. */
-async function compile(encoder: LexicalEncoder | KeysEncoder, onProgress?: (done: number) => void): Promise<Bank> {
+async function compile(encoder: RetrievalEncoder, onProgress?: (done: number) => void): Promise<Bank> {
   const folder = join(await temporaryFolder(), 'bank');
   const identity = {
     modelKey: modelKey(SHAPE, MEMORY),
@@ -124,17 +124,34 @@ describe('compileReferences', () => {
     tf.dispose([...encoded.keys, ...encoded.values, ...encoded.indices]);
   });
 
-  it('finds a reference by its own text with the keys encoder', async () => {
-    const encoder = new KeysEncoder(LAYOUT, textWriter(model, { ...OPTIONS, batchTokens: 40 }));
-    const bank = await compile(encoder);
-    const retriever = await Retriever.fromBank(bank, encoder);
-    const long = REFERENCES.filter(({ tokens }) => tokens.length > 3);
-    const found = await retriever.search(
-      long.map(({ tokens }) => tokens),
-      1,
-    );
-    expect(found.map(([best]) => best!.id)).toEqual(long.map(({ id }) => id));
-    await bank.close();
+  it('writes references in context, in batches with others, as each in its own pass', async () => {
+    const encoder = await LexicalEncoder.fit([], 8);
+    const inContext = REFERENCES.map((reference, i) => ({
+      ...reference,
+      ...(i % 3 > 0 && { context: REFERENCES[i - 1]!.tokens }),
+    }));
+    let apart = 0;
+    for await (const { records, rows } of compileReferences(model, inContext, {
+      ...OPTIONS,
+      encoder,
+      batchTokens: 90,
+    })) {
+      const width = rows.length / records.length;
+      for (const [i, record] of records.entries()) {
+        const { tokens, context } = inContext.find(({ id }) => id === record.id)!;
+        expect(record).not.toHaveProperty('context');
+        const one = await writeTexts(model, [tokens], OPTIONS, context && [context]);
+        const alone = await writeTexts(model, [tokens], OPTIONS);
+        expect(record.kept).toEqual(one.kept);
+        expect(Math.max(...record.kept)).toBeLessThan(tokens.length);
+        for (let j = 0; j < width; j++) {
+          const value = rows[i * width + j]!;
+          expect(Math.abs(value - one.rows[j]!)).toBeLessThan(1e-5);
+          if (context) apart = Math.max(apart, Math.abs(value - alone.rows[j]!));
+        }
+      }
+    }
+    expect(apart).toBeGreaterThan(0.01);
   });
 
   it('names references that cannot be written', async () => {
