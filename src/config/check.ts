@@ -66,7 +66,8 @@ function checkMemory({ memory, retrieval, model, data, continual }: RunConfig, r
     'memory.contextTokens',
     'continual.memories',
   ], 'references encoded in the step stand alone; set continual.memories: bank, or memory.contextTokens: 0');
-  require(memory.contextTokens === 0 || (continual.refreshEvery === 0 && continual.driftSample === 0), [
+  const isRewritten = continual.memories === 'bank' && (continual.refreshEvery > 0 || continual.driftSample > 0);
+  require(memory.contextTokens === 0 || !isRewritten || continual.steps === 0, [
     'memory.contextTokens',
     'continual.refreshEvery',
     'continual.driftSample',

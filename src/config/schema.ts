@@ -112,6 +112,13 @@ export const retrievalSchema = z.strictObject({
       'What is indexed: `lexical` hashed tf-idf of tokens; `use-lite` meaning, English only, with the optional npm packages of the Universal Sentence Encoder lite; `keys` the memories’ own keys, searched with attention queries; `keys-multi` the same, and the 64 best are scored again by each of their keys.',
     ),
   dimensions: positive.default(512).describe('Length of the lexical vectors.'),
+  index: z
+    .string()
+    .min(1)
+    .default('auto')
+    .describe(
+      'How vectors are searched: `exact` compares with all of them; `auto` does so up to 50,000 and takes a Faiss index for more; or a string of Faiss’s index factory, such as `HNSW32` or `IVF1024,Flat`.',
+    ),
   query: z
     .enum(['previous', 'own'])
     .default('previous')

@@ -58,6 +58,8 @@ export class Bank {
   #segments: LoadedSegment[];
   #places: Place[] = [];
   #positions = new Map<string, number>();
+  /** Numbers of the segments by id. */
+  #numbers = new Map<string, number>();
   #cache: RowCache;
   #lastRecords: { segment: number; table: RecordTable } | undefined;
 
@@ -71,6 +73,7 @@ export class Bank {
     this.#segments = segments;
     this.#cache = cache;
     segments.forEach(({ reader, catalog }, segment) => {
+      this.#numbers.set(reader.entry.id, segment);
       const deleted = new Set(reader.entry.deleted);
       catalog.ids.forEach((id, row) => {
         if (deleted.has(row)) return;
@@ -208,10 +211,25 @@ export class Bank {
     return out;
   }
 
-  /** Retrieval vectors of all memories by position, in pieces: ids and vectors [n, dimensions]. */
-  async *vectors(): AsyncGenerator<{ ids: string[]; vectors: Float32Array }> {
+  /** The memory in row `row` of a segment; undefined when the version does not hold it. */
+  idAt(segment: string, row: number): string | undefined {
+    const number = this.#numbers.get(segment);
+    const id = number === undefined ? undefined : this.#segment(number).catalog.ids[row];
+    const position = id === undefined ? undefined : this.#positions.get(id);
+    const place = position === undefined ? undefined : this.#places[position];
+    return place?.segment === number && place?.row === row ? id : undefined;
+  }
+
+  /**
+   * Retrieval vectors of all memories by position, in pieces: where they lie, ids and vectors [n, dimensions].
+   * @param without ids of segments to pass over
+   */
+  async *vectors(
+    without: ReadonlySet<string> = new Set(),
+  ): AsyncGenerator<{ segment: string; rows: number[]; ids: string[]; vectors: Float32Array }> {
     const { dimensions } = this.identity.encoder;
     for (const { reader, catalog } of this.#segments) {
+      if (without.has(reader.entry.id)) continue;
       const deleted = new Set(reader.entry.deleted);
       for (let from = 0; from < reader.entry.memories; from += VECTORS_AT_ONCE) {
         const until = Math.min(reader.entry.memories, from + VECTORS_AT_ONCE);
@@ -221,9 +239,15 @@ export class Bank {
         rows.forEach((row, i) => {
           vectors.set(all.subarray((row - from) * dimensions, (row - from + 1) * dimensions), i * dimensions);
         });
-        yield { ids: rows.map((row) => catalog.ids[row]!), vectors };
+        yield { segment: reader.entry.id, rows, ids: rows.map((row) => catalog.ids[row]!), vectors };
       }
     }
+  }
+
+  /** The retrieval vector of a memory, [dimensions]. @throws UserError memory_unknown, file_corrupt */
+  async vector(id: string): Promise<Float32Array> {
+    const { segment, row } = this.#place(id);
+    return await this.#segment(segment).reader.vectors(row, row + 1);
   }
 
   /** Reads every byte of this version and checks it. @throws UserError file_corrupt or file_truncated, naming the file */

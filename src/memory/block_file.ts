@@ -4,6 +4,7 @@ import { createHash, type Hash } from 'node:crypto';
 import { createReadStream, readSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { open } from 'node:fs/promises';
+import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256, writeAll } from '../io/files.ts';
 import { unreadable } from './stored_json.ts';
@@ -15,6 +16,12 @@ export interface BlockSums {
   /** sha256 of each block; the last block may be shorter. */
   blocks: string[];
 }
+
+export const blockSums = z.strictObject({
+  bytes: z.int().min(0),
+  blockBytes: z.int().min(1),
+  blocks: z.array(z.string()),
+}) satisfies z.ZodType<BlockSums>;
 
 export const BLOCK_BYTES = 2 ** 20;
 
@@ -80,6 +87,29 @@ export class BlockFileWriter {
     this.#sums.blocks.push(this.#hash.digest('hex'));
     this.#hash = createHash('sha256');
     this.#filled = 0;
+  }
+}
+
+/** Fsyncs a file that another library wrote. @returns its size and checksums */
+export async function sumsOfFile(path: string): Promise<BlockSums> {
+  const handle = await open(path, 'r+');
+  try {
+    await handle.sync();
+    const sums: BlockSums = { bytes: 0, blockBytes: BLOCK_BYTES, blocks: [] };
+    const block = new Uint8Array(BLOCK_BYTES);
+    for (;;) {
+      let filled = 0;
+      while (filled < BLOCK_BYTES) {
+        const { bytesRead } = await handle.read(block, filled, BLOCK_BYTES - filled, sums.bytes + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      if (filled === 0) return sums;
+      sums.bytes += filled;
+      sums.blocks.push(sha256(block.subarray(0, filled)));
+    }
+  } finally {
+    await handle.close();
   }
 }
 

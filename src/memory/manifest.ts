@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256, sha256File, syncFolder, temporaryName, writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
 import { readDraft } from './draft.ts';
+import { removeIndexesBeyond } from './index_files.ts';
 import type { BankIdentity } from './layout.ts';
 import { type SegmentEntry, segmentEntrySchema, segmentFolder, segmentsOnDisk } from './segment.ts';
 import { parseStored, readStored, readStoredBytes, repairAction } from './stored_json.ts';
@@ -191,6 +192,7 @@ export class Versions {
     for (const id of await segmentsOnDisk(this.folder)) {
       if (!named.has(id)) await removeWhole(segmentFolder(this.folder, id));
     }
+    await removeIndexesBeyond(this.folder, named);
     await removeTemporaries(this.folder);
   }
 

@@ -6,6 +6,7 @@
 
 import type { MemoryConfig, RetrievalConfig } from '../config/schema.ts';
 import type { Bank } from './bank.ts';
+import { BankIndex } from './bank_index.ts';
 import type { RetrievalEncoder } from './encoders/encoder.ts';
 import type { LexicalEncoder } from './encoders/lexical.ts';
 import { ExactIndex, type VectorIndex } from './index.ts';
@@ -32,9 +33,12 @@ const RESCORED = 64;
 export class Retriever implements MemorySearch {
   #encoder: RetrievalEncoder;
   #index: VectorIndex;
+  /** Finds most of the memories when the bank has such an index; the others are in `#index`. */
+  #large: BankIndex | undefined;
   #ids: string[] = [];
   /** Where an encoder that scores again reads the memories. */
   #bank: Bank | undefined;
+  #size: number | undefined;
   #tokens: (id: string) => Int32Array;
 
   private constructor(encoder: RetrievalEncoder, tokens: (id: string) => Int32Array) {
@@ -44,13 +48,17 @@ export class Retriever implements MemorySearch {
   }
 
   /**
-   * Loads the vectors of a bank version into memory. A retriever belongs to its version: make a new one after a growth.
+   * Loads the index of a bank version, and the vectors that it does not cover, into memory. A retriever belongs to its
+   * version: make a new one after a growth.
    * @throws UserError file_corrupt or file_truncated, naming the file
    */
   static async fromBank(bank: Bank, encoder: RetrievalEncoder): Promise<Retriever> {
     const retriever = new Retriever(encoder, (id) => bank.tokens(id));
     retriever.#bank = bank;
-    for await (const { ids, vectors } of bank.vectors()) retriever.#add(ids, vectors);
+    retriever.#large = await BankIndex.open(bank);
+    const covered = retriever.#large?.segments;
+    for await (const { ids, vectors } of bank.vectors(covered)) retriever.#add(ids, vectors);
+    retriever.#size = bank.size;
     return retriever;
   }
 
@@ -69,7 +77,7 @@ export class Retriever implements MemorySearch {
   }
 
   get size(): number {
-    return this.#ids.length;
+    return this.#size ?? this.#ids.length;
   }
 
   tokens(id: string): Int32Array {
@@ -80,12 +88,14 @@ export class Retriever implements MemorySearch {
     const queries = await this.#encoder.encodeQueries(chunks);
     const first = this.#encoder.rescore === undefined ? count : Math.max(count, RESCORED);
     const { ids, scores } = await this.#index.search(queries, first);
+    const large = await this.#large?.search(queries, first);
     const results: Found[][] = [];
     for (let chunk = 0; chunk < chunks.length; chunk++) {
       const found: Found[] = [];
       for (let slot = chunk * first; slot < (chunk + 1) * first && ids[slot]! >= 0; slot++) {
         found.push({ id: this.#ids[ids[slot]!]!, score: scores[slot]! });
       }
+      if (large !== undefined) merge(found, large[chunk]!, first);
       const { dimensions } = this.#encoder;
       const query = queries.subarray(chunk * dimensions, (chunk + 1) * dimensions);
       results.push((await this.#rescored(query, found)).slice(0, count));
@@ -110,6 +120,13 @@ export class Retriever implements MemorySearch {
     );
     for (const id of ids) this.#ids.push(id);
   }
+}
+
+/** Adds `more` to `found` and keeps the `count` nearest; equal ones stay in their order, those of `more` first. */
+function merge(found: Found[], more: readonly Found[], count: number): void {
+  found.unshift(...more);
+  found.sort((a, b) => b.score - a.score);
+  found.length = Math.min(found.length, count);
 }
 
 export type ChunkMemoryOptions = Pick<RetrievalConfig, 'query' | 'candidates' | 'overlapThreshold'> &

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { isSystemError, UserError } from '../errors.ts';
 import { diskError, replaceFolder, sha256, syncFolder, temporaryName, writeJsonAtomic } from '../io/files.ts';
-import { BLOCK_BYTES, BlockFile, BlockFileWriter, type BlockSums, blockBytesFor } from './block_file.ts';
+import { BLOCK_BYTES, BlockFile, BlockFileWriter, blockBytesFor, blockSums } from './block_file.ts';
 import { type BankIdentity, keptCount, type MemoryRecord } from './layout.ts';
 import { encodeRecords, RecordTable } from './records.ts';
 import { rowFormat } from './row_format.ts';
@@ -44,12 +44,6 @@ export const segmentEntrySchema = z.strictObject({
   writer: z.string(),
   deleted: z.array(z.int().min(0)),
 }) satisfies z.ZodType<SegmentEntry>;
-
-const blockSums = z.strictObject({
-  bytes: z.int().min(0),
-  blockBytes: z.int().min(1),
-  blocks: z.array(z.string()),
-}) satisfies z.ZodType<BlockSums>;
 
 const descriptionSchema = z.strictObject({
   format: z.literal('memory3-segment'),

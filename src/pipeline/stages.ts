@@ -19,6 +19,7 @@ import { UserError } from '../errors.ts';
 import { sha256 } from '../io/files.ts';
 import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
+import { BankIndex, chooseIndex } from '../memory/bank_index.ts';
 import { readDraft } from '../memory/draft.ts';
 import { growthPlan } from '../memory/growth.ts';
 import { compileReferences, SORTED_TOGETHER } from '../memory/write.ts';
@@ -284,6 +285,7 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
       });
     await bankWriter.compile(key, written, writer, SORTED_TOGETHER);
     progress.stop();
+    await buildIndex(workspace);
     say(
       `compile: ${count} of ${references.size} references written by the ${stage} checkpoint, bank version ${bankWriter.version}`,
     );
@@ -296,6 +298,23 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   } finally {
     progress.stop();
     model.dispose();
+  }
+}
+
+/** Makes the Faiss index that the size of the bank asks for. */
+async function buildIndex({ config, folder }: Workspace): Promise<void> {
+  const bank = await Bank.open(folder.bank);
+  try {
+    const spec = chooseIndex(config.retrieval.index, bank.size, bank.identity.encoder.dimensions);
+    if (spec === undefined) return;
+    const progress = new Progress({ label: `index ${spec.factory}`, total: bank.size, unit: 'vectors' });
+    const index = await BankIndex.build(bank, spec, (done) => progress.update(done));
+    progress.stop();
+    await index.save();
+    await index.close();
+    say(`compile: index ${spec.factory} (${spec.reason})`);
+  } finally {
+    await bank.close();
   }
 }
 

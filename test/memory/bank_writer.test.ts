@@ -18,7 +18,7 @@ async function bankOf(count: number): Promise<{ folder: string; writer: BankWrit
   return { folder, writer };
 }
 
-const bytesOf = (numbers: Float32Array | Int32Array): string =>
+const bytesOf = (numbers: Float32Array | Uint16Array): string =>
   Buffer.from(numbers.buffer, numbers.byteOffset, numbers.byteLength).toString('hex');
 
 describe('forgetting', () => {
@@ -48,7 +48,7 @@ describe('forgetting', () => {
     const traces = gone.flatMap((number) => {
       const { record, row, vector } = memory(number);
       // One token of a thousand may be found by chance; four bytes of a row are not.
-      const tokens = record.tokens.length > 1 ? [bytesOf(record.tokens)] : [];
+      const tokens = record.tokens.length > 1 ? [bytesOf(Uint16Array.from(record.tokens))] : [];
       return [
         Buffer.from(record.text).toString('hex'),
         bytesOf(row),

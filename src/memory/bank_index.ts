@@ -1,0 +1,235 @@
+/**
+ * A Faiss index beside the segments of a bank, for banks that are too large to compare with every vector.
+ * It holds nothing that the segments do not hold: without it, or for segments that it does not cover, every vector is
+ * compared. It is removed with the first of its segments, so that what is deleted for good is not in it either.
+ */
+
+import type { RetrievalConfig } from '../config/schema.ts';
+import { FaissIndex, faissAvailable } from '../engine/native/faiss.ts';
+import { UserError } from '../errors.ts';
+import type { Bank } from './bank.ts';
+import { normalised } from './index.ts';
+import { type IndexDescription, indexesOnDisk, readIndexDescription, saveIndex, verifiedIndex } from './index_files.ts';
+
+const ROWS = 2n ** 32n;
+
+/** Below so many memories comparing with all of them takes less than a few milliseconds. */
+const EXACT_UNTIL = 50_000;
+/** Above it the vectors of a graph no longer fit into the memory of an ordinary machine. */
+const GRAPH_UNTIL = 5_000_000;
+/** Vectors that an inverted index is trained on, for each of its lists. */
+const TRAINED_PER_LIST = 64;
+
+/** How an index is made and searched. */
+export interface IndexSpec {
+  /** A string of Faiss's index factory. */
+  factory: string;
+  /** Search parameters, such as `efSearch` or `nprobe`. */
+  parameters: Record<string, number>;
+  /** Why this one, in words. */
+  reason: string;
+}
+
+/**
+ * The index for a bank of `memories` vectors as `retrieval.index` says; undefined: compare with all of them.
+ * @throws UserError config_invalid when one is asked for by name and Faiss is not there
+ */
+export function chooseIndex(
+  wanted: RetrievalConfig['index'],
+  memories: number,
+  dimensions: number,
+): IndexSpec | undefined {
+  if (wanted === 'exact' || memories === 0) return undefined;
+  const faiss = faissAvailable();
+  if (wanted === 'auto') {
+    if (!faiss.ok || memories < EXACT_UNTIL) return undefined;
+    return automatic(memories, dimensions);
+  }
+  if (!faiss.ok) {
+    throw new UserError('config_invalid', {
+      where: 'retrieval.index',
+      what: `${wanted} needs Faiss: ${faiss.why}`,
+      action: 'install it, or set retrieval.index: exact',
+    });
+  }
+  return { factory: wanted, parameters: parametersOf(wanted), reason: 'retrieval.index' };
+}
+
+function automatic(memories: number, dimensions: number): IndexSpec {
+  if (memories < GRAPH_UNTIL) {
+    const factory = 'HNSW32';
+    return {
+      factory,
+      parameters: parametersOf(factory),
+      reason: `${memories} memories: a graph that fits into memory`,
+    };
+  }
+  const lists = 2 ** Math.ceil(Math.log2(4 * Math.sqrt(memories)));
+  const codes = Math.max(1, Math.floor(dimensions / 4));
+  const factory = `OPQ${codes}_${4 * codes},IVF${lists}_HNSW32,PQ${codes}`;
+  return { factory, parameters: parametersOf(factory), reason: `${memories} memories: lists of codes` };
+}
+
+function parametersOf(factory: string): Record<string, number> {
+  if (/IVF/.test(factory)) return { nprobe: 32 };
+  return /HNSW/.test(factory) ? { efSearch: 128 } : {};
+}
+
+/** True when the index keeps codes, so that its scores are no exact cosines. */
+const isCoded = (factory: string): boolean => /PQ|SQ|RQ|LSQ/.test(factory);
+
+/** An index over the memories of some segments of a bank version. */
+export class BankIndex {
+  readonly spec: IndexSpec;
+  /** Ids of the segments that it covers. */
+  readonly segments: ReadonlySet<string>;
+  #order: readonly string[];
+  #bank: Bank;
+  #index: FaissIndex;
+
+  private constructor(bank: Bank, spec: IndexSpec, order: readonly string[], index: FaissIndex) {
+    this.spec = spec;
+    this.segments = new Set(order);
+    this.#order = order;
+    this.#bank = bank;
+    this.#index = index;
+  }
+
+  /**
+   * Makes an index over all memories of a bank version, in memory. On one thread, so that the same vectors give the same
+   * index.
+   * @param onProgress is called with the number of memories that are in it
+   */
+  static async build(bank: Bank, spec: IndexSpec, onProgress: (done: number) => void = () => {}): Promise<BankIndex> {
+    const { dimensions } = bank.identity.encoder;
+    const index = await trained(bank, spec, dimensions);
+    const order = bank.segments.map(({ id }) => id);
+    const numbers = new Map(order.map((id, number) => [id, BigInt(number) * ROWS]));
+    for await (const { segment, rows, vectors } of bank.vectors()) {
+      const first = numbers.get(segment) ?? 0n;
+      await index.add(
+        normalised(vectors, dimensions),
+        BigInt64Array.from(rows, (row) => first + BigInt(row)),
+      );
+      onProgress(index.size);
+    }
+    const built = new BankIndex(bank, spec, order, index);
+    await built.set(spec.parameters);
+    return built;
+  }
+
+  /**
+   * The index that covers most of a bank version; undefined when there is none, or no Faiss to read it with.
+   * @throws UserError file_truncated, file_corrupt or version_unsupported, naming the file and what to do
+   */
+  static async open(bank: Bank): Promise<BankIndex | undefined> {
+    if (!faissAvailable().ok) return undefined;
+    let best: { name: string; description: IndexDescription; covered: number } | undefined;
+    const sizes = new Map(bank.segments.map(({ id, memories }) => [id, memories]));
+    for (const name of await indexesOnDisk(bank.folder)) {
+      const description = await readIndexDescription(bank.folder, name);
+      const covered = description.segments.reduce((sum, id) => sum + (sizes.get(id) ?? 0), 0);
+      if (covered > (best?.covered ?? 0)) best = { name, description, covered };
+    }
+    if (best === undefined) return undefined;
+    const { description, name } = best;
+    const index = await FaissIndex.read(await verifiedIndex(bank.folder, name));
+    const { factory, parameters, reason, segments } = description;
+    const opened = new BankIndex(bank, { factory, parameters, reason }, segments, index);
+    await opened.set(parameters);
+    return opened;
+  }
+
+  /** Sets search parameters. */
+  async set(parameters: Record<string, number>): Promise<void> {
+    for (const [name, value] of Object.entries(parameters)) await this.#index.set(name, value);
+  }
+
+  /**
+   * At most `k` memories of this version for each of `queries` [n, d], nearest first, with cosines.
+   * Deleted memories and those of other versions are passed over, more being asked for until there are enough.
+   */
+  async search(queries: Float32Array, k: number): Promise<{ id: string; score: number }[][]> {
+    const { dimensions } = this.#bank.identity.encoder;
+    const count = queries.length / dimensions;
+    const normal = normalised(queries, dimensions);
+    let wanted = Math.min(this.#index.size, isCoded(this.spec.factory) ? 4 * k : k);
+    for (;;) {
+      const { ids, scores } = await this.#index.search(normal, wanted);
+      const found = Array.from({ length: count }, (_, query) => this.#found(ids, scores, query * wanted, wanted));
+      if (wanted === this.#index.size || found.every((memories) => memories.length >= k)) {
+        if (isCoded(this.spec.factory)) await this.#scoreExactly(normal, found);
+        return found.map((memories) => memories.slice(0, k));
+      }
+      wanted = Math.min(this.#index.size, 4 * wanted);
+    }
+  }
+
+  /** Writes the index beside the segments, in the place of others. */
+  async save(): Promise<void> {
+    const { folder, identity } = this.#bank;
+    const facts = { ...this.spec, dimensions: identity.encoder.dimensions, segments: [...this.#order] };
+    await saveIndex(folder, facts, (path) => this.#index.write(path));
+  }
+
+  async close(): Promise<void> {
+    await this.#index.close();
+  }
+
+  #found(ids: BigInt64Array, scores: Float32Array, first: number, count: number): { id: string; score: number }[] {
+    const found: { id: string; score: number }[] = [];
+    for (let slot = first; slot < first + count && ids[slot]! >= 0n; slot++) {
+      const segment = this.#order[Number(ids[slot]! / ROWS)];
+      const id = segment === undefined ? undefined : this.#bank.idAt(segment, Number(ids[slot]! % ROWS));
+      if (id !== undefined) found.push({ id, score: scores[slot]! });
+    }
+    return found;
+  }
+
+  /** Puts the cosines with the vectors of the bank in place of those with codes, and orders by them. */
+  async #scoreExactly(queries: Float32Array, found: { id: string; score: number }[][]): Promise<void> {
+    const { dimensions } = this.#bank.identity.encoder;
+    for (const [query, memories] of found.entries()) {
+      const asked = queries.subarray(query * dimensions, (query + 1) * dimensions);
+      for (const memory of memories) {
+        const vector = normalised(await this.#bank.vector(memory.id), dimensions);
+        memory.score = asked.reduce((sum, value, i) => sum + value * vector[i]!, 0);
+      }
+      memories.sort((a, b) => b.score - a.score);
+    }
+  }
+}
+
+/**
+ * An empty index, trained if it has to be.
+ * @throws UserError config_invalid for a string that Faiss does not take, or too few memories to train on
+ */
+async function trained(bank: Bank, { factory }: IndexSpec, dimensions: number): Promise<FaissIndex> {
+  try {
+    const index = FaissIndex.create(dimensions, factory, { threads: 1 });
+    if (!index.trained) await index.train(await sample(bank, factory, dimensions));
+    return index;
+  } catch (cause) {
+    throw new UserError('config_invalid', {
+      where: 'retrieval.index',
+      what: `Faiss cannot make ${factory} for ${bank.size} vectors of ${dimensions}: ${(cause as Error).message.trim()}`,
+      action: 'choose another index, or auto',
+      cause,
+    });
+  }
+}
+
+/** Vectors spread evenly over the bank. */
+async function sample(bank: Bank, factory: string, dimensions: number): Promise<Float32Array> {
+  const lists = Number(/IVF(\d+)/.exec(factory)?.[1] ?? 1024);
+  const count = Math.min(bank.size, Math.max(65_536, TRAINED_PER_LIST * lists));
+  const out = new Float32Array(count * dimensions);
+  let [seen, taken] = [0, 0];
+  for await (const { rows, vectors } of bank.vectors()) {
+    for (let i = 0; i < rows.length; i++, seen++) {
+      if (taken >= count || Math.floor((taken * bank.size) / count) > seen) continue;
+      out.set(vectors.subarray(i * dimensions, (i + 1) * dimensions), taken++ * dimensions);
+    }
+  }
+  return normalised(out.subarray(0, taken * dimensions), dimensions);
+}
