@@ -26,6 +26,7 @@ describe('cross-field checks', () => {
     ['continual.learningRate.warmupSteps', { continual: { steps: 99 } }],
     ['continual.learningRate.decayShare', { continual: { learningRate: { decayShare: 0.95 } } }],
     ['continual.growth.share', { continual: { growth: { share: 0 } } }],
+    ['continual.driftSample', { continual: { refreshBelow: 0.9, driftSample: 0 } }],
   ])('refuse %s', (path, overrides) => expect(blamed(overrides)).toEqual([path]));
 
   it('refuse validation without documents for it, in both stages', () => {

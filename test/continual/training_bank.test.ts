@@ -9,15 +9,20 @@ import { type RandomRun, randomRun, writeBank } from '../infer/random_run.ts';
 let run: RandomRun;
 let bank: TrainingBank;
 const open: TrainingBank[] = [];
-beforeEach(async () => {
+beforeEach(() => setUp({}));
+afterEach(tearDown);
+
+/** @param changes laid over the configuration of the stage */
+async function setUp(changes: object): Promise<void> {
   run = await randomRun({
-    continual: { growth: { initialShare: 0.2, every: 3, share: 0.3 }, refreshEvery: 5 },
+    continual: { growth: { initialShare: 0.2, every: 3, share: 0.3 }, refreshEvery: 5, ...changes },
   });
-});
-afterEach(async () => {
+}
+
+async function tearDown(): Promise<void> {
   for (const bank of open.splice(0)) await bank.close();
   run.model.dispose();
-});
+}
 
 async function openBank(version?: number): Promise<TrainingBank> {
   const { config, folder, model, references, tokenizer } = run;
@@ -92,6 +97,98 @@ describe('prepare', () => {
     const [id = ''] = bank.bank.ids().slice(-1);
     const [found = []] = await bank.retriever.search([bank.bank.tokens(id)], 1);
     expect(found[0]?.id).toBe(id);
+  });
+});
+
+/** The same run with other settings of the stage. */
+async function beginWith(changes: object): Promise<void> {
+  await tearDown();
+  await setUp(changes);
+  await begin();
+}
+
+describe('a refresh of a share', () => {
+  it('writes the memories anew that were written longest ago, each in its turn', async () => {
+    await beginWith({ growth: { every: 0 }, refreshShare: 0.4 });
+    await bank.prepare(1);
+    const written = bank.bank.ids();
+    const order = (...parts: [number, number][]) => parts.map(([from, until]) => written.slice(from, until).toSorted());
+    const parts = (...ends: number[]) => {
+      const ids = bank.bank.ids();
+      return ends.map((end, i) => ids.slice(ends[i - 1] ?? 0, end).toSorted());
+    };
+    const hashes = [await modelHash(run.model)];
+    const expected = [order([12, 30], [0, 12]), order([24, 30], [0, 12], [12, 24])];
+    for (const [number, step] of [6, 11].entries()) {
+      moveWeights();
+      hashes.push(await modelHash(run.model));
+      expect(await bank.prepare(step)).toContain('holds 30 memories, the oldest 12 rewritten with the current weights');
+      expect(number === 0 ? parts(18, 30) : parts(6, 18, 30)).toEqual(expected[number]);
+      const fresh = await Promise.all(bank.bank.ids().map(isFresh));
+      expect(fresh.map((value, place) => value === place >= 18)).not.toContain(false);
+    }
+    expect(bank.bank.writers).toEqual(hashes.toSorted());
+    moveWeights();
+    await bank.prepare(16);
+    // The last of the first weights' memories are gone.
+    expect(bank.bank.writers).toEqual([...hashes.slice(1), await modelHash(run.model)].toSorted());
+    expect(bank.bank.ids().toSorted()).toEqual(written.toSorted());
+  });
+
+  it('leaves the records as they were, and grows in the same version', async () => {
+    await beginWith({ growth: { initialShare: 0.2, every: 5, share: 0.3 }, refreshShare: 0.5 });
+    await bank.prepare(1);
+    const [first = ''] = bank.bank.ids();
+    const { kept: _, ...before } = await bank.bank.get(first);
+    const { version } = bank.bank;
+    moveWeights();
+    expect(await bank.prepare(6)).toContain('grew from 6 to 15 memories, the oldest 3 rewritten');
+    expect(bank.bank.version).toBe(version + 1);
+    expect(await Promise.all(bank.bank.ids().map(isFresh))).toEqual(Array.from({ length: 15 }, (_, i) => i >= 3));
+    const { kept: __, ...after } = await bank.bank.get(first);
+    expect(after).toEqual(before);
+  });
+
+  it('gives the same bytes when a run goes back and does it again', async () => {
+    await beginWith({ growth: { every: 0 }, refreshShare: 0.4 });
+    await bank.prepare(1);
+    await bank.prepare(6);
+    const { version } = bank.bank;
+    moveWeights();
+    await bank.prepare(11);
+    const { contentHash } = bank.bank;
+    await openBank(version);
+    await bank.prepare(11);
+    expect(bank.bank.contentHash).toBe(contentHash);
+  });
+});
+
+describe('refreshBelow', () => {
+  it('leaves a refresh out while the memories are what the weights write', async () => {
+    await beginWith({ refreshBelow: 0.999 });
+    await bank.prepare(1);
+    await bank.prepare(4);
+    expect((await bank.drift())?.valueCosine).toBeGreaterThan(0.999);
+    expect(await bank.prepare(6)).toBeUndefined();
+    await bank.prepare(7);
+    for (const variable of run.model.parameters.values()) tf.tidy(() => variable.assign(variable.square()));
+    const drift = await bank.drift();
+    expect(Math.min(drift!.keyCosine, drift!.valueCosine)).toBeLessThan(0.999);
+    await bank.prepare(10);
+    expect(await bank.prepare(11)).toContain('all rewritten');
+    expect((await bank.drift())?.keyCosine).toBeCloseTo(1, 5);
+  });
+});
+
+describe('drift', () => {
+  it('is not measured without a sample or a bank', async () => {
+    await beginWith({ driftSample: 0 });
+    await bank.prepare(1);
+    expect(await bank.drift()).toBeUndefined();
+    await beginWith({ driftSample: 3 });
+    expect(await bank.drift()).toBeUndefined();
+    await bank.prepare(1);
+    expect(await bank.drift()).toMatchObject({ keptShare: 1 });
   });
 });
 

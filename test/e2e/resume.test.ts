@@ -10,7 +10,14 @@ import { checkpoints, fingerprint, memory3, Playground, Running, rows, steps, su
 const STAGE = { steps: 24, validateEvery: 5, checkpointEvery: 9, keepCheckpoints: 1 };
 const CHANGES = {
   warmup: STAGE,
-  continual: { ...STAGE, plainShare: 0.2, refreshEvery: 8, growth: { initialShare: 0.25, every: 5, share: 0.25 } },
+  continual: {
+    ...STAGE,
+    plainShare: 0.2,
+    refreshEvery: 8,
+    refreshShare: 0.6,
+    refreshBelow: 0.9999,
+    growth: { initialShare: 0.25, every: 5, share: 0.25 },
+  },
 };
 
 let playground: Playground;

@@ -194,7 +194,7 @@ export function filesBelow(folder: string): string[] {
     .sort();
 }
 
-/** The numbers that two equal runs have alike, bit by bit: final weights, moments, memories, losses. */
+/** The numbers that two equal runs have alike, bit by bit: final weights, moments, memories, losses, validations. */
 export function fingerprint(run: string): Record<string, unknown> {
   const final = (stage: Stage): string => checkpoints(run, stage).at(-1) ?? 'none';
   const bank = filesBelow(join(run, 'bank')).filter((path) => path.endsWith('rows.bin'));
@@ -208,6 +208,7 @@ export function fingerprint(run: string): Record<string, unknown> {
     ...Object.fromEntries(files),
     bank: bank.map(sha256).sort(),
     losses: (['warmup', 'continual'] as const).map((stage) => rows(run, stage).map(({ step, loss }) => [step, loss])),
+    validations: (['warmup', 'continual'] as const).map((stage) => rows(run, `${stage}-validation`)),
   };
 }
 
