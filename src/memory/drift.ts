@@ -9,7 +9,7 @@ import type { Model } from '../model/model.ts';
 import { PURPOSE, permute } from '../random.ts';
 import type { Bank } from './bank.ts';
 import { keptCount, type MemoryLayout, type MemoryRecord, rowLength } from './layout.ts';
-import { type WriteOptions, writeReferences } from './write.ts';
+import { type WriteOptions, writeMemories } from './write.ts';
 
 /** Stored memories against what the current weights write of the same references; all 1 when nothing has changed. */
 export interface Drift {
@@ -36,7 +36,7 @@ export async function measureDrift(
   const stored = new Map<string, MemoryRecord>();
   for (const id of ids) stored.set(id, await bank.get(id));
   const sums = { key: 0, value: 0, again: 0, kept: 0 };
-  for await (const { records, rows } of writeReferences(model, stored.values(), options)) {
+  for await (const { records, rows } of writeMemories(model, stored.values(), options)) {
     const storedRows = await bank.readRows(records.map(({ id }) => id));
     const width = rowLength(layout);
     records.forEach((record, i) => {

@@ -62,7 +62,7 @@ export async function* compileReferences(
   options: CompileOptions,
 ): AsyncGenerator<MemoryBatch> {
   let done = 0;
-  for await (const { records, rows } of writeReferences(model, references, options)) {
+  for await (const { records, rows } of writeMemories(model, references, options)) {
     const tokens = records.map((record) => record.tokens);
     const keptLengths = records.map((record) => record.keptLength);
     const texts = records.map((record) => record.text);
@@ -73,7 +73,7 @@ export async function* compileReferences(
 }
 
 /** As `compileReferences`, without retrieval vectors: what the current weights make of references. */
-export async function* writeReferences(
+export async function* writeMemories(
   model: Model,
   references: AsyncIterable<ReferenceText> | Iterable<ReferenceText>,
   options: WriteOptions,
