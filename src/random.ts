@@ -24,6 +24,7 @@ export const PURPOSE = {
   evaluation: 9,
   mixture: 10,
   bankDrift: 11,
+  tuning: 12,
 } as const;
 export type Purpose = (typeof PURPOSE)[keyof typeof PURPOSE];
 

@@ -3,6 +3,7 @@
 import type { Argv, CommandModule } from 'yargs';
 import { addCommand, compactCommand, deleteCommand, editCommand } from './bank_change.ts';
 import { exportCommand, getCommand, listCommand, searchCommand, statsCommand } from './bank_look.ts';
+import { tuneCommand } from './bank_tune.ts';
 import { verifyCommand } from './bank_verify.ts';
 
 const COMMANDS = [
@@ -16,6 +17,7 @@ const COMMANDS = [
   exportCommand,
   compactCommand,
   verifyCommand,
+  tuneCommand,
 ] as CommandModule[];
 
 export const bankCommand: CommandModule = {

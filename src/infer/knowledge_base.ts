@@ -12,14 +12,17 @@ import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
+import { BankIndex, chooseIndex, type IndexSpec } from '../memory/bank_index.ts';
 import { type BankStats, bankStats, folderBytes } from '../memory/bank_stats.ts';
 import { chunkQueries } from '../memory/chunk_queries.ts';
 import type { ChunkQueries, RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { LexicalEncoder } from '../memory/encoders/lexical.ts';
 import { restoreEncoder } from '../memory/encoders/registry.ts';
+import { indexesOnDisk } from '../memory/index_files.ts';
 import type { BankIdentity, MemoryRecord } from '../memory/layout.ts';
 import { type BankRepair, bankProblems, type RepairSources, repairBank } from '../memory/repair.ts';
 import type { MemorySearch } from '../memory/retrieve.ts';
+import { type Trial, type TuneOptions, tuneIndex } from '../memory/tune.ts';
 import { type WriteOptions, writeTexts } from '../memory/write.ts';
 import { type AddOptions, addKnowledge, editKnowledge, type Knowledge } from './knowledge.ts';
 import { bankReader, openReadable } from './run_bank.ts';
@@ -241,11 +244,46 @@ export class KnowledgeBase {
       const { folder, version } = await this.#bank();
       const before = await folderBytes(folder);
       const writer = await Bank.openForWriting(folder, { version });
+      const had = (await indexesOnDisk(folder)).length > 0;
       await writer.compact();
       await writer.prune([]);
+      if (had && (await indexesOnDisk(folder)).length === 0) await this.#rebuildIndex(folder);
       await this.#reopen();
       return { before, after: await folderBytes(folder) };
     });
+  }
+
+  /**
+   * Measures ways of searching the bank and keeps the fastest that finds enough.
+   * @param options.dryRun only measure
+   * @throws UserError config_invalid when Faiss is not there or cannot make an index
+   */
+  async tune(options: TuneOptions & { dryRun?: boolean }): Promise<{ trials: Trial[]; chosen: IndexSpec | undefined }> {
+    return await this.#locked(async () => {
+      await openEngine(this.config.engine, this.config.threads);
+      const bank = await this.#bank();
+      const tokenizer = await Tokenizer.load(dataPaths(this.folder.data).tokenizer);
+      const { trials, best } = await tuneIndex(bank, this.#encoderOf(bank.identity, tokenizer), options);
+      if (!options.dryRun) await best?.save();
+      await best?.close();
+      await this.#reopen();
+      this.#search = undefined;
+      return { trials, chosen: best?.spec };
+    });
+  }
+
+  /** An index as the configuration wants it, after the old one went with a segment. */
+  async #rebuildIndex(folder: string): Promise<void> {
+    const bank = await Bank.open(folder);
+    try {
+      const spec = chooseIndex(this.config.retrieval.index, bank.size, bank.identity.encoder.dimensions);
+      if (spec === undefined) return;
+      const index = await BankIndex.build(bank, spec);
+      await index.save();
+      await index.close();
+    } finally {
+      await bank.close();
+    }
   }
 
   async close(): Promise<void> {

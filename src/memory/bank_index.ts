@@ -14,7 +14,7 @@ import { type IndexDescription, indexesOnDisk, readIndexDescription, saveIndex, 
 const ROWS = 2n ** 32n;
 
 /** Below so many memories comparing with all of them takes less than a few milliseconds. */
-const EXACT_UNTIL = 50_000;
+const EXACT_UNTIL = 10_000;
 /** Above it the vectors of a graph no longer fit into the memory of an ordinary machine. */
 const GRAPH_UNTIL = 5_000_000;
 /** Vectors that an inverted index is trained on, for each of its lists. */
@@ -52,7 +52,12 @@ export function chooseIndex(
       action: 'install it, or set retrieval.index: exact',
     });
   }
-  return { factory: wanted, parameters: parametersOf(wanted), reason: 'retrieval.index' };
+  return specOf(wanted, 'retrieval.index');
+}
+
+/** A factory string with search parameters to begin with. */
+export function specOf(factory: string, reason: string): IndexSpec {
+  return { factory, parameters: parametersOf(factory), reason };
 }
 
 function automatic(memories: number, dimensions: number): IndexSpec {
@@ -67,7 +72,7 @@ function automatic(memories: number, dimensions: number): IndexSpec {
   const lists = 2 ** Math.ceil(Math.log2(4 * Math.sqrt(memories)));
   const codes = Math.max(1, Math.floor(dimensions / 4));
   const factory = `OPQ${codes}_${4 * codes},IVF${lists}_HNSW32,PQ${codes}`;
-  return { factory, parameters: parametersOf(factory), reason: `${memories} memories: lists of codes` };
+  return specOf(factory, `${memories} memories: lists of codes`);
 }
 
 function parametersOf(factory: string): Record<string, number> {
@@ -80,7 +85,7 @@ const isCoded = (factory: string): boolean => /PQ|SQ|RQ|LSQ/.test(factory);
 
 /** An index over the memories of some segments of a bank version. */
 export class BankIndex {
-  readonly spec: IndexSpec;
+  spec: IndexSpec;
   /** Ids of the segments that it covers. */
   readonly segments: ReadonlySet<string>;
   #order: readonly string[];
@@ -140,8 +145,9 @@ export class BankIndex {
     return opened;
   }
 
-  /** Sets search parameters. */
+  /** Sets search parameters; `save` keeps them. */
   async set(parameters: Record<string, number>): Promise<void> {
+    this.spec = { ...this.spec, parameters };
     for (const [name, value] of Object.entries(parameters)) await this.#index.set(name, value);
   }
 

@@ -3,6 +3,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bank } from './bank.ts';
+import { indexesOnDisk, readIndexDescription } from './index_files.ts';
 import { type MemoryLayout, rowLength } from './layout.ts';
 import { Versions } from './manifest.ts';
 import { segmentBytes } from './segment.ts';
@@ -26,6 +27,7 @@ export interface BankStats {
   tokenizerHash: string;
   /** Kind and parameters of the retrieval encoder. */
   encoder: Record<string, unknown>;
+  /** `exact`, or the Faiss index beside the segments. */
   index: string;
 }
 
@@ -61,8 +63,21 @@ export async function bankStats(bank: Bank): Promise<BankStats> {
     modelKey: identity.modelKey,
     tokenizerHash: identity.tokenizerHash,
     encoder: { ...identity.encoder.description, dimensions: identity.encoder.dimensions },
-    index: 'exact',
+    index: await indexOf(folder),
   };
+}
+
+/** The index in words. */
+async function indexOf(folder: string): Promise<string> {
+  const names = await indexesOnDisk(folder);
+  if (names.length === 0) return 'exact';
+  const described = await Promise.all(names.map((name) => readIndexDescription(folder, name)));
+  return described
+    .map(({ factory, parameters, reason }) => {
+      const settings = Object.entries(parameters).map(([name, value]) => ` ${name}=${value}`);
+      return `${factory}${settings.join('')} (${reason})`;
+    })
+    .join(', ');
 }
 
 /** Bytes of all files below a folder. */

@@ -6,6 +6,7 @@
 import { readdir } from 'node:fs/promises';
 import { UserError } from '../errors.ts';
 import type { RetrievalEncoder, WrittenReferences } from './encoders/encoder.ts';
+import { indexesOnDisk, removeIndex, verifiedIndex } from './index_files.ts';
 import type { BankIdentity } from './layout.ts';
 import { type Manifest, Versions } from './manifest.ts';
 import type { RecordTable } from './records.ts';
@@ -78,6 +79,7 @@ export async function bankProblems(folder: string): Promise<UserError[]> {
     for (const entry of manifest?.segments ?? []) segments.set(entry.id, entry);
   }
   for (const entry of segments.values()) problems.push(...(await segmentProblems(folder, entry, versions.identity)));
+  for (const name of await indexesOnDisk(folder)) await attempt(() => verifiedIndex(folder, name));
   return problems;
 }
 
@@ -98,7 +100,21 @@ export async function repairBank(
   const manifest = await repairCurrent(versions, options, report);
   if (manifest === undefined) return report;
   await new SegmentRepair(versions, sources, options, report).repair(manifest);
+  await removeDamagedIndexes(folder, report);
   return report;
+}
+
+/** An index holds nothing of its own: searches do without it until another is made. */
+async function removeDamagedIndexes(folder: string, report: BankRepair): Promise<void> {
+  for (const name of await indexesOnDisk(folder)) {
+    try {
+      await verifiedIndex(folder, name);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      await removeIndex(folder, name);
+      report.done.push(`removed ${name}, which was damaged; \`memory3 bank tune\` makes another`);
+    }
+  }
 }
 
 async function requireBank(folder: string): Promise<void> {
