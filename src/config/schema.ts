@@ -117,7 +117,7 @@ export const retrievalSchema = z.strictObject({
     .min(1)
     .default('auto')
     .describe(
-      'How vectors are searched: `exact` compares with all of them; `auto` does so up to 10,000 and takes a Faiss index for more; or a string of Faiss’s index factory, such as `HNSW32` or `IVF1024,Flat`.',
+      'How vectors are searched: `exact` compares with all of them; `auto` does so up to a million and takes a Faiss index for more; or a string of Faiss’s index factory, such as `HNSW32` or `IVF1024,Flat`.',
     ),
   query: z
     .enum(['previous', 'own'])

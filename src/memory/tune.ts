@@ -66,8 +66,11 @@ export async function tuneIndex(
   ];
   let best: { index: BankIndex; milliseconds: number } | undefined;
   for (const factory of factories) {
-    say(`building ${factory}`);
-    const index = await BankIndex.build(bank, specOf(factory, 'bank tune'));
+    const index = await BankIndex.build(
+      bank,
+      specOf(factory, 'bank tune'),
+      tenths(bank.size, (done) => say(`${factory}: ${done} of ${bank.size} vectors`)),
+    );
     const chosen = await bestEffort(index, queries, nearest, { k, recall, dimensions, trials });
     const limit = best?.milliseconds ?? trials[0]!.milliseconds;
     if (chosen === undefined || chosen.milliseconds >= limit) {
@@ -138,6 +141,16 @@ async function someQueries(bank: Bank, encoder: RetrievalEncoder, count: number)
     return tokens.subarray(0, Math.ceil(tokens.length / 2));
   });
   return await encoder.encodeQueries(chunks);
+}
+
+/** Calls `say` when another tenth is done. */
+function tenths(total: number, say: (done: number) => void): (done: number) => void {
+  let said = 0;
+  return (done) => {
+    if (done < said + total / 10 && done < total) return;
+    said = done;
+    say(done);
+  };
 }
 
 function numbersFrom(first: number, count: number): Int32Array {

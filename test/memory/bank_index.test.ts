@@ -71,9 +71,10 @@ describe('chooseIndex', () => {
     expect(chooseIndex('exact', 1e9, 256)).toBeUndefined();
     expect(chooseIndex('HNSW32', 0, 256)).toBeUndefined();
     if (!faissAvailable().ok) return;
-    expect(chooseIndex('auto', 300_000, 256)).toMatchObject({
+    expect(chooseIndex('auto', 300_000, 256)).toBeUndefined();
+    expect(chooseIndex('auto', 2_000_000, 256)).toMatchObject({
       factory: 'HNSW32',
-      reason: expect.stringContaining('300000'),
+      reason: expect.stringContaining('2000000'),
     });
     expect(chooseIndex('auto', 1e8, 256)!.factory).toBe('OPQ64_256,IVF65536_HNSW32,PQ64');
     expect(chooseIndex('IVF16,Flat', 100, 6)).toMatchObject({ factory: 'IVF16,Flat', parameters: { nprobe: 32 } });
