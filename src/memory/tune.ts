@@ -10,8 +10,8 @@ import { ExactIndex, type VectorIndex } from './index.ts';
 import { SparseIndex } from './sparse_index.ts';
 
 export interface TuneOptions {
-  /** Strings of Faiss's index factory to try. */
-  factories: readonly string[];
+  /** Strings of Faiss's index factory to try. Default: a graph, and none for vectors that are mostly zero. */
+  factories?: readonly string[];
   /** Memories that a search asks for. */
   k: number;
   /** Least share of the truly nearest that must be found. */
@@ -48,8 +48,10 @@ const SAME_SCORE = 1e-5;
 export async function tuneIndex(
   bank: Bank,
   encoder: RetrievalEncoder,
-  { factories, k, recall, queries: count = QUERIES, say = () => {} }: TuneOptions,
+  options: TuneOptions,
 ): Promise<{ trials: Trial[]; best: BankIndex | undefined }> {
+  const { k, recall, queries: count = QUERIES, say = () => {} } = options;
+  const { factories = isSparse(bank.identity.encoder) ? [] : ['HNSW32'] } = options;
   if (bank.size === 0) throw new UserError('input_empty', { where: bank.folder, what: 'the bank holds no memory' });
   const queries = await someQueries(bank, encoder, count);
   const { dimensions } = encoder;
