@@ -340,7 +340,7 @@ export class KnowledgeBase {
       const { model, tokenizer } = await this.#model();
       return await chunkQueries(model, { prefix: tokenizer.referencePrefix, memory: this.config.memory })(chunks);
     };
-    return restoreEncoder(encoder, { layout, queries, decode: decodeChunk(tokenizer) });
+    return restoreEncoder(encoder, { layout, queries, decode: decodeChunk(tokenizer), config: this.config });
   }
 
   /** What a repair makes lost parts from: the run's references and its newest model. */

@@ -99,6 +99,7 @@ export class Session {
       layout: bank.identity.layout,
       queries,
       decode: decodeChunk(this.tokenizer),
+      config: this.config,
     });
     await this.opened?.bank.close();
     this.opened = { bank, retriever: lateRetriever(bank, encoder), encoder };
