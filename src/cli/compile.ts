@@ -9,6 +9,7 @@ interface Arguments extends ConfigArguments {
   acceptChanges: boolean;
   stage?: 'warmup' | 'continual';
   share?: number;
+  cold: boolean;
 }
 
 export const compileCommand: CommandModule<object, Arguments> = {
@@ -25,6 +26,12 @@ export const compileCommand: CommandModule<object, Arguments> = {
         describe:
           'Share of the references to write [default: warmup: what the growth plan begins with; continual: all]',
       })
+      .option('cold', {
+        type: 'boolean',
+        default: false,
+        describe: 'Write none: `ask --cold` and `generate --cold` write each reference when it is first found',
+      })
+      .conflicts('cold', 'share')
       .example('$0 compile -c configs/quickstart.yaml', 'with the newest finished checkpoint')
       .example(
         '$0 compile -c configs/quickstart.yaml --stage warmup --share 1',

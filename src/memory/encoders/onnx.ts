@@ -91,6 +91,7 @@ interface Opened {
 
 export class OnnxEncoder implements RetrievalEncoder {
   readonly dimensions: number;
+  readonly readsMemories = false;
   readonly #recipe: Recipe;
   readonly #files: OnnxFiles;
   readonly #decode: DecodeChunk;

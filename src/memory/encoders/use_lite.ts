@@ -25,6 +25,7 @@ const answer = async (texts) => Float32Array.from((await (await model).embed(tex
 
 export class UseLiteEncoder implements RetrievalEncoder {
   readonly dimensions = DIMENSIONS;
+  readonly readsMemories = false;
   readonly #decode: DecodeChunk;
   #thread: ModelThread<string[], Float32Array> | undefined;
 
