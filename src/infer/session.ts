@@ -11,6 +11,7 @@ import { Bank } from '../memory/bank.ts';
 import { chunkQueries } from '../memory/chunk_queries.ts';
 import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { restoreEncoder } from '../memory/encoders/registry.ts';
+import { Versions } from '../memory/manifest.ts';
 import type { ReferenceIndexOptions } from '../memory/reference_index.ts';
 import { type MemorySearch, Retriever } from '../memory/retrieve.ts';
 import { Model } from '../model/model.ts';
@@ -173,8 +174,10 @@ export class Session {
     const { writer, say } = this.coldOptions;
     const ids: string[] = [];
     const isStored = await writer.attempt(async () => {
-      // Another process may have changed the bank since it was opened.
-      await this.openBank();
+      const versions = await Versions.open(this.bank.folder);
+      const isChanged = (await versions.current()).contentHash !== this.bank.contentHash;
+      // By another process, since it was opened.
+      if (isChanged) await this.openBank();
       const memories = this.cold?.newMemories();
       if (memories === undefined || memories.records.length === 0) return;
       const bank = await Bank.openForWriting(this.bank.folder, { version: this.bank.version });

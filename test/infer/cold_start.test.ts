@@ -1,6 +1,6 @@
 /** Answers from references that are written when they are first found. */
 
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { dataPaths } from '../../src/data/build.ts';
@@ -10,6 +10,7 @@ import { type Answer, generate } from '../../src/infer/generate.ts';
 import { Session } from '../../src/infer/session.ts';
 import { lockRunFolder } from '../../src/io/run_folder.ts';
 import { Bank } from '../../src/memory/bank.ts';
+import { Model } from '../../src/model/model.ts';
 import { userErrorOf } from '../data/support.ts';
 import { fact, type RandomRun, randomRun, writeBank } from './random_run.ts';
 
@@ -129,6 +130,21 @@ describe('a cold start', () => {
     const other = await answer(fact(25).text);
     expect(other.stored.length).toBeGreaterThan(0);
     expect(idsOf(await answer())).not.toContain(first.stored[0]);
+  });
+
+  it('goes on with a bank that another process made anew, with another encoder', async () => {
+    await start();
+    await answer();
+    rmSync(run.folder.bank, { recursive: true });
+    const config = { ...run.config, retrieval: { ...run.config.retrieval, dimensions: 64 } };
+    const model = new Model(session.model.shape, new Map(await session.model.weights()));
+    await writeBank({ ...run, config, model }, 2);
+    model.dispose();
+    await session.openBank();
+    const { stored } = await answer();
+    expect(stored.length).toBeGreaterThan(0);
+    expect(session.bank.size).toBe(2 + stored.length);
+    expect(session.bank.identity.encoder.dimensions).toBe(64);
   });
 
   it('uses what it cannot store, says so once, and stores it when it can', async () => {
