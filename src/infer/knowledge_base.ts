@@ -254,8 +254,8 @@ export class KnowledgeBase {
   }
 
   /**
-   * Rewrites the segments that hold deleted memories and removes all older versions, so that what was deleted is in no
-   * file of the bank any more.
+   * Rewrites the segments that hold deleted memories, joins small ones, and removes all older versions, so that what was
+   * deleted is in no file of the bank any more.
    * @returns bytes of the bank's folder before and after
    * @throws UserError input_invalid while stage two may still go back to an older version
    */

@@ -16,20 +16,26 @@ export interface SessionOptions {
 export async function openSession(config: RunConfig, options: SessionOptions = {}): Promise<Session> {
   await startEngine(config);
   const session = await Session.open(config, runFolder(config), options);
-  let progress: Progress | undefined;
+  const progress = vectorProgress();
   try {
-    if (options.cold && session.hasMemory) {
-      const onProgress = (done: number, total: number): void => {
-        progress ??= new Progress({ label: 'vectors of the references', total, unit: 'references' });
-        progress.update(done);
-      };
-      await session.startCold({ say, onProgress });
-    }
+    if (options.cold && session.hasMemory) await session.startCold({ say, onProgress: progress.update });
     return session;
   } catch (error) {
     await session.close();
     throw error;
   } finally {
-    progress?.stop();
+    progress.stop();
   }
+}
+
+/** Shows how far the vectors of the references are, when they have to be made. */
+export function vectorProgress(): { update: (done: number, total: number) => void; stop: () => void } {
+  let progress: Progress | undefined;
+  return {
+    update: (done, total) => {
+      progress ??= new Progress({ label: 'vectors of the references', total, unit: 'references' });
+      progress.update(done);
+    },
+    stop: () => progress?.stop(),
+  };
 }

@@ -37,6 +37,7 @@ import type { Stage, StageName } from '../train/stage.ts';
 import type { TrainingText } from '../train/text_batches.ts';
 import { WarmupStage } from '../warmup/warmup.ts';
 import { bankIdentity, makeEncoder } from './bank_setup.ts';
+import { vectorProgress } from './session.ts';
 import { modelShape, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
 
 export interface StageOptions {
@@ -388,7 +389,7 @@ async function prepareColdStart(workspace: Workspace, chosen?: StageName): Promi
   const isKept = await isReadable(folder.bank, reader);
   if (stage === 'warmup' && !isKept) await refuseToLoseBank(folder);
   const model = new Model(shape, weightValues(checkpoint.parameters));
-  const progress = new Progress({ label: 'vectors', total: references.size, unit: 'references' });
+  const progress = vectorProgress();
   try {
     const which = isKept ? 'continual' : stage;
     const { encoder, bankWriter } = await openBank(
@@ -401,7 +402,7 @@ async function prepareColdStart(workspace: Workspace, chosen?: StageName): Promi
       refuseMemoryEncoder,
     );
     if (!isKept) await bankWriter.replaceAll([], writer);
-    const onProgress = (done: number): void => progress.update(done);
+    const onProgress = (done: number): void => progress.update(done, references.size);
     const { references: beside } = dataPaths(folder.data);
     await ReferenceIndex.open(beside, references, encoder, { store: (write) => write(), onProgress });
     progress.stop();
