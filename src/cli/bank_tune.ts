@@ -44,7 +44,7 @@ export const tuneCommand: CommandModule<object, TuneArguments> = {
       }
       const kept = dryRun ? 'best' : 'kept';
       const said =
-        chosen === undefined ? 'none is faster than exact search at this recall' : `${kept}: ${chosen.factory}`;
+        chosen === undefined ? 'at this recall none is faster than a search without one' : `${kept}: ${chosen.factory}`;
       process.stdout.write(`${said}\n`);
     }),
 };

@@ -133,7 +133,13 @@ export const retrievalSchema = z.strictObject({
     .min(1)
     .default('auto')
     .describe(
-      'How vectors are searched: `exact` compares with all of them; `auto` does so up to a million and takes a Faiss index for more; or a string of Faiss’s index factory, such as `HNSW32` or `IVF1024,Flat`.',
+      'How vectors are searched: `exact` compares with all of them, for `lexical` ones by their words; `auto` takes a Faiss index for a large bank of other vectors; or a string of Faiss’s index factory, such as `HNSW32` or `IVF1024,Flat`.',
+    ),
+  search: z
+    .record(z.string(), z.number())
+    .default({})
+    .describe(
+      'Search parameters of the Faiss index when it is made, such as `{ efSearch: 256 }` or `{ nprobe: 64 }`; `memory3 bank tune` finds them.',
     ),
   query: z
     .enum(['previous', 'own'])

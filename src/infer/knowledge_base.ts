@@ -297,11 +297,11 @@ export class KnowledgeBase {
   async #rebuildIndex(folder: string): Promise<void> {
     const bank = await Bank.open(folder);
     try {
-      const spec = chooseIndex(this.config.retrieval.index, bank.size, bank.identity.encoder.dimensions);
+      const spec = chooseIndex(this.config.retrieval, bank.size, bank.identity.encoder);
       if (spec === undefined) return;
       const index = await BankIndex.build(bank, spec);
-      await index.save();
-      await index.close();
+      await index?.save();
+      await index?.close();
     } finally {
       await bank.close();
     }

@@ -15,8 +15,10 @@ import { z } from 'zod';
 import type { ReferenceDataset } from '../data/references.ts';
 import { isSystemError, UserError } from '../errors.ts';
 import { sha256, writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
-import type { RetrievalEncoder } from './encoders/encoder.ts';
-import { ExactIndex } from './index.ts';
+import { type RetrievalEncoder, storedEncoder } from './encoders/encoder.ts';
+import { isSparse } from './encoders/lexical.ts';
+import { ExactIndex, type VectorIndex } from './index.ts';
+import { SparseIndex } from './sparse_index.ts';
 import { parseStored, readStored } from './stored_json.ts';
 
 const FORMAT_VERSION = 1;
@@ -45,11 +47,12 @@ export interface ReferenceIndexOptions {
 export class ReferenceIndex {
   /** Says which references it finds by which encoder. */
   readonly key: string;
-  readonly #index: ExactIndex;
+  readonly #index: VectorIndex;
 
-  private constructor(key: string, vectors: Float32Array, dimensions: number) {
+  private constructor(key: string, vectors: Float32Array, encoder: RetrievalEncoder) {
+    const { dimensions } = encoder;
     this.key = key;
-    this.#index = new ExactIndex(dimensions);
+    this.#index = isSparse(storedEncoder(encoder)) ? new SparseIndex(dimensions) : new ExactIndex(dimensions);
     for (let first = 0; first * dimensions < vectors.length; first += BATCH) {
       const part = vectors.subarray(first * dimensions, (first + BATCH) * dimensions);
       this.#index.add(
@@ -79,7 +82,7 @@ export class ReferenceIndex {
       await store(() => writeVectors(folder, key, made));
       vectors = made;
     }
-    return new ReferenceIndex(key, vectors, encoder.dimensions);
+    return new ReferenceIndex(key, vectors, encoder);
   }
 
   get size(): number {

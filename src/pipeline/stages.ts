@@ -315,11 +315,15 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
 async function buildIndex({ config, folder }: Workspace): Promise<void> {
   const bank = await Bank.open(folder.bank);
   try {
-    const spec = chooseIndex(config.retrieval.index, bank.size, bank.identity.encoder.dimensions);
+    const spec = chooseIndex(config.retrieval, bank.size, bank.identity.encoder);
     if (spec === undefined) return;
     const progress = new Progress({ label: `index ${spec.factory}`, total: bank.size, unit: 'vectors' });
     const index = await BankIndex.build(bank, spec, (done) => progress.update(done));
     progress.stop();
+    if (index === undefined) {
+      say(`compile: ${bank.size} memories are too few to train ${spec.factory} on: searches compare with all of them`);
+      return;
+    }
     await index.save();
     await index.close();
     say(`compile: index ${spec.factory} (${spec.reason})`);
