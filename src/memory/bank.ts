@@ -293,18 +293,16 @@ export class Bank {
     without: ReadonlySet<string> = new Set(),
   ): AsyncGenerator<{ segment: string; rows: number[]; ids: string[]; vectors: Float32Array }> {
     const { dimensions } = this.identity.encoder;
-    for (const { reader, catalog } of this.#segments) {
+    for (const { reader, catalog, live } of this.#segments) {
       if (without.has(reader.entry.id)) continue;
       const deleted = new Set(reader.entry.deleted);
       for (let from = 0; from < reader.entry.memories; from += VECTORS_AT_ONCE) {
         const until = Math.min(reader.entry.memories, from + VECTORS_AT_ONCE);
         const all = await reader.vectors(from, until);
         const rows = Array.from({ length: until - from }, (_, i) => from + i).filter((row) => !deleted.has(row));
-        const vectors = new Float32Array(rows.length * dimensions);
-        rows.forEach((row, i) => {
-          vectors.set(all.subarray((row - from) * dimensions, (row - from + 1) * dimensions), i * dimensions);
-        });
-        yield { segment: reader.entry.id, rows, ids: rows.map((row) => catalog.ids[row]!), vectors };
+        const ids = rows.map((row) => catalog.ids[row]!);
+        const vectors = live === undefined ? all : picked(all, rows, from, dimensions);
+        yield { segment: reader.entry.id, rows, ids, vectors };
       }
     }
   }
@@ -404,6 +402,15 @@ async function loadSegment(versions: Versions, entry: SegmentEntry): Promise<Loa
     await reader.close();
     throw error;
   }
+}
+
+/** Vectors of `rows` out of those from row `from` on. */
+function picked(vectors: Float32Array, rows: readonly number[], from: number, dimensions: number): Float32Array {
+  const out = new Float32Array(rows.length * dimensions);
+  rows.forEach((row, i) => {
+    out.set(vectors.subarray((row - from) * dimensions, (row - from + 1) * dimensions), i * dimensions);
+  });
+  return out;
 }
 
 function liveRows({ memories, deleted }: SegmentEntry): Int32Array {

@@ -41,7 +41,7 @@ export class SparseIndex implements VectorIndex {
       const last = this.#ids.at(-1);
       if (last !== undefined && ids[i]! <= last) throw new RangeError(`id ${ids[i]} is not above ${last}`);
       this.#ids.push(ids[i]!);
-      this.#open.add(normal.subarray(i * dimensions, (i + 1) * dimensions));
+      this.#open.add(normal, i * dimensions);
       if (this.#open.size < SPARSE_BLOCK) continue;
       this.#full.push(this.#open.block());
       this.#open = new OpenBlock(dimensions);
@@ -81,17 +81,23 @@ class OpenBlock {
     this.#counts = new Int32Array(dimensions);
   }
 
-  add(vector: Float32Array): void {
+  /** Adds the vector that begins at `from`. */
+  add(vectors: Float32Array, from: number): void {
     this.#block = undefined;
-    this.#reserve(this.#used + vector.length);
-    for (let place = 0; place < vector.length; place++) {
-      if (vector[place] === 0) continue;
-      this.#places[this.#used] = place;
-      this.#rows[this.#used] = this.size;
-      this.#values[this.#used++] = vector[place]!;
-      this.#counts[place]!++;
+    const dimensions = this.#dimensions;
+    this.#reserve(this.#used + dimensions);
+    const [places, rows, values, counts] = [this.#places, this.#rows, this.#values, this.#counts];
+    const row = this.size++;
+    let used = this.#used;
+    for (let place = 0; place < dimensions; place++) {
+      const value = vectors[from + place]!;
+      if (value === 0) continue;
+      places[used] = place;
+      rows[used] = row;
+      values[used++] = value;
+      counts[place]!++;
     }
-    this.size++;
+    this.#used = used;
   }
 
   /** The numbers in the order of dimensions. */
@@ -104,12 +110,12 @@ class OpenBlock {
     const starts = new Int32Array(this.#dimensions + 1);
     for (let place = 0; place < this.#dimensions; place++) starts[place + 1] = starts[place]! + this.#counts[place]!;
     const next = starts.slice();
-    const rows = new Uint16Array(this.#used);
-    const values = new Float32Array(this.#used);
-    for (let i = 0; i < this.#used; i++) {
-      const to = next[this.#places[i]!]!++;
-      rows[to] = this.#rows[i]!;
-      values[to] = this.#values[i]!;
+    const [rows, values] = [new Uint16Array(this.#used), new Float32Array(this.#used)];
+    const [places, unsortedRows, unsortedValues] = [this.#places, this.#rows, this.#values];
+    for (let i = 0; i < rows.length; i++) {
+      const to = next[places[i]!]!++;
+      rows[to] = unsortedRows[i]!;
+      values[to] = unsortedValues[i]!;
     }
     return { size: this.size, starts, rows, values };
   }
