@@ -3,6 +3,7 @@
 import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';
+import { runSchema } from '../../src/config/schema.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import { UserError } from '../../src/errors.ts';
 import { linkFolder } from '../../src/io/files.ts';
@@ -229,7 +230,10 @@ function encoderOf(stored: Bank['identity']['encoder'], layout: MemoryLayout): L
   const refuse = async (): Promise<never> => {
     throw new UserError('usage_invalid', { what, action: 'measure a bank with `retrieval.encoder: lexical`' });
   };
-  const encoder = restoreEncoder(stored, { layout, queries: refuse, decode: refuse });
+  const encoder = restoreEncoder(stored, {
+    ...{ layout, queries: refuse, decode: refuse },
+    config: runSchema.parse({ name: 'bench' }),
+  });
   if (encoder instanceof LexicalEncoder) return encoder;
   throw new UserError('usage_invalid', { what, action: 'measure a bank with `retrieval.encoder: lexical`' });
 }

@@ -20,6 +20,7 @@ import {
   segmentFolder,
   segmentProblems,
 } from './segment.ts';
+import { readWithdrawn } from './withdrawn.ts';
 
 /** What writes references again, as `writeTexts` does. */
 export type Rewrite = (
@@ -80,6 +81,7 @@ export async function bankProblems(folder: string): Promise<UserError[]> {
   }
   for (const entry of segments.values()) problems.push(...(await segmentProblems(folder, entry, versions.identity)));
   for (const name of await indexesOnDisk(folder)) await attempt(() => verifiedIndex(folder, name));
+  await attempt(() => readWithdrawn(folder));
   return problems;
 }
 
@@ -101,6 +103,11 @@ export async function repairBank(
   if (manifest === undefined) return report;
   await new SegmentRepair(versions, sources, options, report).repair(manifest);
   await removeDamagedIndexes(folder, report);
+  await readWithdrawn(folder).catch((error: unknown) => {
+    if (!(error instanceof UserError)) throw error;
+    // What was deleted is known from nowhere else.
+    report.left.push(error);
+  });
   return report;
 }
 

@@ -35,7 +35,7 @@ export interface StepMemoryOptions {
  * @throws UserError memory_unknown, file_corrupt, file_truncated
  */
 export async function stepMemories(
-  bank: Bank,
+  bank: Pick<Bank, 'format' | 'keptLength' | 'readStored'>,
   chunkIds: readonly (readonly (readonly string[])[])[],
   { memoriesPerChunk, padTo = 1 }: StepMemoryOptions,
 ): Promise<StepMemories> {

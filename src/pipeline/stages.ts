@@ -21,7 +21,10 @@ import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { BankIndex, chooseIndex } from '../memory/bank_index.ts';
 import { readDraft } from '../memory/draft.ts';
+import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { growthPlan } from '../memory/growth.ts';
+import { modelKey, type ReaderIdentity } from '../memory/layout.ts';
+import { ReferenceIndex, refuseMemoryEncoder } from '../memory/reference_index.ts';
 import { compileReferences, SORTED_TOGETHER } from '../memory/write.ts';
 import { Model } from '../model/model.ts';
 import { initParameters, type ModelShape } from '../model/shape.ts';
@@ -34,6 +37,7 @@ import type { Stage, StageName } from '../train/stage.ts';
 import type { TrainingText } from '../train/text_batches.ts';
 import { WarmupStage } from '../warmup/warmup.ts';
 import { bankIdentity, makeEncoder } from './bank_setup.ts';
+import { vectorProgress } from './session.ts';
 import { modelShape, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
 
 export interface StageOptions {
@@ -56,9 +60,13 @@ export function runContinual(config: RunConfig, options: StageOptions): Promise<
 }
 
 /** `memory3 compile`. @returns the exit status */
-export function runCompile(config: RunConfig, options: CompileOptions & { acceptChanges?: boolean }): Promise<number> {
+export function runCompile(
+  config: RunConfig,
+  options: CompileOptions & { acceptChanges?: boolean; cold?: boolean },
+): Promise<number> {
   return withWorkspace(config, options, async (workspace) => {
-    await compile(workspace, options);
+    if (options.cold) await prepareColdStart(workspace, options.stage);
+    else await compile(workspace, options);
   });
 }
 
@@ -258,8 +266,10 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   const first = stage === 'warmup' ? plan.countAt(0) : references.size;
   const count = options.share === undefined ? first : Math.ceil(options.share * references.size);
   const writer = checkpoint.state.weightsHash;
-  if (await isCompiled(folder.bank, stage, writer, count, options.share !== undefined)) {
-    say(`compile: kept, the bank holds what the ${stage} checkpoint wrote`);
+  const held = await compiledMemories(folder.bank, stage, writer, count, options.share !== undefined);
+  if (held !== undefined) {
+    const more = held < count ? `, ${held} memories; --share 1 writes all ${references.size} references` : '';
+    say(`compile: kept, the bank holds what the ${stage} checkpoint wrote${more}`);
     return true;
   }
   if (stage === 'warmup') await refuseToLoseBank(folder);
@@ -341,14 +351,17 @@ async function newestFinished(workspace: Workspace): Promise<StageName> {
   return newest !== undefined && newest.state.step >= workspace.config.continual.steps ? 'continual' : 'warmup';
 }
 
-/** True when the bank holds `count` memories of these weights, or for stage two memories of these weights at all: edits stay. */
-async function isCompiled(
+/**
+ * Memories of a bank that holds `count` of these weights, or for stage two any of these weights: edits stay.
+ * @returns undefined when it is to be written
+ */
+async function compiledMemories(
   folder: string,
   stage: StageName,
   writer: string,
   count: number,
   exactly: boolean,
-): Promise<boolean> {
+): Promise<number | undefined> {
   try {
     const bank = await Bank.open(folder, stage === 'warmup' ? { version: FIRST_VERSION } : {});
     const sameWriter = bank.writers.length === 1 && bank.writers[0] === writer;
@@ -356,7 +369,61 @@ async function isCompiled(
     const mayDiffer = stage === 'continual' && !exactly && bank.version > FIRST_VERSION;
     const complete = mayDiffer || bank.size === count;
     await bank.close();
-    return sameWriter && complete;
+    return sameWriter && complete ? bank.size : undefined;
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Makes ready for a cold start (paper §3.2): a bank without memories, and vectors of all references. A bank that this model
+ * reads keeps its memories.
+ * @throws UserError config_invalid for a retrieval encoder of memories; nothing is changed then
+ */
+async function prepareColdStart(workspace: Workspace, chosen?: StageName): Promise<void> {
+  const { config, folder } = workspace;
+  const stage = chosen ?? (await newestFinished(workspace));
+  const checkpoint = await finishedCheckpoint(workspace, stage);
+  const { tokenizer, shape } = await openInputs(workspace);
+  requireFit(checkpoint, shape, { tokenizerHash: tokenizer.hash });
+  const references = await openReferences(workspace, tokenizer);
+  const writer = checkpoint.state.weightsHash;
+  const reader = { modelKey: modelKey(shape, config.memory), tokenizerHash: tokenizer.hash, writers: [writer] };
+  const isKept = await isReadable(folder.bank, reader);
+  if (stage === 'warmup' && !isKept) await refuseToLoseBank(folder);
+  const model = new Model(shape, weightValues(checkpoint.parameters));
+  const progress = vectorProgress();
+  try {
+    const which = isKept ? 'continual' : stage;
+    const { encoder, bankWriter } = await openBank(
+      workspace,
+      which,
+      '',
+      model,
+      tokenizer,
+      references,
+      refuseMemoryEncoder,
+    );
+    if (!isKept) await bankWriter.replaceAll([], writer);
+    const onProgress = (done: number): void => progress.update(done, references.size);
+    const { references: beside } = dataPaths(folder.data);
+    await ReferenceIndex.open(beside, references, encoder, { store: (write) => write(), onProgress });
+    progress.stop();
+    say(
+      `compile: ready for \`ask --cold\`; the bank holds ${bankWriter.size} memories, version ${bankWriter.version}, ` +
+        `and ${references.size} references can be found`,
+    );
+  } finally {
+    progress.stop();
+    model.dispose();
+  }
+}
+
+async function isReadable(folder: string, identity: ReaderIdentity): Promise<boolean> {
+  try {
+    await (await Bank.open(folder, { identity })).close();
+    return true;
   } catch (error) {
     if (error instanceof UserError) return false;
     throw error;
@@ -366,6 +433,7 @@ async function isCompiled(
 /**
  * A new bank for stage one, unless a call of the same key was stopped; the bank of the run for stage two, or a new one when
  * there is none.
+ * @param check looks at the encoder before anything is changed
  */
 async function openBank(
   { config, folder }: Workspace,
@@ -374,15 +442,18 @@ async function openBank(
   model: Model,
   tokenizer: Tokenizer,
   references: ReferenceDataset,
+  check: (encoder: RetrievalEncoder) => void = () => {},
 ) {
   const mayGoOn = stage === 'continual' || (await readDraft(folder.bank))?.key === key;
   if (mayGoOn && (await hasBank(folder.bank))) {
     const bankWriter = await Bank.openForWriting(folder.bank);
     const encoder = await makeEncoder(config, model, tokenizer, references, bankWriter.identity);
+    check(encoder);
     return { encoder, bankWriter };
   }
-  await rm(folder.bank, { recursive: true, force: true });
   const encoder = await makeEncoder(config, model, tokenizer, references);
+  check(encoder);
+  await rm(folder.bank, { recursive: true, force: true });
   return { encoder, bankWriter: await Bank.create(folder.bank, bankIdentity(config, model.shape, tokenizer, encoder)) };
 }
 

@@ -136,6 +136,21 @@ describe('Bank', () => {
     await after.close();
   });
 
+  it('compacts small segments of the same weights into as few as they fit in', async () => {
+    const folder = await bankFolder();
+    const writer = await Bank.create(folder, IDENTITY, SMALL);
+    for (const number of range(0, 6)) await writer.append([batch([number])], number === 4 ? 'w2' : 'w1');
+    await writer.append([batch(range(6, 9))], 'w1');
+    await writer.compact();
+    const bank = await Bank.open(folder);
+    await bank.verify();
+    expect(bank.segments.map(({ memories, writer }) => `${memories} ${writer}`)).toEqual(['4 w1', '1 w2', '4 w1']);
+    await expectHolds(bank, range(0, 9));
+    await bank.close();
+    expect(await writer.compact()).toBe(bank.version);
+    expect(await writer.delete(['m0', 'm5'])).toBe(bank.version + 1);
+  });
+
   it('prunes what no kept version names and nothing else', async () => {
     const folder = await bankFolder();
     const writer = await Bank.create(folder, IDENTITY, SMALL);

@@ -39,6 +39,7 @@ function featureCounts(tokens: Int32Array): Map<number, number> {
  */
 export class LexicalEncoder implements RetrievalEncoder {
   readonly dimensions: number;
+  readonly readsMemories = false;
   /** References that the frequencies were counted in. */
   readonly documents: number;
   #frequencies: Uint32Array;
