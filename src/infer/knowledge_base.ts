@@ -12,7 +12,7 @@ import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
-import { BankIndex, chooseIndex, type IndexSpec } from '../memory/bank_index.ts';
+import { BankIndex, type IndexSpec } from '../memory/bank_index.ts';
 import { type BankStats, bankStats, folderBytes } from '../memory/bank_stats.ts';
 import { chunkQueries } from '../memory/chunk_queries.ts';
 import type { ChunkQueries, RetrievalEncoder } from '../memory/encoders/encoder.ts';
@@ -265,10 +265,10 @@ export class KnowledgeBase {
       const { folder, version } = await this.#bank();
       const before = await folderBytes(folder);
       const writer = await Bank.openForWriting(folder, { version });
-      const had = (await indexesOnDisk(folder)).length > 0;
+      const spec = await BankIndex.specIn(folder);
       await writer.compact();
       await writer.prune([]);
-      if (had && (await indexesOnDisk(folder)).length === 0) await this.#rebuildIndex(folder);
+      if (spec !== undefined && (await indexesOnDisk(folder)).length === 0) await rebuildIndex(folder, spec);
       await this.#reopen();
       return { before, after: await folderBytes(folder) };
     });
@@ -291,20 +291,6 @@ export class KnowledgeBase {
       this.#search = undefined;
       return { trials, chosen: best?.spec };
     });
-  }
-
-  /** An index as the configuration wants it, after the old one went with a segment. */
-  async #rebuildIndex(folder: string): Promise<void> {
-    const bank = await Bank.open(folder);
-    try {
-      const spec = chooseIndex(this.config.retrieval, bank.size, bank.identity.encoder);
-      if (spec === undefined) return;
-      const index = await BankIndex.build(bank, spec);
-      await index?.save();
-      await index?.close();
-    } finally {
-      await bank.close();
-    }
   }
 
   async close(): Promise<void> {
@@ -432,6 +418,18 @@ export class KnowledgeBase {
       what: `the continual stage is at step ${newest.step} of ${this.config.continual.steps} and needs older versions of the bank`,
       action: 'finish it with `memory3 continual -c …`, then compact',
     });
+  }
+}
+
+/** Makes an index anew after the old one went with a segment. */
+async function rebuildIndex(folder: string, spec: IndexSpec): Promise<void> {
+  const bank = await Bank.open(folder);
+  try {
+    const index = await BankIndex.build(bank, spec);
+    await index?.save();
+    await index?.close();
+  } finally {
+    await bank.close();
   }
 }
 

@@ -159,6 +159,19 @@ export class BankIndex {
     return opened;
   }
 
+  /** How the index in a bank's folder is made and searched; undefined when there is none that can be read. */
+  static async specIn(folder: string): Promise<IndexSpec | undefined> {
+    for (const name of await indexesOnDisk(folder)) {
+      const description = await readIndexDescription(folder, name).catch((error: unknown) => {
+        if (!(error instanceof UserError)) throw error;
+      });
+      if (description === undefined) continue;
+      const { factory, parameters, reason } = description;
+      return { factory, parameters, reason };
+    }
+    return undefined;
+  }
+
   /** Sets search parameters; `save` keeps them. @throws UserError config_invalid for one that the index does not have */
   async set(parameters: Record<string, number>): Promise<void> {
     this.spec = { ...this.spec, parameters };
