@@ -65,7 +65,7 @@ if wants_faiss "$@" && [ -z "$(faiss_config)" ]; then
   install libfaiss-dev libopenblas-openmp-dev
   if [ -z "$(faiss_config)" ]; then
     say "building without Faiss, which is not here (Debian, Ubuntu: apt-get install libfaiss-dev libopenblas-openmp-dev):" \
-      "retrieval compares a query with every memory, which is slow from about a hundred thousand on" >&2
+      "retrieval compares a query with every memory, which takes long for a large bank of other vectors than lexical ones" >&2
   fi
 fi
 

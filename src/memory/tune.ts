@@ -65,11 +65,13 @@ export async function tuneIndex(
   const withoutIndex = Math.min(...trials.map(({ milliseconds }) => milliseconds));
   let best: { index: BankIndex; milliseconds: number } | undefined;
   for (const factory of factories) {
-    const index = await BankIndex.build(
-      bank,
-      specOf(factory, 'bank tune'),
-      tenths(bank.size, (done) => say(`${factory}: ${done} of ${bank.size} vectors`)),
-    );
+    const index =
+      (await existing(bank, factory)) ??
+      (await BankIndex.build(
+        bank,
+        specOf(factory, 'bank tune'),
+        tenths(bank.size, (done) => say(`${factory}: ${done} of ${bank.size} vectors`)),
+      ));
     if (index === undefined) {
       say(`${factory}: ${bank.size} memories are too few to train it on`);
       continue;
@@ -85,6 +87,15 @@ export async function tuneIndex(
     best = { index, milliseconds: chosen.milliseconds };
   }
   return { trials, best: best?.index };
+}
+
+/** The index of the bank when it is such a one and covers all segments: making it takes long. */
+async function existing(bank: Bank, factory: string): Promise<BankIndex | undefined> {
+  const index = await BankIndex.open(bank);
+  if (index === undefined) return undefined;
+  if (index.spec.factory === factory && bank.segments.every(({ id }) => index.segments.has(id))) return index;
+  await index.close();
+  return undefined;
 }
 
 async function filled<T extends VectorIndex>(bank: Bank, index: T): Promise<T> {
