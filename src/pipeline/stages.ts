@@ -161,15 +161,17 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   const prefix = inputs.tokenizer.referencePrefix;
   const version = checkpoint ? Number(checkpoint.state.bankVersion) : FIRST_VERSION;
   let bank: TrainingBank | undefined;
+  let stage: ContinualStage | undefined;
   try {
     const decode = decodeChunk(inputs.tokenizer);
     bank = await TrainingBank.open({ config, folder: folder.bank, model, references, prefix, decode, version });
-    const stage = new ContinualStage({
+    stage = new ContinualStage({
       config,
       model,
       text,
       plainText: inputs.text,
       bank,
+      tokenizer: dataPaths(folder.data).tokenizer,
       prefix,
       parent: checkpoint?.state.parent ?? parent.state.weightsHash,
       checkpoints: folder.checkpoints('continual'),
@@ -177,6 +179,7 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
     });
     return await runStage(workspace, provenance, model, stage, checkpoint);
   } finally {
+    await stage?.close();
     await bank?.close();
     model.dispose();
   }

@@ -54,3 +54,8 @@ export function restoreEncoder(stored: StoredEncoder, { layout, queries, decode 
     action: 'delete the bank folder and run `memory3 compile`',
   });
 }
+
+/** True when the encoder searches with attention queries of the model as it is now: nothing can be found ahead of its step. */
+export function searchesWithModel({ description }: StoredEncoder): boolean {
+  return description.kind === 'keys' || description.kind === 'keys-multi';
+}
