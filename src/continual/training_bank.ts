@@ -149,8 +149,8 @@ export class TrainingBank {
         if (--left === 0) break;
       }
     }
-    for (let place = 0; wanted > bank.size && place < wanted; place++) {
-      const reference = await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
+    if (wanted <= bank.size) return;
+    for await (const reference of references.inOrder(plan.referencesAt(0, wanted), config.memory.contextTokens)) {
       if (!bank.has(reference.id)) yield reference;
     }
   }

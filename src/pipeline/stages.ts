@@ -274,9 +274,10 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     );
     const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references);
     async function* texts(first: number) {
-      for (let place = first; place < count; place++) {
+      const planned = plan.referencesAt(first, count);
+      for await (const reference of references.inOrder(planned, config.memory.contextTokens)) {
         if (workspace.stop.requested) throw STOPPED;
-        yield await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
+        yield reference;
       }
     }
     const written = (first: number) =>
