@@ -88,6 +88,11 @@ export class Prefetcher {
     return await reading;
   }
 
+  /** Requests that are not answered yet. */
+  get waitingFor(): number {
+    return this.waiting.size;
+  }
+
   /** Ends the thread, whatever it does. Harmless when it has ended. */
   async close(): Promise<void> {
     await this.thread.terminate();

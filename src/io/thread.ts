@@ -1,7 +1,5 @@
 /** Threads of JavaScript, and errors on their way between them. */
 
-import { createRequire } from 'node:module';
-import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { type ErrorCode, type ErrorDetails, UserError } from '../errors.ts';
 
@@ -14,26 +12,31 @@ import { type ErrorCode, type ErrorDetails, UserError } from '../errors.ts';
 export function startThread(name: string, caller: string, workerData: unknown): Worker {
   const { pathname } = new URL(caller);
   if (!pathname.endsWith('.ts')) return new Worker(new URL(`${name}.js`, caller), { workerData, execArgv: [] });
-  // From the sources: the thread starts as plain JavaScript, which then learns to load TypeScript.
-  const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx/esm/api')).href;
-  const module = new URL(`${name}.ts`, caller).href;
-  const program = `import(${JSON.stringify(loader)}).then(({ register }) => {
+  // From the sources, as tests are: the thread starts as plain JavaScript, which then learns to load TypeScript.
+  const program = `import('tsx/esm/api').then(({ register }) => {
     register();
-    return import(${JSON.stringify(module)});
+    return import(${JSON.stringify(new URL(`${name}.ts`, caller).href)});
   });`;
   return new Worker(program, { eval: true, workerData, execArgv: [] });
 }
 
 /** An error in a form that crosses between threads, where an object loses its class. */
-export type PackedError = { code: ErrorCode; details: ErrorDetails } | { error: Error };
+export type PackedError = { code: ErrorCode; details: ErrorDetails } | { message: string; stack: string | undefined };
 
 export function packError(error: unknown): PackedError {
-  if (!(error instanceof UserError)) return { error: error instanceof Error ? error : new Error(String(error)) };
-  const { code, where, what, action } = error;
-  return { code, details: { where, what, action, cause: String(error.cause ?? '') || undefined } };
+  if (error instanceof UserError) {
+    const { code, where, what, action, cause } = error;
+    return { code, details: { where, what, action, cause: cause === undefined ? undefined : String(cause) } };
+  }
+  return error instanceof Error
+    ? { message: error.message, stack: error.stack }
+    : { message: String(error), stack: undefined };
 }
 
-/** The error that `packError` was given; one that is no UserError comes as an Error with message and stack. */
+/** The error that `packError` was given; one that is no UserError comes as an Error with its message and stack. */
 export function unpackError(packed: PackedError): Error {
-  return 'error' in packed ? packed.error : new UserError(packed.code, packed.details);
+  if ('code' in packed) return new UserError(packed.code, packed.details);
+  const error = new Error(packed.message);
+  if (packed.stack !== undefined) error.stack = packed.stack;
+  return error;
 }
