@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { BatchReader, type Place, type Reading } from '../../src/continual/batch_reader.ts';
 import { ContinualStage } from '../../src/continual/continual.ts';
 import { Prefetcher, type PrefetchSetup } from '../../src/continual/prefetch.ts';
@@ -20,6 +20,9 @@ import type { MicroBatch } from '../../src/train/stage.ts';
 import { TextBatches } from '../../src/train/text_batches.ts';
 import { flipBit, userErrorOf } from '../data/support.ts';
 import { type RandomRun, randomRun, writeBank } from '../infer/random_run.ts';
+
+// A thread that loads TypeScript starts slowly on a machine that does other work too.
+vi.setConfig({ testTimeout: 120_000 });
 
 const open: { close(): Promise<void> }[] = [];
 const runs: RandomRun[] = [];
