@@ -13,6 +13,7 @@ import { ReferenceDataset } from '../../src/data/references.ts';
 import { TokenDataset } from '../../src/data/token_dataset.ts';
 import { decodeChunk, Tokenizer } from '../../src/data/tokenizer.ts';
 import { openEngine } from '../../src/engine/engine.ts';
+import { makeFolder } from '../../src/io/files.ts';
 import { Bank } from '../../src/memory/bank.ts';
 import type { RetrievalEncoder } from '../../src/memory/encoders/encoder.ts';
 import { growthPlan } from '../../src/memory/growth.ts';
@@ -69,13 +70,15 @@ const CASES: Record<string, { config: string; memories: RunConfig['continual']['
 
 export async function benchmarkPrefetch(options: PrefetchOptions): Promise<PrefetchReport> {
   const { name: engine } = await openEngine('auto', options.threads);
+  const cache = join(process.cwd(), '.cache');
+  await makeFolder(cache);
   const report: PrefetchReport = {
     ...{ date: new Date().toISOString(), machine: cpus()[0]?.model ?? 'unknown', node: process.version, engine },
     cases: [],
   };
   for (const [name, { config: path, memories }] of Object.entries(CASES)) {
     if (options.only?.every((part) => !name.startsWith(part))) continue;
-    const folder = await mkdtemp(join(process.cwd(), '.bench-prefetch-'));
+    const folder = await mkdtemp(join(cache, 'bench-'));
     try {
       const { config } = await loadConfig(path, {});
       options.say(`${name}: data and bank`);

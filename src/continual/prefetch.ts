@@ -23,10 +23,8 @@ export interface PrefetchSetup {
   prefix: Int32Array;
 }
 
-export type Request = { number: number } & (
-  | { open: { version: number } }
-  | { read: { place: Place; version: number } }
-);
+type Work = { open: { version: number } } | { read: { place: Place; version: number } };
+export type Request = { number: number } & Work;
 export type Answer = { number: number } & (
   | { opened: true }
   | { reading: Reading; cache: CacheStats }
@@ -88,11 +86,6 @@ export class Prefetcher {
     return await reading;
   }
 
-  /** Requests that are not answered yet. */
-  get waitingFor(): number {
-    return this.waiting.size;
-  }
-
   /** Ends the thread, whatever it does. Harmless when it has ended. */
   async close(): Promise<void> {
     await this.thread.terminate();
@@ -114,13 +107,13 @@ export class Prefetcher {
     return reading;
   }
 
-  private ask(request: { open: { version: number } } | { read: { place: Place; version: number } }): Promise<Answer> {
+  private ask(work: Work): Promise<Answer> {
     if (this.ended !== undefined) return Promise.reject(this.ended);
     const number = this.requests++;
     return new Promise((resolve, reject) => {
       this.waiting.set(number, { resolve, reject });
       this.thread.ref();
-      this.thread.postMessage({ number, ...request } satisfies Request);
+      this.thread.postMessage({ number, ...work } satisfies Request);
     });
   }
 
