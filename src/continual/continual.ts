@@ -126,13 +126,13 @@ export class ContinualStage implements Stage {
     await this.options.bank.prune(states.map(({ bankVersion }) => Number(bankVersion)));
   }
 
-  private isPlain(step: number): boolean {
-    return randomUniform(this.options.config.seed, PURPOSE.plainSteps, step, 0) < this.settings.plainShare;
-  }
-
   /** Ends the thread that reads ahead. */
   async close(): Promise<void> {
     await this.prefetcher?.close();
+  }
+
+  private isPlain(step: number): boolean {
+    return randomUniform(this.options.config.seed, PURPOSE.plainSteps, step, 0) < this.settings.plainShare;
   }
 
   /** Micro-batches with memories after `place`, in order. */

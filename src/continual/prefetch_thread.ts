@@ -6,6 +6,7 @@ import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { packError } from '../io/thread.ts';
 import { Bank } from '../memory/bank.ts';
+import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { restoreEncoder } from '../memory/encoders/registry.ts';
 import { Retriever } from '../memory/retrieve.ts';
 import { RowCache } from '../memory/row_cache.ts';
@@ -19,6 +20,7 @@ class ReadingThread {
   /** Shared by all versions: a memory that stays is read once. */
   private readonly cache = new RowCache(CACHE_BYTES);
   private readonly decode: (ids: Int32Array) => Promise<string>;
+  private encoder: RetrievalEncoder | undefined;
   private version: OpenVersion | undefined;
 
   private constructor(setup: PrefetchSetup, reader: BatchReader) {
@@ -59,17 +61,20 @@ class ReadingThread {
     await old?.retriever.close();
     await old?.bank.close();
     const bank = await Bank.open(this.setup.bank, { version, cache: this.cache });
-    const { encoder, layout } = bank.identity;
-    const queries = (): never => {
-      throw new Error('the model is not in this thread');
-    };
     try {
-      const restored = restoreEncoder(encoder, { layout, queries, decode: this.decode });
-      this.version = { bank, retriever: await Retriever.fromBank(bank, restored) };
+      // A bank keeps its encoder for life.
+      this.encoder ??= this.encoderOf(bank);
+      this.version = { bank, retriever: await Retriever.fromBank(bank, this.encoder) };
     } catch (error) {
       await bank.close();
       throw error;
     }
+  }
+  private encoderOf({ identity: { encoder, layout } }: Bank): RetrievalEncoder {
+    const queries = (): never => {
+      throw new Error('the model is not in this thread');
+    };
+    return restoreEncoder(encoder, { layout, queries, decode: this.decode });
   }
 }
 
