@@ -6,6 +6,8 @@ import { physicalCores } from '../src/engine/native/native.ts';
 import { writeFileAtomic } from '../src/io/files.ts';
 import { runFolder } from '../src/pipeline/workspace.ts';
 import { benchmarkBank } from './bank/bank.ts';
+import { benchmarkPrefetch } from './bank/prefetch.ts';
+import { printPrefetchReport } from './bank/prefetch_table.ts';
 import { printBankReport } from './bank/table.ts';
 import { cases } from './cpu/cases.ts';
 import { benchmarkCpu } from './cpu/cpu.ts';
@@ -90,7 +92,23 @@ await yargs(process.argv.slice(2))
       await keep(json, report);
     },
   )
-  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank, faiss')
+  .command(
+    'prefetch',
+    'how long training steps wait for memories, read ahead and in the step, in turn; needs the quickstart corpus',
+    (command) =>
+      command
+        .option('steps', { type: 'number', default: 20, describe: 'steps of a turn that are measured' })
+        .option('rounds', { type: 'number', default: 3, describe: 'rounds: in each, both settings run once in turn' })
+        .option('only', { type: 'string', describe: 'cases that begin so, separated by semicolons' })
+        .example('$0 prefetch', 'the quickstart and a model of 25 million parameters, about ten minutes')
+        .example('$0 prefetch --only quickstart', 'the quickstart alone'),
+    async ({ steps, rounds, threads, only, json }) => {
+      const report = await benchmarkPrefetch({ steps, rounds, threads, ...(only && { only: only.split(';') }), say });
+      printPrefetchReport(report);
+      await keep(json, report);
+    },
+  )
+  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank, faiss, prefetch')
   .strict()
   .version(false)
   .help()

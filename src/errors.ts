@@ -39,6 +39,7 @@ export interface ErrorDetails {
 export class UserError extends Error {
   readonly code: ErrorCode;
   readonly where: string | undefined;
+  readonly what: string;
   readonly action: string | undefined;
 
   constructor(code: ErrorCode, details: ErrorDetails) {
@@ -48,6 +49,7 @@ export class UserError extends Error {
     this.name = 'UserError';
     this.code = code;
     this.where = details.where;
+    this.what = details.what;
     this.action = details.action;
   }
 

@@ -21,7 +21,7 @@ export const doctorCommand: CommandModule = {
     process.stdout.write(
       faiss.ok
         ? 'Faiss: there; large banks are searched with an index of its\n'
-        : `Faiss: ${faiss.why}; every query is compared with every memory, which takes long for a large bank of other vectors than `lexical` ones\n`,
+        : `Faiss: ${faiss.why}; every query is compared with every memory, which takes long for a large bank of other vectors than lexical ones\n`,
     );
   },
 };

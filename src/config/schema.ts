@@ -223,6 +223,11 @@ export const continualSchema = z.strictObject({
     .describe(
       'A rewriting that is due is left out while a sample of the memories is like what the current weights write: mean cosine of keys and of values at least this. 1: none is left out.',
     ),
+  prefetch: count
+    .default(2)
+    .describe(
+      'Micro-batches whose memories are searched and read ahead in a thread of their own while the model computes; 0: in the step. The result has the same bits. `keys` and `keys-multi` search with the model of the step and always read in it.',
+    ),
   driftSample: count
     .default(32)
     .describe(

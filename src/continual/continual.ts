@@ -4,8 +4,9 @@
  */
 
 import { checkpointStates } from '../checkpoint/checkpoint.ts';
-import type { RunConfig } from '../config/schema.ts';
-import type { Batch } from '../data/batches.ts';
+import type { EngineName, RunConfig } from '../config/schema.ts';
+import * as tf from '../engine/tf.ts';
+import { searchesWithModel } from '../memory/encoders/registry.ts';
 import {
   disposeMemories,
   memoryTensors,
@@ -14,14 +15,15 @@ import {
   withPrefix,
   withPrefixIgnored,
 } from '../memory/reading.ts';
-import { chunkMemories, cutChunks } from '../memory/retrieve.ts';
-import { slotIndex, stepMemories } from '../memory/step_memories.ts';
-import { padded } from '../memory/write.ts';
+import type { CacheStats } from '../memory/row_cache.ts';
+import type { StepMemories } from '../memory/step_memories.ts';
 import type { Model } from '../model/model.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
 import type { MicroBatch, Stage, StageState } from '../train/stage.ts';
 import { TextBatches, type TrainingText, timed } from '../train/text_batches.ts';
 import { meanLoss } from '../train/validation.ts';
+import { BatchReader, type OnlineTexts, type Place, type Reading } from './batch_reader.ts';
+import { Prefetcher } from './prefetch.ts';
 import type { TrainingBank } from './training_bank.ts';
 
 export interface ContinualOptions {
@@ -32,6 +34,8 @@ export interface ContinualOptions {
   /** Text of the plain steps. */
   plainText: TrainingText;
   bank: TrainingBank;
+  /** File of the tokenizer. */
+  tokenizer: string;
   /** Token ids of `<s>Reference:`. */
   prefix: Int32Array;
   /** Hash of the stage-one weights. */
@@ -48,6 +52,11 @@ export class ContinualStage implements Stage {
   private readonly text: TextBatches;
   private readonly plainText: TextBatches;
   private readonly positions: Int32Array;
+  private readonly reader: BatchReader;
+  /** Reads ahead; without it memories are read in the step. */
+  private readonly prefetcher: Prefetcher | undefined;
+  /** Milliseconds that the readings of the step took in the thread that reads ahead. */
+  private prefetchMs = 0;
 
   constructor(options: ContinualOptions) {
     const { config, prefix } = options;
@@ -56,28 +65,29 @@ export class ContinualStage implements Stage {
     this.text = new TextBatches(config, config.continual, options.text);
     this.plainText = new TextBatches(config, config.continual, options.plainText);
     this.positions = readingPositions(prefix.length, config.data.sequenceLength, config.memory.referenceTokens);
+    this.reader = new BatchReader(config, this.text, prefix);
+    if (canPrefetch(options)) this.prefetcher = startPrefetcher(options);
   }
 
   async prepare(step: number): Promise<void> {
-    const change = await this.options.bank.prepare(step);
-    if (change !== undefined) this.options.say(`continual step ${step}: ${change}`);
+    const { bank, say } = this.options;
+    const change = await bank.prepare(step);
+    if (change !== undefined) say(`continual step ${step}: ${change}`);
+    if (this.prefetcher === undefined) await bank.retriever();
+    else await this.prefetcher.open(bank.bank.version);
   }
 
   async microBatch(step: number, micro: number): Promise<MicroBatch> {
-    const isPlain = this.isPlain(step);
-    const text = isPlain ? this.plainText : this.text;
-    const { value: batch, ms } = await timed(() => text.training(step, micro));
-    if (isPlain) return text.plain(batch, ms);
-    return await this.reading(batch, ms, this.options.config.retrieval.overlapThreshold);
+    if (!this.isPlain(step)) return await this.reading({ kind: 'training', step, micro });
+    const { value: batch, ms } = await timed(() => this.plainText.training(step, micro));
+    return this.plainText.plain(batch, ms);
   }
 
   async validate(): Promise<Record<string, number>> {
-    const { model, config } = this.options;
+    const { model } = this.options;
     const count = this.text.validationCount;
     if (count === 0) return {};
-    const threshold = config.retrieval.evaluationOverlapThreshold;
-    const reading = async (i: number): Promise<MicroBatch> =>
-      await this.reading(await this.text.validating(i), 0, threshold);
+    const reading = (batch: number): Promise<MicroBatch> => this.reading({ kind: 'validation', batch });
     const plain = async (i: number): Promise<MicroBatch> => this.text.plain(await this.text.validating(i), 0);
     return {
       loss: await meanLoss(model, count, reading),
@@ -95,7 +105,15 @@ export class ContinualStage implements Stage {
 
   measure(): Record<string, number> {
     const { bank } = this.options.bank;
-    return { bankMemories: bank.size, bankVersion: bank.version, cacheHitRate: bank.cacheStats.hitRate };
+    const { prefetcher, prefetchMs } = this;
+    const cache: CacheStats = prefetcher?.cache ?? bank.cacheStats;
+    this.prefetchMs = 0;
+    return {
+      bankMemories: bank.size,
+      bankVersion: bank.version,
+      cacheHitRate: cache.hitRate,
+      ...(prefetcher && { prefetchMs }),
+    };
   }
 
   state(): StageState {
@@ -108,56 +126,75 @@ export class ContinualStage implements Stage {
     await this.options.bank.prune(states.map(({ bankVersion }) => Number(bankVersion)));
   }
 
+  /** Ends the thread that reads ahead. */
+  async close(): Promise<void> {
+    await this.prefetcher?.close();
+  }
+
   private isPlain(step: number): boolean {
     return randomUniform(this.options.config.seed, PURPOSE.plainSteps, step, 0) < this.settings.plainShare;
   }
 
+  /** Micro-batches with memories after `place`, in order. */
+  private *after(place: Place): Generator<Place> {
+    if (place.kind === 'validation') {
+      const { validationCount } = this.text;
+      for (let batch = place.batch + 1; batch < validationCount; batch++) yield { kind: 'validation', batch };
+      return;
+    }
+    const { steps, accumulate } = this.settings;
+    let micro = place.micro + 1;
+    for (let { step } = place; step <= steps; step++, micro = 0) {
+      if (this.isPlain(step)) continue;
+      for (; micro < accumulate; micro++) yield { kind: 'training', step, micro };
+    }
+  }
+
   /** The batch behind the prefix, with the memories that its chunks retrieve. */
-  private async reading({ ids, targets }: Batch, dataMs: number, overlapThreshold: number): Promise<MicroBatch> {
-    const { config, prefix, bank } = this.options;
+  private async reading(place: Place): Promise<MicroBatch> {
+    const { prefix } = this.options;
     const { sequenceLength } = this.text;
-    const found = await timed(async () => {
-      const sequences = cutChunks(ids, sequenceLength);
-      const chunks = await chunkMemories(
-        sequences,
-        { ...config.retrieval, ...config.memory, overlapThreshold },
-        bank.retriever,
-      );
-      const slots = chunks.map((sequence) => sequence.chunks);
-      return this.settings.memories === 'online' ? this.online(slots) : await this.precompiled(slots);
-    });
+    const { value: reading, ms } = await timed(() => this.read(place));
+    const { ids, targets, stored, online } = reading;
     const input = {
       ids: withPrefix(ids, prefix, sequenceLength),
       targets: withPrefixIgnored(targets, prefix.length, sequenceLength),
       positions: this.positions,
       recompute: this.settings.recompute,
-      ...found.value.read,
     };
-    return { input, dataMs, retrievalMs: found.ms, dispose: found.value.dispose };
+    // Tokens that were read ahead cost the step nothing.
+    const dataMs = this.prefetcher ? 0 : reading.dataMs;
+    const times = { dataMs, retrievalMs: ms - dataMs };
+    const sequences = ids.length / sequenceLength;
+    const { read, dispose } = stored ? this.precompiled(stored, sequences) : this.online(online!, sequences);
+    return { input: { ...input, ...read }, ...times, dispose };
+  }
+
+  private async read(place: Place): Promise<Reading> {
+    const { bank } = this.options;
+    if (this.prefetcher === undefined) {
+      return await this.reader.read(place, { bank: bank.bank, retriever: await bank.retriever() });
+    }
+    const reading = await this.prefetcher.read(place, this.after(place));
+    if (place.kind === 'training') this.prefetchMs += reading.dataMs + reading.retrievalMs;
+    return reading;
   }
 
   /** Memories of the bank: no gradient goes into them. */
-  private async precompiled(slots: string[][][]): Promise<Read> {
-    const { config, prefix } = this.options;
-    const { bank } = this.options.bank;
-    const step = await stepMemories(bank, slots, { memoriesPerChunk: config.memory.memoriesPerChunk });
-    const memories = memoryTensors(step, bank.identity, config.memory, slots.length, prefix.length);
+  private precompiled(stored: StepMemories, sequences: number): Read {
+    const { config, prefix, bank } = this.options;
+    const memories = memoryTensors(stored, bank.bank.identity, config.memory, sequences, prefix.length);
     return { read: { memories }, dispose: () => disposeMemories(memories) };
   }
 
   /** References encoded in the step, so that gradients reach the weights that write them (the paper's way). */
-  private online(slots: string[][][]): Read {
-    const { config, prefix, bank } = this.options;
+  private online({ ids, lengths, index: slots }: OnlineTexts, sequences: number): Read {
+    if (lengths.length === 0) return { read: {}, dispose: () => {} };
+    const { config, prefix } = this.options;
     const { memoriesPerChunk, keptTokens, tokenScores, chunkLength } = config.memory;
-    const { ids, index: flat } = slotIndex(slots, memoriesPerChunk);
-    if (ids.length === 0) return { read: {}, dispose: () => {} };
-    const { ids: tokens, lengths } = padded(
-      ids.map((id) => bank.bank.tokens(id)),
-      prefix,
-    );
-    const index = slotTensor(flat, slots.length, memoriesPerChunk);
+    const index = slotTensor(slots, sequences, memoriesPerChunk);
     const onlineReferences = {
-      ids: tokens,
+      ids,
       lengths,
       index,
       start: prefix.length,
@@ -173,4 +210,16 @@ export class ContinualStage implements Stage {
 interface Read {
   read: Pick<MicroBatch['input'], 'memories' | 'onlineReferences'>;
   dispose(): void;
+}
+
+/** Queries that need the model of the step cannot be made before it; libtensorflow is kept to one thread of JavaScript. */
+function canPrefetch({ config, bank }: ContinualOptions): boolean {
+  const { prefetch } = config.continual;
+  return prefetch > 0 && !searchesWithModel(bank.bank.identity.encoder) && tf.getBackend() !== 'tensorflow';
+}
+
+function startPrefetcher({ config, text, bank, tokenizer, prefix }: ContinualOptions): Prefetcher {
+  const engine = tf.getBackend() as EngineName;
+  const folders = { bank: bank.bank.folder, tokens: text.train.folder, tokenizer };
+  return new Prefetcher({ config, engine, ...folders, prefix }, config.continual.prefetch);
 }

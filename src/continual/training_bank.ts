@@ -15,9 +15,7 @@ import { RowCache } from '../memory/row_cache.ts';
 import { compileReferences, type ReferenceText, type WriteOptions } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import { parameterShapes } from '../model/shape.ts';
-
-/** Memories kept in RAM. */
-const CACHE_BYTES = 256 * 2 ** 20;
+import { CACHE_BYTES } from './batch_reader.ts';
 
 export interface TrainingBankOptions {
   config: RunConfig;
@@ -35,20 +33,20 @@ export interface TrainingBankOptions {
 export class TrainingBank {
   /** The version that is read now. */
   bank: Bank;
-  retriever: Retriever;
   private readonly options: TrainingBankOptions;
   private readonly plan: GrowthPlan;
   private readonly writer: BankWriter;
   private readonly encoder: RetrievalEncoder;
   /** Shared by all versions: a memory that stays is read once. */
   private readonly cache: RowCache;
+  private retrieving: Promise<Retriever> | undefined;
 
   private constructor(
     options: TrainingBankOptions,
     writer: BankWriter,
     encoder: RetrievalEncoder,
     cache: RowCache,
-    opened: Opened,
+    bank: Bank,
   ) {
     const { config, references } = options;
     this.options = options;
@@ -56,8 +54,7 @@ export class TrainingBank {
     this.encoder = encoder;
     this.cache = cache;
     this.plan = growthPlan(config.continual.growth, references.size, config.seed);
-    this.bank = opened.bank;
-    this.retriever = opened.retriever;
+    this.bank = bank;
   }
 
   /** @throws UserError artefact_missing when nothing was compiled, artefact_mismatch for a bank of another model */
@@ -71,7 +68,13 @@ export class TrainingBank {
       config: options.config,
     });
     const cache = new RowCache(CACHE_BYTES);
-    return new TrainingBank(options, writer, encoder, cache, await openVersion(options.folder, encoder, cache));
+    return new TrainingBank(options, writer, encoder, cache, await Bank.open(options.folder, { cache }));
+  }
+
+  /** Searches the version that is read now; its vectors are loaded when it is first asked for. */
+  retriever(): Promise<Retriever> {
+    this.retrieving ??= Retriever.fromBank(this.bank, this.encoder);
+    return this.retrieving;
   }
 
   /**
@@ -92,9 +95,9 @@ export class TrainingBank {
       encoder: this.encoder,
     });
     await this.writer.edit(old, memories, await modelHash(this.options.model));
-    const opened = await openVersion(this.options.folder, this.encoder, this.cache);
-    await this.bank.close();
-    Object.assign(this, opened);
+    const opened = await Bank.open(this.options.folder, { cache: this.cache });
+    await this.close();
+    this.bank = opened;
     const grown = wanted > before ? `grew from ${before} to ${wanted} memories` : `holds ${wanted} memories`;
     const share = refreshed === before ? 'all' : `the oldest ${refreshed}`;
     const rewritten = refreshed > 0 ? `, ${share} rewritten with the current weights` : '';
@@ -117,6 +120,9 @@ export class TrainingBank {
   }
 
   async close(): Promise<void> {
+    const retrieving = this.retrieving?.catch(() => undefined);
+    this.retrieving = undefined;
+    await (await retrieving)?.close();
     await this.bank.close();
   }
 
@@ -144,18 +150,11 @@ export class TrainingBank {
         if (--left === 0) break;
       }
     }
-    for (let place = 0; wanted > bank.size && place < wanted; place++) {
-      const reference = await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
+    if (wanted <= bank.size) return;
+    for await (const reference of references.inOrder(plan.referencesAt(0, wanted), config.memory.contextTokens)) {
       if (!bank.has(reference.id)) yield reference;
     }
   }
-}
-
-type Opened = Pick<TrainingBank, 'bank' | 'retriever'>;
-
-async function openVersion(folder: string, encoder: RetrievalEncoder, cache: RowCache): Promise<Opened> {
-  const bank = await Bank.open(folder, { cache });
-  return { bank, retriever: await Retriever.fromBank(bank, encoder) };
 }
 
 function writeOptions({ config, prefix }: TrainingBankOptions): WriteOptions {

@@ -229,18 +229,18 @@ export interface OpenOptions {
 
 /** Reads the tokens of one split as one stream: documents back to back, each begun by its begin-of-text token. */
 export class TokenDataset {
+  readonly folder: string;
   readonly split: Split;
   readonly manifest: TokenManifest;
   readonly numTokens: number;
   readonly numDocuments: number;
   /** Hash of all splits' content. */
   readonly contentHash: string;
-  readonly #folder: string;
   readonly #batches: PlacedBatch[];
   readonly #cache: BatchCache<RecordBatch>;
 
   private constructor(folder: string, split: Split, manifest: TokenManifest, cacheBytes: number) {
-    this.#folder = folder;
+    this.folder = folder;
     this.split = split;
     this.manifest = manifest;
     this.contentHash = manifest.contentHash;
@@ -295,8 +295,7 @@ export class TokenDataset {
    * @throws UserError file_truncated, file_corrupt or artefact_missing for the first damaged file
    */
   async verify(): Promise<void> {
-    for (const shard of this.manifest.splits[this.split].shards)
-      await verifyFile(join(this.#folder, this.split), shard);
+    for (const shard of this.manifest.splits[this.split].shards) await verifyFile(join(this.folder, this.split), shard);
   }
 
   async #read(i: number): Promise<RecordBatch> {

@@ -10,6 +10,8 @@ export interface GrowthPlan {
   countAt(step: number): number;
   /** The reference that enters at place `place`: a permutation of 0 … numReferences − 1. */
   referenceAt(place: number): number;
+  /** The references that enter at the places [from, until). */
+  referencesAt(from: number, until: number): Iterable<number>;
   /** The references that enter just before step `step`; for step 0 all that are there from the start. */
   addedAt(step: number): number[];
 }
@@ -27,9 +29,12 @@ export function growthPlan(growth: ContinualConfig['growth'], numReferences: num
     return Math.min(numReferences, Math.max(0, Math.ceil(share * numReferences - 1e-6)));
   };
   const referenceAt = (place: number): number => permute(seed, PURPOSE.growthOrder, 0, place, numReferences);
+  function* referencesAt(from: number, until: number): Generator<number> {
+    for (let place = from; place < until; place++) yield referenceAt(place);
+  }
   const addedAt = (step: number): number[] => {
     const from = step === 0 ? 0 : countAt(step - 1);
-    return Array.from({ length: countAt(step) - from }, (_, i) => referenceAt(from + i));
+    return [...referencesAt(from, countAt(step))];
   };
-  return { numReferences, countAt, referenceAt, addedAt };
+  return { numReferences, countAt, referenceAt, referencesAt, addedAt };
 }

@@ -50,7 +50,7 @@ export class Retriever implements MemorySearch {
 
   /**
    * Loads the index of a bank version, and the vectors that it does not cover, into memory. A retriever belongs to its
-   * version: make a new one after a growth.
+   * version: make a new one after a growth, and close this one.
    * @throws UserError file_corrupt or file_truncated, naming the file
    */
   static async fromBank(bank: Bank, encoder: RetrievalEncoder): Promise<Retriever> {
@@ -78,6 +78,11 @@ export class Retriever implements MemorySearch {
       retriever.#add([id], await encoder.encodeReferences({ tokens: [tokens] }));
     }
     return retriever;
+  }
+
+  /** Frees the index of a large bank without waiting for the garbage collector. */
+  async close(): Promise<void> {
+    await this.#large?.close();
   }
 
   get size(): number {

@@ -169,15 +169,17 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   const prefix = inputs.tokenizer.referencePrefix;
   const version = checkpoint ? Number(checkpoint.state.bankVersion) : FIRST_VERSION;
   let bank: TrainingBank | undefined;
+  let stage: ContinualStage | undefined;
   try {
     const decode = decodeChunk(inputs.tokenizer);
     bank = await TrainingBank.open({ config, folder: folder.bank, model, references, prefix, decode, version });
-    const stage = new ContinualStage({
+    stage = new ContinualStage({
       config,
       model,
       text,
       plainText: inputs.text,
       bank,
+      tokenizer: dataPaths(folder.data).tokenizer,
       prefix,
       parent: checkpoint?.state.parent ?? parent.state.weightsHash,
       checkpoints: folder.checkpoints('continual'),
@@ -185,6 +187,7 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
     });
     return await runStage(workspace, provenance, model, stage, checkpoint);
   } finally {
+    await stage?.close();
     await bank?.close();
     model.dispose();
   }
@@ -281,9 +284,10 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     );
     const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references);
     async function* texts(first: number) {
-      for (let place = first; place < count; place++) {
+      const planned = plan.referencesAt(first, count);
+      for await (const reference of references.inOrder(planned, config.memory.contextTokens)) {
         if (workspace.stop.requested) throw STOPPED;
-        yield await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
+        yield reference;
       }
     }
     const written = (first: number) =>

@@ -11,7 +11,7 @@ export type StageSettings = WarmupConfig;
 /** One micro-batch, ready for the model. */
 export interface MicroBatch {
   input: TrainingBatch & { targets: Int32Array };
-  /** Milliseconds spent reading tokens, and searching and reading memories. */
+  /** Milliseconds that the step spent on reading tokens, and on searching and reading memories or waiting for them. */
   dataMs: number;
   retrievalMs: number;
   /** Frees the tensors that `input` holds. */

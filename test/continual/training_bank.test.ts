@@ -68,7 +68,7 @@ describe('prepare', () => {
     for (let step = 1; step <= 11; step++) {
       said.push(await bank.prepare(step));
       expect(bank.bank.size, `step ${step}`).toBe(plan.countAt(step - 1));
-      expect(bank.retriever.size).toBe(bank.bank.size);
+      expect((await bank.retriever()).size).toBe(bank.bank.size);
     }
     // It grows before steps 1, 4, 7, 10 and is refreshed before 6 and 11.
     expect(said.map((message) => message !== undefined)).toEqual(
@@ -104,7 +104,7 @@ describe('prepare', () => {
     await begin();
     await bank.prepare(10);
     const [id = ''] = bank.bank.ids().slice(-1);
-    const [found = []] = await bank.retriever.search([bank.bank.tokens(id)], 1);
+    const [found = []] = await (await bank.retriever()).search([bank.bank.tokens(id)], 1);
     expect(found[0]?.id).toBe(id);
   });
 });

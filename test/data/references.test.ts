@@ -12,6 +12,7 @@ import {
   writeReferences,
 } from '../../src/data/references.ts';
 import { sentences } from '../../src/data/sentences.ts';
+import { PURPOSE, randomInt } from '../../src/random.ts';
 import {
   collect,
   document,
@@ -146,6 +147,24 @@ describe('ReferenceDataset', () => {
         expect(streamed[i]).toEqual({ ...reference, context });
       }
     }
+  });
+
+  it('gives any order that is asked for', async () => {
+    const { folder } = await store(1500);
+    const dataset = await ReferenceDataset.open(folder, { cacheBytes: 1 });
+    const numbers = Array.from({ length: 40_000 }, (_, i) => randomInt(3, PURPOSE.test, 0, i, dataset.size));
+    const all = (await collect(dataset.batches(100))).flat();
+    let at = 0;
+    for await (const { context, ...reference } of dataset.inOrder(numbers, 0)) {
+      expect(context).toHaveLength(0);
+      const wanted = all[numbers[at++]!]!;
+      if (reference.id !== wanted.id || reference.text !== wanted.text) expect(reference).toEqual(wanted);
+    }
+    expect(at).toBe(numbers.length);
+    const expected = await Promise.all(numbers.slice(0, 50).map((i) => dataset.getInContext(i, 30)));
+    expect(await collect(dataset.inOrder(numbers.slice(0, 50), 30))).toEqual(expected);
+    expect(await collect(dataset.inOrder([], 0))).toEqual([]);
+    await expect(collect(dataset.inOrder([0, dataset.size], 0))).rejects.toThrow(RangeError);
   });
 
   it('may be empty', async () => {

@@ -49,6 +49,7 @@ async function found(folder: string, k: number): Promise<string[][]> {
     for (const [i, { score }] of memories.entries())
       expect(score).toBeLessThanOrEqual(memories[i - 1]?.score ?? 1.00001);
   }
+  await retriever.close();
   await bank.close();
   return results.map((memories) => memories.map(({ id }) => id));
 }

@@ -13,6 +13,7 @@ describe('growthPlan', () => {
     }
     expect(order.toSorted((a, b) => a - b)).toEqual([...Array(103).keys()]);
     expect(order).toEqual(Array.from({ length: 103 }, (_, place) => plan.referenceAt(place)));
+    expect([...plan.referencesAt(10, 20)]).toEqual(order.slice(10, 20));
     expect(order).not.toEqual(Array.from({ length: 103 }, (_, place) => growthPlan(GROWTH, 103, 8).referenceAt(place)));
   });
 

@@ -48,7 +48,7 @@ describe('withWorkspace', () => {
     await withWorkspace(configure(), {}, buildsData);
     const free = { threads: 2, generate: { maxTokens: 3 }, evaluation: { maxQuestions: 9 } };
     const stage = { keepCheckpoints: 5, checkpointEvery: 7 };
-    expect(await withWorkspace(configure({ ...free, warmup: stage }), {}, nothing)).toBe(0);
+    expect(await withWorkspace(configure({ ...free, warmup: stage, continual: { prefetch: 0 } }), {}, nothing)).toBe(0);
     const changed = configure({ seed: 2, continual: { steps: 5 } });
     const error = await userErrorOf(withWorkspace(changed, {}, nothing));
     expect(error.code).toBe('config_invalid');

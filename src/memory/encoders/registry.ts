@@ -65,3 +65,8 @@ export function restoreEncoder(stored: StoredEncoder, context: EncoderContext): 
 function onnxFiles({ retrieval, threads }: EncoderContext['config']): OnnxFiles | undefined {
   return retrieval.onnx && { ...retrieval.onnx, threads };
 }
+
+/** True when the encoder searches with attention queries of the model as it is now: nothing can be found ahead of its step. */
+export function searchesWithModel({ description }: StoredEncoder): boolean {
+  return description.kind === 'keys' || description.kind === 'keys-multi';
+}
