@@ -1,7 +1,7 @@
 /**
  * The memory bank: a log-structured store of explicit memories in a folder (paper §3.2, "warm start").
  *
- *   bank.json, encoder.bin     what the bank is for; never change
+ *   bank.json, encoder.bin     what the bank is for, and codec-keys.bin, codec-values.bin if it has codecs; never change
  *   segment-<id>/              immutable memories, see segment.ts
  *   manifest-<version>.json    the segments and tombstones of a version
  *   CURRENT                    the newest whole version
@@ -69,7 +69,7 @@ export class Bank {
     this.version = manifest.version;
     this.contentHash = manifest.contentHash;
     this.writers = [...new Set(manifest.segments.map((segment) => segment.writer))].sort();
-    this.format = rowFormat(this.identity.layout, this.identity.storage);
+    this.format = rowFormat(this.identity);
     this.#segments = segments;
     this.#cache = cache;
     segments.forEach(({ reader, catalog }, segment) => {

@@ -7,7 +7,7 @@ import { UserError } from '../errors.ts';
 import { readDraft, removeDraft, writeDraft } from './draft.ts';
 import { type BankIdentity, keptCount, type MemoryBatch, rowLength } from './layout.ts';
 import type { Manifest, Versions } from './manifest.ts';
-import { rowFormat } from './row_format.ts';
+import { type RowFormat, rowFormat } from './row_format.ts';
 import { type SegmentEntry, SegmentReader, SegmentWriter, type StoredBatch } from './segment.ts';
 
 /** Batches of memories, made while they are being stored. */
@@ -41,6 +41,7 @@ export class BankWriter {
   #manifest: Manifest;
   #places: Map<string, Place>;
   #segmentMemories: number;
+  #format: RowFormat;
 
   private constructor(versions: Versions, manifest: Manifest, places: Map<string, Place>, options: BankWriterOptions) {
     this.identity = versions.identity;
@@ -49,6 +50,7 @@ export class BankWriter {
     this.#manifest = manifest;
     this.#places = places;
     this.#segmentMemories = options.segmentMemories ?? SEGMENT_MEMORIES;
+    this.#format = rowFormat(versions.identity);
   }
 
   /** Use `Bank.create` or `Bank.openForWriting`. */
@@ -230,11 +232,10 @@ export class BankWriter {
    * @param isTaken whether an id belongs to a memory that stays
    */
   async *#stored(memories: MemoryBatches, isTaken: (id: string) => boolean): AsyncGenerator<StoredBatch> {
-    const format = rowFormat(this.identity.layout, this.identity.storage);
     const ids = new Set<string>();
     for await (const batch of memories) {
       this.#check(batch, (id) => !ids.has(id) && !isTaken(id) && ids.add(id) !== undefined);
-      yield { ...batch, rows: await format.encode(batch.rows) };
+      yield { ...batch, rows: await this.#format.encode(batch.rows) };
     }
   }
 

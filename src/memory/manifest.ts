@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256, sha256File, syncFolder, temporaryName, writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
+import { type CodecDescriptions, codecsSchema, describeCodecs, readCodecs, writeCodecs } from './codec_files.ts';
 import { readDraft } from './draft.ts';
 import { removeIndexesBeyond } from './index_files.ts';
 import type { BankIdentity } from './layout.ts';
@@ -40,6 +41,7 @@ const bankSchema = z.strictObject({
     headDim: z.int().min(1),
   }),
   storage: z.enum(['float32', 'float16', 'bfloat16']),
+  codecs: codecsSchema.optional(),
   encoder: z.strictObject({
     dimensions: z.int().min(1),
     description: z.record(z.string(), z.unknown()),
@@ -62,7 +64,10 @@ const currentSchema = z.strictObject({
   contentHash: z.string(),
 });
 
-type DescribedIdentity = Omit<BankIdentity, 'encoder'> & { encoder: Omit<BankIdentity['encoder'], 'state'> };
+type DescribedIdentity = Omit<BankIdentity, 'encoder' | 'codecs'> & {
+  encoder: Omit<BankIdentity['encoder'], 'state'>;
+  codecs?: CodecDescriptions;
+};
 
 /** A bank folder seen as versions; knows nothing about the contents of segments. */
 export class Versions {
@@ -88,8 +93,10 @@ export class Versions {
       throw new UserError('input_invalid', { where: folder, what: 'the folder holds a memory bank already', action });
     }
     await removeTemporaries(folder);
-    const description = bankDescription(identity, sha256(identity.encoder.state));
+    const codecs = identity.codecs && describeCodecs(identity.codecs);
+    const description = bankDescription({ ...identity, codecs }, sha256(identity.encoder.state));
     await writeFileAtomic(join(folder, ENCODER_STATE), identity.encoder.state);
+    if (identity.codecs !== undefined) await writeCodecs(folder, identity.codecs);
     await writeJsonAtomic(join(folder, BANK), description);
     const versions = new Versions(folder, identity, await sha256File(join(folder, BANK)));
     await versions.write(0, []);
@@ -107,16 +114,12 @@ export class Versions {
     const path = join(folder, BANK);
     const action = repairAction(folder);
     const text = await readStored(path, action);
-    const { encoder, modelKey, tokenizerHash, layout, storage } = parseStored(
-      text,
-      bankSchema,
-      FORMAT_VERSION,
-      path,
-      action,
-    );
-    const state = await readState(join(folder, ENCODER_STATE), encoder.stateHash, action);
-    const { dimensions, description } = encoder;
-    const identity = { modelKey, tokenizerHash, layout, storage, encoder: { dimensions, description, state } };
+    const stored = parseStored(text, bankSchema, FORMAT_VERSION, path, action);
+    const { modelKey, tokenizerHash, layout, storage } = stored;
+    const { dimensions, description, stateHash } = stored.encoder;
+    const encoder = { dimensions, description, state: await readState(join(folder, ENCODER_STATE), stateHash, action) };
+    const codecs = await readCodecs(folder, stored.codecs);
+    const identity = { modelKey, tokenizerHash, layout, storage, codecs, encoder };
     return new Versions(folder, identity, sha256(text));
   }
 
@@ -219,7 +222,7 @@ export class Versions {
 
 /** What `bank.json` holds. */
 export function bankDescription(
-  { modelKey, tokenizerHash, layout, storage, encoder }: DescribedIdentity,
+  { modelKey, tokenizerHash, layout, storage, codecs, encoder }: DescribedIdentity,
   stateHash: string,
 ): z.infer<typeof bankSchema> {
   const { dimensions, description } = encoder;
@@ -230,6 +233,7 @@ export function bankDescription(
     tokenizerHash,
     layout,
     storage,
+    codecs,
     encoder: { dimensions, description, stateHash },
   };
 }

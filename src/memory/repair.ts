@@ -247,8 +247,11 @@ class SegmentRepair {
       if ((await reader.rows(row, row + 1).catch(ignoreDamage)) !== undefined) rows[row] = 1;
       if ((await reader.vectors(row, row + 1).catch(ignoreDamage)) !== undefined) vectors[row] = 1;
     }
-    const rewrite = rows.includes(0) ? await this.#sources.rewriter(writer) : undefined;
-    const encoder = vectors.includes(0) ? await this.#sources.encoder(this.#versions.identity) : undefined;
+    const { identity } = this.#versions;
+    // Retrieval vectors are made from memories as they were written, which codes do not give back.
+    const isWritten = rows.includes(0) || (vectors.includes(0) && identity.codecs !== undefined);
+    const rewrite = isWritten ? await this.#sources.rewriter(writer) : undefined;
+    const encoder = vectors.includes(0) ? await this.#sources.encoder(identity) : undefined;
     return { reader, table, rows, vectors, rewrite, encoder };
   }
 
@@ -336,7 +339,7 @@ interface Remains {
 /** The memories `numbers` of a segment, with rows written and vectors encoded again where they are lost. */
 async function recovered(remains: Remains, numbers: readonly number[], identity: BankIdentity): Promise<StoredBatch> {
   const { reader, table, rewrite, encoder } = remains;
-  const format = rowFormat(identity.layout, identity.storage);
+  const format = rowFormat(identity);
   const { dimensions } = identity.encoder;
   const records = numbers.map((row) => table.record(row));
   const rows = new Uint8Array(numbers.length * format.rowBytes);
@@ -365,7 +368,9 @@ async function recovered(remains: Remains, numbers: readonly number[], identity:
     const tokens = lostVectors.map((i) => records[i]!.tokens);
     const keptLengths = lostVectors.map((i) => records[i]!.keptLength);
     const texts = lostVectors.map((i) => records[i]!.text);
-    const encoded = await encoder.encodeReferences({ texts, tokens, rows: await rowValues(format, lost), keptLengths });
+    const again = identity.codecs === undefined ? undefined : await rewrite?.(tokens);
+    const values = again?.rows ?? (await rowValues(format, lost));
+    const encoded = await encoder.encodeReferences({ texts, tokens, rows: values, keptLengths });
     put(vectors, dimensions, lostVectors, encoded);
   }
   return { records, rows, vectors };

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256, writeFileAtomic } from '../io/files.ts';
+import { codecsSchema, readCodecs } from './codec_files.ts';
 import { BANK, bankDescription, ENCODER_STATE, Versions } from './manifest.ts';
 
 export interface RootSources {
@@ -18,6 +19,7 @@ const ownerSchema = z.object({
   tokenizerHash: z.string(),
   layout: z.object({ memoryLayers: z.int(), kvHeads: z.int(), keptTokens: z.int(), headDim: z.int() }),
   storage: z.enum(['float32', 'float16', 'bfloat16']),
+  codecs: codecsSchema.optional(),
   encoder: z.record(z.string(), z.unknown()),
   dimensions: z.int(),
 });
@@ -47,6 +49,11 @@ export async function repairRoot(
       const bank = bankDescription({ ...identity, encoder: { dimensions, description } }, sha256(made));
       const text = `${JSON.stringify(bank, null, 2)}\n`;
       if (!expected.has(sha256(text))) continue;
+      const codecs = await readCodecs(folder, owner.codecs).catch(asUserError);
+      if (codecs instanceof UserError) {
+        report.left.push(codecs);
+        return undefined;
+      }
       await writeFileAtomic(join(folder, ENCODER_STATE), made);
       await writeFileAtomic(join(folder, BANK), text);
       report.done.push(made === state ? `made ${BANK} again` : `made ${BANK} and ${ENCODER_STATE} again`);
@@ -82,4 +89,10 @@ async function parsed<T>(path: string, schema: z.ZodType<T>): Promise<T | undefi
   } catch {
     return undefined;
   }
+}
+
+/** For `catch`: a user error is a result; any other error is passed on. */
+function asUserError(error: unknown): UserError {
+  if (error instanceof UserError) return error;
+  throw error;
 }

@@ -20,8 +20,10 @@ import { sha256 } from '../io/files.ts';
 import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { BankIndex, chooseIndex } from '../memory/bank_index.ts';
+import { chooseCodec } from '../memory/codec.ts';
 import { readDraft } from '../memory/draft.ts';
 import { growthPlan } from '../memory/growth.ts';
+import type { StoredCodecs } from '../memory/layout.ts';
 import { compileReferences, SORTED_TOGETHER } from '../memory/write.ts';
 import { Model } from '../model/model.ts';
 import { initParameters, type ModelShape } from '../model/shape.ts';
@@ -34,6 +36,7 @@ import type { Stage, StageName } from '../train/stage.ts';
 import type { TrainingText } from '../train/text_batches.ts';
 import { WarmupStage } from '../warmup/warmup.ts';
 import { bankIdentity, makeEncoder } from './bank_setup.ts';
+import { makeCodecs } from './codec_setup.ts';
 import { modelShape, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
 
 export interface StageOptions {
@@ -124,6 +127,8 @@ async function openText(tokens: string, tokenizer: Tokenizer): Promise<TrainingT
 /** Stage one. @returns true when it is complete */
 export async function warmup(workspace: Workspace, resume: string): Promise<boolean> {
   const { config, folder } = workspace;
+  // A codec that cannot be used is better known now than after the training.
+  chooseCodec(config.memory.codec, config.model.headDim);
   const inputs = await openInputs(workspace);
   const checkpoint = await findCheckpoint(folder, 'warmup', resume, say);
   const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: inputs.text.train.contentHash };
@@ -258,7 +263,8 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   const first = stage === 'warmup' ? plan.countAt(0) : references.size;
   const count = options.share === undefined ? first : Math.ceil(options.share * references.size);
   const writer = checkpoint.state.weightsHash;
-  if (await isCompiled(folder.bank, stage, writer, count, options.share !== undefined)) {
+  const codec = chooseCodec(config.memory.codec, config.model.headDim);
+  if (await isCompiled(folder.bank, stage, writer, count, { exactly: options.share !== undefined, codec })) {
     say(`compile: kept, the bank holds what the ${stage} checkpoint wrote`);
     return true;
   }
@@ -269,15 +275,17 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     const key = sha256(
       JSON.stringify([references.contentHash, config.memory, config.retrieval, config.seed, count, writer]),
     );
-    const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references);
-    async function* texts(first: number) {
-      for (let place = first; place < count; place++) {
+    async function* texts(first: number, end: number) {
+      for (let place = first; place < end; place++) {
         if (workspace.stop.requested) throw STOPPED;
         yield await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
       }
     }
+    // The growth plan is a random order: its first references are a uniform sample.
+    const codecs = () => makeCodecs(config, model, tokenizer, (many) => texts(0, Math.min(many, references.size)));
+    const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references, codecs);
     const written = (first: number) =>
-      compileReferences(model, texts(first), {
+      compileReferences(model, texts(first, count), {
         prefix: tokenizer.referencePrefix,
         memory: config.memory,
         encoder,
@@ -343,7 +351,7 @@ async function isCompiled(
   stage: StageName,
   writer: string,
   count: number,
-  exactly: boolean,
+  { exactly, codec }: { exactly: boolean; codec: string | undefined },
 ): Promise<boolean> {
   try {
     const bank = await Bank.open(folder, stage === 'warmup' ? { version: FIRST_VERSION } : {});
@@ -351,8 +359,10 @@ async function isCompiled(
     // What was added or deleted since stage two was compiled stays, unless a share is asked for.
     const mayDiffer = stage === 'continual' && !exactly && bank.version > FIRST_VERSION;
     const complete = mayDiffer || bank.size === count;
+    // Stage two writes into the bank that is there, with its codecs; a bank made anew has those of the configuration.
+    const sameCodec = stage === 'continual' || bank.identity.codecs?.keys.factory === codec;
     await bank.close();
-    return sameWriter && complete;
+    return sameWriter && complete && sameCodec;
   } catch (error) {
     if (error instanceof UserError) return false;
     throw error;
@@ -370,6 +380,7 @@ async function openBank(
   model: Model,
   tokenizer: Tokenizer,
   references: ReferenceDataset,
+  codecs: () => Promise<StoredCodecs | undefined>,
 ) {
   const mayGoOn = stage === 'continual' || (await readDraft(folder.bank))?.key === key;
   if (mayGoOn && (await hasBank(folder.bank))) {
@@ -379,7 +390,8 @@ async function openBank(
   }
   await rm(folder.bank, { recursive: true, force: true });
   const encoder = await makeEncoder(config, model, tokenizer, references);
-  return { encoder, bankWriter: await Bank.create(folder.bank, bankIdentity(config, model.shape, tokenizer, encoder)) };
+  const identity = bankIdentity(config, model.shape, tokenizer, encoder, await codecs());
+  return { encoder, bankWriter: await Bank.create(folder.bank, identity) };
 }
 
 async function hasBank(folder: string): Promise<boolean> {
