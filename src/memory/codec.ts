@@ -30,21 +30,20 @@ const AUTOMATIC: Record<number, string> = {
  * The codec string that `memory.codec` asks for; undefined: none.
  * @throws UserError config_invalid without Faiss, or when Faiss makes no codec of the string for this head dimension
  */
-export function chooseCodec(wanted: string | undefined, headDim: number): string | undefined {
+export function chooseCodec(wanted: string | undefined, headDim: number, where = 'memory.codec'): string | undefined {
   if (wanted === undefined) return undefined;
-  const where = 'memory.codec';
   const faiss = faissAvailable();
   if (!faiss.ok) {
-    const action = 'install it, or leave memory.codec out';
+    const action = `install it, or leave ${where} out`;
     throw new UserError('config_invalid', { where, what: `${wanted} needs Faiss: ${faiss.why}`, action });
   }
   const factory = wanted === 'auto' ? automaticCodec(headDim) : wanted;
   try {
     if (FaissCodec.create(headDim, factory).codeBytes > 0) return factory;
   } catch (cause) {
-    throw unfit(factory, headDim, (cause as Error).message.trim(), cause);
+    throw unfit(where, factory, headDim, (cause as Error).message.trim(), cause);
   }
-  throw unfit(factory, headDim, 'it is an index, not a codec');
+  throw unfit(where, factory, headDim, 'it is an index, not a codec');
 }
 
 /** A codec for vectors of `headDim` numbers; for small ones two numbers a byte, about the rate at which little is lost. */
@@ -52,9 +51,16 @@ export function automaticCodec(headDim: number): string {
   return AUTOMATIC[headDim] ?? `PQ${headDim / 2}`;
 }
 
-function unfit(factory: string, headDim: number, why: string, cause?: unknown): UserError {
+/** Codecs to compare with each other for vectors of `headDim` numbers, from many bytes to few. */
+export function candidateCodecs(headDim: number): string[] {
+  const [halves, quarters] = [headDim / 2, headDim / 4];
+  const coarse = Number.isInteger(quarters) ? [`PQ${quarters}`, `OPQ${quarters}-PQ${quarters}`] : [];
+  return [...new Set(['SQ8', 'SQ4', `PQ${halves}`, ...coarse, automaticCodec(headDim)])];
+}
+
+function unfit(where: string, factory: string, headDim: number, why: string, cause?: unknown): UserError {
   return new UserError('config_invalid', {
-    where: 'memory.codec',
+    where,
     what: `Faiss cannot use ${factory} for heads of ${headDim} dimensions: ${why}`,
     action: 'choose another codec, or auto',
     cause,
