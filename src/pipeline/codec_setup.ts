@@ -42,6 +42,7 @@ export async function makeCodecs(
     const keptLengths = records.map(({ keptLength }) => keptLength);
     vectors.add(places, rows, keptLengths);
   }
+  say(`compile: training codec ${factory}`);
   const codecs = await trained(factory, config, vectors);
   if (codecs === undefined) return undefined;
   const { rowBytes } = rowFormat({ layout, storage: 'float32', codecs });
