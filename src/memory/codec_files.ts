@@ -5,12 +5,9 @@ import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256, writeFileAtomic } from '../io/files.ts';
 import type { CodecDescription, StoredCodec, StoredCodecs } from './layout.ts';
-import { readStoredBytes } from './stored_json.ts';
+import { readStoredBytes, repairAction } from './stored_json.ts';
 
 const FILES = { keys: 'codec-keys.bin', values: 'codec-values.bin' } as const;
-/** Nothing in the bank says what a codec was: it is not made again. */
-const ACTION = 'restore the file from a copy, or delete the folder of the bank and run `memory3 compile`';
-
 const codecSchema = z.strictObject({ factory: z.string(), codeBytes: z.int().min(1), stateHash: z.string() });
 
 /** Which codecs a bank has, as `bank.json` and its segments say it. */
@@ -47,8 +44,9 @@ async function readCodec(
   description: CodecDescription,
 ): Promise<StoredCodec> {
   const path = join(folder, FILES[which]);
-  const state = await readStoredBytes(path, ACTION);
+  const action = repairAction(folder);
+  const state = await readStoredBytes(path, action);
   if (sha256(state) === description.stateHash) return { ...description, state };
   const what = `the file does not match its checksum; without it the ${which} of the memories cannot be read`;
-  throw new UserError('file_corrupt', { where: path, what, action: ACTION });
+  throw new UserError('file_corrupt', { where: path, what, action });
 }

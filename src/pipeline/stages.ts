@@ -275,18 +275,21 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     const key = sha256(
       JSON.stringify([references.contentHash, config.memory, config.retrieval, config.seed, count, writer]),
     );
-    async function* texts(first: number, end: number) {
-      for (let place = first; place < end; place++) {
-        if (workspace.stop.requested) throw STOPPED;
+    const prefix = tokenizer.referencePrefix;
+    const beforeEach = (): void => {
+      if (workspace.stop.requested) throw STOPPED;
+    };
+    const codecs = () => makeCodecs(config, model, references, { prefix, plan, beforeEach });
+    const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references, codecs);
+    async function* texts(first: number) {
+      for (let place = first; place < count; place++) {
+        beforeEach();
         yield await references.getInContext(plan.referenceAt(place), config.memory.contextTokens);
       }
     }
-    // The growth plan is a random order: its first references are a uniform sample.
-    const codecs = () => makeCodecs(config, model, tokenizer, (many) => texts(0, Math.min(many, references.size)));
-    const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references, codecs);
     const written = (first: number) =>
-      compileReferences(model, texts(first, count), {
-        prefix: tokenizer.referencePrefix,
+      compileReferences(model, texts(first), {
+        prefix,
         memory: config.memory,
         encoder,
         onProgress: (done) => progress.update(first + done),

@@ -1,5 +1,6 @@
 /** Runs whose memories are stored as codes. */
 
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { faissAvailable } from '../../src/engine/native/faiss.ts';
@@ -51,6 +52,15 @@ describeFaiss('a run with memory.codec', () => {
     await succeed('bank', 'compact', ...args);
     expect((await succeed('bank', 'verify', ...args)).stdout).toContain('121 memories, every checksum is right');
     expect(await fail('input_invalid', 3, 'bank', 'codecs', ...args)).toContain('codes already');
+  });
+
+  it('trains damaged codecs again when they are repaired', async () => {
+    const before = codecsOf('coded');
+    rmSync(playground.path('coded', 'bank', 'codec-values.bin'));
+    expect(await fail('artefact_missing', 5, 'bank', 'ls', ...args)).toContain('bank verify --repair');
+    const { stdout } = await succeed('bank', 'verify', ...args, '--repair');
+    expect(stdout).toMatch(/trained the codecs again\n.*every checksum is right/);
+    expect(codecsOf('coded')).toEqual(before);
   });
 
   it('stores numbers when there are too few references for the codec, and says so; codecs are compared with those', async () => {

@@ -139,9 +139,10 @@ describeFaiss('memories as codes', () => {
 });
 
 describeFaiss('the codecs of a bank', () => {
-  it('are named when they are damaged or gone, in each way of opening, and the bank is left as it is', async () => {
+  it('are named when they are damaged or gone, in each way of opening, and only the same ones take their place', async () => {
     const folder = await smallBank();
     const whole = await filesOf(folder);
+    const other = await someCodecs(2);
     for (const name of ['codec-keys.bin', 'codec-values.bin']) {
       const path = join(folder, name);
       const good = await readFile(path);
@@ -159,7 +160,11 @@ describeFaiss('the codecs of a bank', () => {
         expect(await bankProblems(folder)).toMatchObject([expected]);
         const report = await repairBank(folder, NOTHING);
         expect(report).toMatchObject({ done: [], dropped: [], left: [expected] });
-        await writeFile(path, good);
+        expect(await repairBank(folder, { ...NOTHING, codecs: async () => other })).toMatchObject({ left: [expected] });
+        expect(await repairBank(folder, { ...NOTHING, codecs: async () => codecs })).toMatchObject({
+          done: ['trained the codecs again'],
+          left: [],
+        });
         expect(await filesOf(folder)).toEqual(whole);
       }
     }
@@ -315,6 +320,7 @@ describe('memory.codec', () => {
 /** As if nothing were at hand but the bank itself. */
 const NOTHING: RepairSources = {
   encoderState: async () => undefined,
+  codecs: async () => undefined,
   encoder: async () => Promise.reject(new Error('not asked for')),
   rewriter: async () => undefined,
 };
