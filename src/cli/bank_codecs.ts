@@ -32,7 +32,7 @@ export const codecsCommand: CommandModule<object, CodecArguments> = {
 
 function table({ trials, float32Bytes, bfloat16Bytes, lossWithoutMemory }: CodecComparison): string {
   const line = (cells: string[]): string =>
-    cells.map((cell, i) => (i === 0 ? cell.padEnd(30) : cell.padStart(12))).join('');
+    cells.map((cell, i) => (i === 0 ? cell.padEnd(30) : cell.padStart(13))).join('');
   const unquantised = trials[0]?.loss;
   const row = ({ codec, bytes, keyError, valueError, decodeMilliseconds, loss, problem }: CodecTrial): string =>
     problem !== undefined
