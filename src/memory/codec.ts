@@ -19,13 +19,6 @@ const SAMPLED_MEMORIES = 2048;
 /** One memory of so many is kept for the test. */
 const TEST_EVERY = 16;
 
-/** Codecs of `auto` by head dimension; that of 80 is the paper's. */
-const AUTOMATIC: Record<number, string> = {
-  64: 'OPQ16x64-Residual2x14-PQ8x10',
-  80: 'OPQ20x80-Residual2x14-PQ8x10',
-  128: 'OPQ32x128-Residual2x14-PQ16x10',
-};
-
 /**
  * The codec string that `memory.codec` asks for; undefined: none.
  * @throws UserError config_invalid without Faiss, or when Faiss makes no codec of the string for this head dimension
@@ -46,16 +39,20 @@ export function chooseCodec(wanted: string | undefined, headDim: number, where =
   throw unfit(where, factory, headDim, 'it is an index, not a codec');
 }
 
-/** A codec for vectors of `headDim` numbers; for small ones two numbers a byte, about the rate at which little is lost. */
+/**
+ * A codec for vectors of `headDim` numbers. For small heads a residual quantiser, which lost least of what was measured
+ * (docs/bank.md); for large ones the family of the paper, and at 80 its own.
+ */
 export function automaticCodec(headDim: number): string {
-  return AUTOMATIC[headDim] ?? `PQ${headDim / 2}`;
+  if (headDim <= 32) return `RQ${Math.min(headDim / 2, 12)}x8`;
+  if (headDim % 16 !== 0) return `PQ${headDim / 2}`;
+  return `OPQ${headDim / 4}x${headDim}-Residual2x14-PQ${headDim <= 80 ? 8 : 16}x10`;
 }
 
 /** Codecs to compare with each other for vectors of `headDim` numbers, from many bytes to few. */
 export function candidateCodecs(headDim: number): string[] {
-  const [halves, quarters] = [headDim / 2, headDim / 4];
-  const coarse = Number.isInteger(quarters) ? [`PQ${quarters}`, `OPQ${quarters}-PQ${quarters}`] : [];
-  return [...new Set(['SQ8', 'SQ4', `PQ${halves}`, ...coarse, automaticCodec(headDim)])];
+  const quarters = headDim % 4 === 0 ? [`PQ${headDim / 4}`] : [];
+  return [...new Set(['SQ8', 'SQ6', 'SQ4', `PQ${headDim / 2}`, ...quarters, automaticCodec(headDim)])];
 }
 
 function unfit(where: string, factory: string, headDim: number, why: string, cause?: unknown): UserError {

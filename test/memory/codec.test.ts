@@ -296,11 +296,12 @@ describe('memory.codec', () => {
 
   it.runIf(faissAvailable().ok)('takes what Faiss takes, and names itself when it does not', () => {
     expect(chooseCodec('PQ4', 16)).toBe('PQ4');
-    for (const headDim of [16, 32, 64, 80, 128]) {
+    for (const headDim of [2, 16, 32, 42, 64, 80, 96, 128, 256]) {
       expect(chooseCodec('auto', headDim)).toBe(automaticCodec(headDim));
       for (const codec of candidateCodecs(headDim)) expect(chooseCodec(codec, headDim)).toBe(codec);
     }
-    expect(chooseCodec('auto', 6)).toBe('PQ3');
+    expect(chooseCodec('auto', 6)).toBe('RQ3x8');
+    expect(chooseCodec('auto', 80)).toBe('OPQ20x80-Residual2x14-PQ8x10');
     for (const unfit of ['PQ5', 'HNSW32', 'nonsense']) {
       expect(() => chooseCodec(unfit, 16)).toThrow(
         expect.objectContaining({
