@@ -1,9 +1,10 @@
 /**
  * The memory bank: a log-structured store of explicit memories in a folder (paper §3.2, "warm start").
  *
- *   bank.json, encoder.bin     what the bank is for, and codec-keys.bin, codec-values.bin if it has codecs; never change
+ *   bank.json, encoder.bin     what the bank is for; never change
  *   segment-<id>/              immutable memories, see segment.ts
- *   manifest-<version>.json    the segments and tombstones of a version
+ *   codec-<hash>.bin           codecs, when memories are stored as codes
+ *   manifest-<version>.json    the segments, tombstones and codecs of a version
  *   CURRENT                    the newest whole version
  *
  * A `Bank` is a snapshot: it keeps the version it opened, whatever a writer does meanwhile.
@@ -63,9 +64,15 @@ export class Bank {
   #cache: RowCache;
   #lastRecords: { segment: number; table: RecordTable } | undefined;
 
-  private constructor(versions: Versions, manifest: Manifest, segments: LoadedSegment[], cache: RowCache) {
-    this.folder = versions.folder;
-    this.identity = versions.identity;
+  private constructor(
+    folder: string,
+    identity: BankIdentity,
+    manifest: Manifest,
+    segments: LoadedSegment[],
+    cache: RowCache,
+  ) {
+    this.folder = folder;
+    this.identity = identity;
     this.version = manifest.version;
     this.contentHash = manifest.contentHash;
     this.writers = [...new Set(manifest.segments.map((segment) => segment.writer))].sort();
@@ -122,14 +129,15 @@ export class Bank {
     const versions = await Versions.open(folder);
     const manifest = options.version === undefined ? await versions.current() : await versions.get(options.version);
     if (options.identity !== undefined) refuseForeign(versions, manifest, options.identity);
+    const bank = await versions.identityOf(manifest);
     const segments: LoadedSegment[] = [];
     try {
-      for (const entry of manifest.segments) segments.push(await loadSegment(versions, entry));
+      for (const entry of manifest.segments) segments.push(await loadSegment(folder, bank, entry));
     } catch (error) {
       await Promise.all(segments.map(({ reader }) => reader.close()));
       throw error;
     }
-    return new Bank(versions, manifest, segments, options.cache ?? new RowCache(CACHE_BYTES));
+    return new Bank(folder, bank, manifest, segments, options.cache ?? new RowCache(CACHE_BYTES));
   }
 
   /** Memories in this version. */
@@ -299,8 +307,8 @@ export class Bank {
   }
 }
 
-async function loadSegment(versions: Versions, entry: SegmentEntry): Promise<LoadedSegment> {
-  const reader = await SegmentReader.open(versions.folder, entry, versions.identity);
+async function loadSegment(folder: string, identity: BankIdentity, entry: SegmentEntry): Promise<LoadedSegment> {
+  const reader = await SegmentReader.open(folder, entry, identity);
   try {
     return { reader, catalog: (await reader.records()).catalog() };
   } catch (error) {

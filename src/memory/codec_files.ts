@@ -1,5 +1,6 @@
-/** `codec-keys.bin` and `codec-values.bin` in the folder of a bank: the codecs of its memories as Faiss wrote them. */
+/** `codec-<hash>.bin` in the folder of a bank: a codec of its memories as Faiss wrote it, named by its bytes. */
 
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
@@ -7,10 +8,10 @@ import { sha256, writeFileAtomic } from '../io/files.ts';
 import type { CodecDescription, StoredCodec, StoredCodecs } from './layout.ts';
 import { readStoredBytes, repairAction } from './stored_json.ts';
 
-const FILES = { keys: 'codec-keys.bin', values: 'codec-values.bin' } as const;
+const NAME = /^codec-[0-9a-f]{16}\.bin$/;
 const codecSchema = z.strictObject({ factory: z.string(), codeBytes: z.int().min(1), stateHash: z.string() });
 
-/** Which codecs a bank has, as `bank.json` and its segments say it. */
+/** Which codecs a version has, as its manifest and its segments say it. */
 export const codecsSchema = z.strictObject({ keys: codecSchema, values: codecSchema });
 export type CodecDescriptions = z.infer<typeof codecsSchema>;
 
@@ -23,30 +24,56 @@ export function describeCodecs({ keys, values }: StoredCodecs): CodecDescription
   return { keys: described(keys), values: described(values) };
 }
 
+/** Writes the codecs that are not there yet. @throws UserError disk_full */
 export async function writeCodecs(folder: string, { keys, values }: StoredCodecs): Promise<void> {
-  await writeFileAtomic(join(folder, FILES.keys), keys.state);
-  await writeFileAtomic(join(folder, FILES.values), values.state);
+  for (const codec of [keys, values]) {
+    if ((await readCodec(folder, codec).catch(ignoreDamage)) !== undefined) continue;
+    await writeFileAtomic(codecPath(folder, codec), codec.state);
+  }
 }
 
-/** The codecs of a bank that has some. @throws UserError artefact_missing or file_corrupt, naming the file */
+/** The codecs of a version that has some. @throws UserError artefact_missing or file_corrupt, naming the file */
 export async function readCodecs(
   folder: string,
   described: CodecDescriptions | undefined,
 ): Promise<StoredCodecs | undefined> {
   if (described === undefined) return undefined;
   const { keys, values } = described;
-  return { keys: await readCodec(folder, 'keys', keys), values: await readCodec(folder, 'values', values) };
+  return { keys: await readCodec(folder, keys), values: await readCodec(folder, values) };
 }
 
-async function readCodec(
+/** Removes the codecs that `named` does not name. */
+export async function removeCodecsBeyond(
   folder: string,
-  which: keyof typeof FILES,
-  description: CodecDescription,
-): Promise<StoredCodec> {
-  const path = join(folder, FILES[which]);
+  named: readonly (CodecDescriptions | undefined)[],
+): Promise<void> {
+  const kept = new Set(named.flatMap((codecs) => (codecs ? [codecs.keys, codecs.values].map(codecName) : [])));
+  for (const name of await readdir(folder)) {
+    if (NAME.test(name) && !kept.has(name)) await rm(join(folder, name), { force: true });
+  }
+}
+
+async function readCodec(folder: string, description: CodecDescription): Promise<StoredCodec> {
+  const { factory, codeBytes, stateHash } = description;
+  const path = codecPath(folder, description);
   const action = repairAction(folder);
   const state = await readStoredBytes(path, action);
-  if (sha256(state) === description.stateHash) return { ...description, state };
-  const what = `the file does not match its checksum; without it the ${which} of the memories cannot be read`;
+  if (sha256(state) === stateHash) return { factory, codeBytes, stateHash, state };
+  const what = 'the file does not match its checksum, and without it memories cannot be read';
   throw new UserError('file_corrupt', { where: path, what, action });
+}
+
+/** Path of the file of a codec. */
+export function codecPath(folder: string, codec: CodecDescription): string {
+  return join(folder, codecName(codec));
+}
+
+function codecName({ stateHash }: CodecDescription): string {
+  return `codec-${stateHash.slice(0, 16)}.bin`;
+}
+
+/** For `catch`: what is damaged is not there. */
+function ignoreDamage(error: unknown): undefined {
+  if (error instanceof UserError) return undefined;
+  throw error;
 }

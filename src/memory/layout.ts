@@ -16,16 +16,16 @@ export interface MemoryLayout {
   headDim: number;
 }
 
-/** What a bank was made for. It never changes in the life of a bank. */
+/** What a bank was made for. It never changes in the life of a bank, but for the codecs: those belong to a version. */
 export interface BankIdentity {
   /** Shape of the model whose memories these are, see `modelKey`. */
   modelKey: string;
   /** sha256 of the tokenizer file. */
   tokenizerHash: string;
   layout: MemoryLayout;
-  /** How the numbers of a memory are stored, see row_format.ts; float32, what codes are read as, when there are codecs. */
+  /** How the numbers of a memory are stored, see row_format.ts, unless there are codecs. */
   storage: StorageType;
-  /** Memories are stored as codes of these. */
+  /** Memories are stored as codes of these, and read as float32. */
   codecs?: StoredCodecs;
   /** The retrieval encoder whose vectors the bank stores. */
   encoder: StoredEncoder;

@@ -1,22 +1,15 @@
-/**
- * Making `bank.json`, `encoder.bin` and the codecs again: what the first held is in the segments, the others are fitted or
- * trained again, and all are known by hash.
- */
+/** Making `bank.json` and `encoder.bin` again: what they held is in the segments, and known by the manifests' hash. */
 
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256, writeFileAtomic } from '../io/files.ts';
-import { type CodecDescriptions, codecsSchema, readCodecs, writeCodecs } from './codec_files.ts';
-import type { StoredCodecs } from './layout.ts';
 import { BANK, bankDescription, ENCODER_STATE, Versions } from './manifest.ts';
 
 export interface RootSources {
   /** The fitted numbers of a retrieval encoder, fitted again; undefined when they cannot be. */
   encoderState(description: Record<string, unknown>): Promise<Uint8Array | undefined>;
-  /** The codecs of a bank, trained again; undefined when they cannot be. */
-  codecs(described: CodecDescriptions): Promise<StoredCodecs | undefined>;
 }
 
 /** What every segment says of its bank. */
@@ -25,13 +18,12 @@ const ownerSchema = z.object({
   tokenizerHash: z.string(),
   layout: z.object({ memoryLayers: z.int(), kvHeads: z.int(), keptTokens: z.int(), headDim: z.int() }),
   storage: z.enum(['float32', 'float16', 'bfloat16']),
-  codecs: codecsSchema.optional(),
   encoder: z.record(z.string(), z.unknown()),
   dimensions: z.int(),
 });
 
 /**
- * Opens the versions of a bank; writes `bank.json`, `encoder.bin` and the codecs anew when they are damaged.
+ * Opens the versions of a bank; writes `bank.json` and `encoder.bin` anew when they are damaged.
  * @returns undefined when that cannot be done; `report.left` says why
  */
 export async function repairRoot(
@@ -40,8 +32,12 @@ export async function repairRoot(
   report: { done: string[]; left: UserError[] },
 ): Promise<Versions | undefined> {
   const expected = await bankHashes(folder);
-  const versions = await openWhole(folder, expected);
-  if (versions !== undefined) return versions;
+  try {
+    const versions = await Versions.openWithoutCurrent(folder);
+    if (expected.size === 0 || expected.has(sha256(await readFile(join(folder, BANK))))) return versions;
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+  }
   const state = await readFile(join(folder, ENCODER_STATE)).catch(() => undefined);
   for (const owner of await owners(folder)) {
     const { encoder: description, dimensions, ...identity } = owner;
@@ -51,9 +47,6 @@ export async function repairRoot(
       const bank = bankDescription({ ...identity, encoder: { dimensions, description } }, sha256(made));
       const text = `${JSON.stringify(bank, null, 2)}\n`;
       if (!expected.has(sha256(text))) continue;
-      if (!(await repairCodecs(folder, owner.codecs, sources, report))) return undefined;
-      const opened = await openWhole(folder, expected);
-      if (opened !== undefined) return opened;
       await writeFileAtomic(join(folder, ENCODER_STATE), made);
       await writeFileAtomic(join(folder, BANK), text);
       report.done.push(made === state ? `made ${BANK} again` : `made ${BANK} and ${ENCODER_STATE} again`);
@@ -64,45 +57,6 @@ export async function repairRoot(
   const action = 'restore the folder from a copy, or delete it and run `memory3 compile`';
   report.left.push(new UserError('file_corrupt', { where: folder, what, action }));
   return undefined;
-}
-
-/** The versions of a bank whose root is the one that the manifests name; undefined when it is damaged. */
-async function openWhole(folder: string, expected: ReadonlySet<string>): Promise<Versions | undefined> {
-  try {
-    const versions = await Versions.openWithoutCurrent(folder);
-    const isNamed = expected.size === 0 || expected.has(sha256(await readFile(join(folder, BANK))));
-    return isNamed ? versions : undefined;
-  } catch (error) {
-    if (error instanceof UserError) return undefined;
-    throw error;
-  }
-}
-
-/** Makes damaged codecs again. @returns false when that cannot be done; `report.left` says what is damaged */
-async function repairCodecs(
-  folder: string,
-  described: CodecDescriptions | undefined,
-  sources: RootSources,
-  report: { done: string[]; left: UserError[] },
-): Promise<boolean> {
-  if (described === undefined) return true;
-  try {
-    await readCodecs(folder, described);
-    return true;
-  } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    const made = await sources.codecs(described);
-    const { keys, values } = described;
-    if (made?.keys.stateHash !== keys.stateHash || made.values.stateHash !== values.stateHash) {
-      const what = 'it is damaged or gone, and no checkpoint of the run trains the same codecs again';
-      const action = `restore the file from a copy, or delete ${folder} and run \`memory3 compile\``;
-      report.left.push(new UserError(error.code, { where: error.where, what, action }));
-      return false;
-    }
-    await writeCodecs(folder, made);
-    report.done.push('trained the codecs again');
-    return true;
-  }
 }
 
 /** The hashes of `bank.json` that the manifests name: one, unless some are damaged. */

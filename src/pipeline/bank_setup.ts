@@ -7,7 +7,7 @@ import { decodeChunk } from '../data/tokenizer.ts';
 import { chunkQueries } from '../memory/chunk_queries.ts';
 import { type RetrievalEncoder, storedEncoder } from '../memory/encoders/encoder.ts';
 import { newEncoder, restoreEncoder } from '../memory/encoders/registry.ts';
-import { type BankIdentity, memoryLayout, modelKey, type StoredCodecs } from '../memory/layout.ts';
+import { type BankIdentity, memoryLayout, modelKey } from '../memory/layout.ts';
 import type { Model } from '../model/model.ts';
 import type { ModelShape } from '../model/shape.ts';
 
@@ -19,14 +19,12 @@ export function bankIdentity(
   shape: ModelShape,
   tokenizer: Tokenizer,
   encoder: RetrievalEncoder,
-  codecs?: StoredCodecs,
 ): BankIdentity {
   return {
     modelKey: modelKey(shape, config.memory),
     tokenizerHash: tokenizer.hash,
     layout: memoryLayout(config.model, config.memory),
-    storage: codecs === undefined ? config.memory.storage : 'float32',
-    codecs,
+    storage: config.memory.storage,
     encoder: storedEncoder(encoder),
   };
 }

@@ -21,6 +21,7 @@ import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { BankIndex, chooseIndex } from '../memory/bank_index.ts';
 import { chooseCodec } from '../memory/codec.ts';
+import { readCodecs } from '../memory/codec_files.ts';
 import { readDraft } from '../memory/draft.ts';
 import { growthPlan } from '../memory/growth.ts';
 import type { StoredCodecs } from '../memory/layout.ts';
@@ -279,8 +280,10 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     const beforeEach = (): void => {
       if (workspace.stop.requested) throw STOPPED;
     };
-    const codecs = () => makeCodecs(config, model, references, { prefix, plan, beforeEach });
-    const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references, codecs);
+    const codecs =
+      (await draftedCodecs(folder.bank, key)) ??
+      (await makeCodecs(config, model, references, { prefix, plan, beforeEach }));
+    const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references);
     async function* texts(first: number) {
       for (let place = first; place < count; place++) {
         beforeEach();
@@ -294,7 +297,7 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
         encoder,
         onProgress: (done) => progress.update(first + done),
       });
-    await bankWriter.compile(key, written, writer, SORTED_TOGETHER);
+    await bankWriter.compile(key, written, writer, SORTED_TOGETHER, { codecs });
     progress.stop();
     await buildIndex(workspace);
     say(
@@ -362,7 +365,7 @@ async function isCompiled(
     // What was added or deleted since stage two was compiled stays, unless a share is asked for.
     const mayDiffer = stage === 'continual' && !exactly && bank.version > FIRST_VERSION;
     const complete = mayDiffer || bank.size === count;
-    // Stage two writes into the bank that is there, with its codecs; a bank made anew has those of the configuration.
+    // What stage two has written stays, with what was edited since; stage one makes the bank anew.
     const sameCodec = stage === 'continual' || bank.identity.codecs?.keys.factory === codec;
     await bank.close();
     return sameWriter && complete && sameCodec;
@@ -383,7 +386,6 @@ async function openBank(
   model: Model,
   tokenizer: Tokenizer,
   references: ReferenceDataset,
-  codecs: () => Promise<StoredCodecs | undefined>,
 ) {
   const mayGoOn = stage === 'continual' || (await readDraft(folder.bank))?.key === key;
   if (mayGoOn && (await hasBank(folder.bank))) {
@@ -393,8 +395,19 @@ async function openBank(
   }
   await rm(folder.bank, { recursive: true, force: true });
   const encoder = await makeEncoder(config, model, tokenizer, references);
-  const identity = bankIdentity(config, model.shape, tokenizer, encoder, await codecs());
-  return { encoder, bankWriter: await Bank.create(folder.bank, identity) };
+  return { encoder, bankWriter: await Bank.create(folder.bank, bankIdentity(config, model.shape, tokenizer, encoder)) };
+}
+
+/** The codecs that a call of the same key, which was stopped or killed, has trained. */
+async function draftedCodecs(folder: string, key: string): Promise<StoredCodecs | undefined> {
+  const draft = await readDraft(folder);
+  if (draft?.key !== key) return undefined;
+  try {
+    return await readCodecs(folder, draft.codecs);
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
 }
 
 async function hasBank(folder: string): Promise<boolean> {

@@ -16,6 +16,8 @@ import {
   trainCodecs,
   VectorSample,
 } from '../../src/memory/codec.ts';
+import { codecPath, describeCodecs } from '../../src/memory/codec_files.ts';
+import { readDraft } from '../../src/memory/draft.ts';
 import { type BankIdentity, keptCount, rowLength, type StoredCodecs } from '../../src/memory/layout.ts';
 import { bankProblems, type RepairSources, repairBank } from '../../src/memory/repair.ts';
 import { RowCache } from '../../src/memory/row_cache.ts';
@@ -143,8 +145,8 @@ describeFaiss('the codecs of a bank', () => {
     const folder = await smallBank();
     const whole = await filesOf(folder);
     const other = await someCodecs(2);
-    for (const name of ['codec-keys.bin', 'codec-values.bin']) {
-      const path = join(folder, name);
+    for (const codec of [codecs.keys, codecs.values]) {
+      const path = codecPath(folder, codec);
       const good = await readFile(path);
       const flipped = Buffer.from(good);
       flipped[good.length >> 1]! ^= 4;
@@ -173,7 +175,7 @@ describeFaiss('the codecs of a bank', () => {
   it('of another bank are not taken', async () => {
     const folder = await smallBank();
     const other = await someCodecs(2);
-    await writeFile(join(folder, 'codec-keys.bin'), other.keys.state);
+    await writeFile(codecPath(folder, codecs.keys), other.keys.state);
     await expect(Bank.open(folder)).rejects.toMatchObject({ code: 'file_corrupt' });
     // Right by its own hash, but made for heads of another size.
     const wide = await trainCodecs('SQ8', 8, {
@@ -225,6 +227,47 @@ describeFaiss('the codecs of a bank', () => {
     await expect(writer.compile('key', until, 'w1', 2)).rejects.toThrow('killed');
     expect(await compiled(killed)).toEqual(files);
     await expectHolds(killed, range(0, 11));
+  });
+
+  it('are others when all memories are written anew with others; older versions keep theirs', async () => {
+    const folder = await smallBank();
+    const others = await someCodecs(2);
+    const writer = await Bank.openForWriting(folder, { segmentMemories: 4 });
+    function* until(first: number) {
+      for (const number of range(first, 6)) yield batch([number]);
+      throw new Error('killed');
+    }
+    const options = { codecs: others };
+    await expect(writer.compile('key', until, 'w2', 2, options)).rejects.toThrow('killed');
+    // What is added meanwhile is coded as before.
+    await writer.append([batch([7])], 'w1');
+    await expectHolds(folder, [...range(0, 6), 7]);
+    const again = await Bank.openForWriting(folder, { segmentMemories: 4 });
+    const draft = (await readDraft(folder))!;
+    expect(draft).toMatchObject({ codecs: describeCodecs(others), segments: [{ memories: 4 }] });
+    const asked: number[] = [];
+    const memories = (first: number) => {
+      asked.push(first);
+      return range(first, 8).map((number) => batch([number]));
+    };
+    await again.compile('key', memories, 'w2', 2, options);
+    expect(asked).toEqual([4]);
+    const [older, newer] = [await Bank.open(folder, { version: 2 }), await Bank.open(folder)];
+    expect(newer.identity.codecs).toEqual(others);
+    expect(Array.from(await older.readRows(['m7', 'm3']))).toEqual(await asRead([7, 3]));
+    const format = rowFormat({ ...IDENTITY, codecs: others });
+    const expected = await rowValues(format, await format.encode(batch([7, 3]).rows));
+    expect(await newer.readRows(['m7', 'm3'])).toEqual(expected);
+    expect(await bankProblems(folder)).toEqual([]);
+    await Promise.all([older.close(), newer.close()]);
+    await again.prune([]);
+    expect([...(await filesOf(folder)).keys()].filter((name) => name.startsWith('codec-'))).toHaveLength(2);
+    await again.compile('numbers', memories, 'w2', 2, {});
+    await again.prune([]);
+    const numbers = await Bank.open(folder);
+    expect(Array.from(await numbers.readRows(['m7']))).toEqual(Array.from(memory(7).row));
+    expect([...(await filesOf(folder)).keys()].filter((name) => name.startsWith('codec-'))).toEqual([]);
+    await numbers.close();
   });
 });
 
