@@ -34,7 +34,7 @@ function table({ trials, float32Bytes, bfloat16Bytes, lossWithoutMemory }: Codec
   const line = (cells: string[]): string =>
     cells.map((cell, i) => (i === 0 ? cell.padEnd(30) : cell.padStart(13))).join('');
   const unquantised = trials[0]?.loss;
-  const row = ({ codec, bytes, keyError, valueError, decodeMilliseconds, loss, problem }: CodecTrial): string =>
+  const row = ({ codec, bytes, loss, problem, ...trial }: CodecTrial): string =>
     problem !== undefined
       ? `${codec.padEnd(30)}  ${problem}`
       : line([
@@ -42,9 +42,10 @@ function table({ trials, float32Bytes, bfloat16Bytes, lossWithoutMemory }: Codec
           `${bytes}`,
           (float32Bytes / bytes).toFixed(1),
           (bfloat16Bytes / bytes).toFixed(1),
-          keyError.toFixed(4),
-          valueError.toFixed(4),
-          decodeMilliseconds.toFixed(3),
+          trial.keyError.toFixed(4),
+          trial.valueError.toFixed(4),
+          trial.encodeMilliseconds.toFixed(3),
+          trial.decodeMilliseconds.toFixed(3),
           loss?.toFixed(4) ?? '-',
           loss === undefined || unquantised === undefined ? '-' : signed(loss - unquantised),
         ]);
@@ -55,6 +56,7 @@ function table({ trials, float32Bytes, bfloat16Bytes, lossWithoutMemory }: Codec
     'of bfloat16',
     'key error',
     'value error',
+    'ms to encode',
     'ms to decode',
     'loss',
     'change',

@@ -22,7 +22,7 @@ import { type RowFormat, rowFormat } from '../memory/row_format.ts';
 import { type StoredMemories, stepMemories } from '../memory/step_memories.ts';
 import { PURPOSE, permute } from '../random.ts';
 import type { MicroBatch } from '../train/stage.ts';
-import { TextBatches } from '../train/text_batches.ts';
+import { TextBatches, timed } from '../train/text_batches.ts';
 import { meanLoss } from '../train/validation.ts';
 import { openSession } from './session.ts';
 
@@ -41,7 +41,8 @@ export interface CodecTrial {
   /** |x − x̂|² / |x|² over keys, and values, of memories that the codec was not trained on; 0 without a codec. */
   keyError: number;
   valueError: number;
-  /** Time in which a memory is decoded, among others. */
+  /** Time that coding takes for a memory, among others. */
+  encodeMilliseconds: number;
   decodeMilliseconds: number;
   /** Validation loss in nats a token with the memories as they come back; left out without validation text. */
   loss?: number;
@@ -58,8 +59,9 @@ export interface CodecComparison {
   lossWithoutMemory?: number;
 }
 
-/** Memories whose decoding is timed. */
+/** Memories whose coding is timed. */
 const TIMED = 64;
+const NO_TIME = { encodeMilliseconds: 0, decodeMilliseconds: 0 };
 const READ_AT_ONCE = 64;
 
 /**
@@ -92,7 +94,7 @@ async function compare(
     throw new UserError('input_invalid', { where: bank.folder, what: 'its memories are codes already', action });
   }
   const validation = await Validation.open(session);
-  const plain = { codec: storage, bytes: bank.format.rowBytes, keyError: 0, valueError: 0, decodeMilliseconds: 0 };
+  const plain = { codec: storage, bytes: bank.format.rowBytes, keyError: 0, valueError: 0, ...NO_TIME };
   const trials: CodecTrial[] = [{ ...plain, loss: await validation?.loss(bank) }];
   const sample = await sampleOf(bank, config.seed);
   for (const codec of codecs) {
@@ -128,7 +130,7 @@ async function measure(
   const { layout } = bank.identity;
   const codecs = await trainCodecs(codec, layout.headDim, sample.train).catch((error: Error) => error.message.trim());
   if (typeof codecs === 'string') {
-    return { codec, bytes: 0, keyError: 0, valueError: 0, decodeMilliseconds: 0, problem: codecs };
+    return { codec, bytes: 0, keyError: 0, valueError: 0, ...NO_TIME, problem: codecs };
   }
   const format = rowFormat({ layout, storage: 'float32', codecs });
   const { keys, values } = await codecError(codecs, layout.headDim, sample.test);
@@ -137,17 +139,20 @@ async function measure(
     bytes: format.rowBytes,
     keyError: keys,
     valueError: values,
-    decodeMilliseconds: await decodeTime(format, bank),
+    ...(await times(format, bank)),
     loss: await validation?.loss(throughFormat(bank, format)),
   };
 }
 
-async function decodeTime(format: RowFormat, bank: Bank): Promise<number> {
+async function times(
+  format: RowFormat,
+  bank: Bank,
+): Promise<Pick<CodecTrial, 'encodeMilliseconds' | 'decodeMilliseconds'>> {
   const ids = bank.ids().slice(0, TIMED);
-  const codes = await format.encode(await bank.readRows(ids));
-  const started = performance.now();
-  await format.read(codes);
-  return (performance.now() - started) / ids.length;
+  const rows = await bank.readRows(ids);
+  const encoding = await timed(() => format.encode(rows));
+  const decoding = await timed(() => format.read(encoding.value));
+  return { encodeMilliseconds: encoding.ms / ids.length, decodeMilliseconds: decoding.ms / ids.length };
 }
 
 /** The bank as if it stored its memories in another format. */
