@@ -1,5 +1,5 @@
 /**
- * Codecs of memories: the keys and values of heads as short codes of Faiss, with a loss (paper §3.3 and appendix B). One
+ * Codecs of memories: the keys and values of heads as short codes of Faiss, with a loss (paper §7.1 and appendix B). One
  * codec is for all keys of a bank and one for all values.
  *
  * Legend: n memories or vectors, Lmem memory layers, K key-value heads, S kept tokens, D head dimension.
