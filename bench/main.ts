@@ -2,6 +2,7 @@
 
 import yargs from 'yargs';
 import { loadConfig } from '../src/config/load.ts';
+import { physicalCores } from '../src/engine/native/native.ts';
 import { writeFileAtomic } from '../src/io/files.ts';
 import { runFolder } from '../src/pipeline/workspace.ts';
 import { benchmarkBank } from './bank/bank.ts';
@@ -9,6 +10,7 @@ import { printBankReport } from './bank/table.ts';
 import { cases } from './cpu/cases.ts';
 import { benchmarkCpu } from './cpu/cpu.ts';
 import { printReport } from './cpu/table.ts';
+import { benchmarkFaiss, printFaissReport } from './faiss/faiss.ts';
 
 const say = (line: string): void => console.error(line);
 
@@ -73,7 +75,22 @@ await yargs(process.argv.slice(2))
       await keep(json, report);
     },
   )
-  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank')
+  .command(
+    'faiss',
+    'the Faiss binding beside the Python package of Faiss, in turn',
+    (command) =>
+      command
+        .option('vectors', { type: 'number', default: 50_000, describe: 'vectors in the indexes' })
+        .option('queries', { type: 'number', default: 256, describe: 'queries of a round' })
+        .option('rounds', { type: 'number', default: 15, describe: 'rounds: in each, both sides run once in turn' })
+        .example('$0 faiss --threads 1', 'on one thread'),
+    async ({ vectors, queries, rounds, threads, json }) => {
+      const report = await benchmarkFaiss({ vectors, queries, rounds, threads: threads || physicalCores(), say });
+      printFaissReport(report);
+      await keep(json, report);
+    },
+  )
+  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank, faiss')
   .strict()
   .version(false)
   .help()

@@ -42,6 +42,7 @@ async function main([path = '', ...rest]: string[]): Promise<void> {
   const queries = asked.map((ids) => cutChunks(ids, config.memory.chunkLength).at(-1) ?? ids);
   console.log(`${questions.length} questions, ${references.size} references, ${config.memory.keptTokens} tokens kept`);
   for (const encoder of retrievalSchema.shape.encoder.unwrap().options) {
+    if (encoder === 'onnx' && config.retrieval.onnx === undefined) continue;
     const kind = { ...config, retrieval: { ...config.retrieval, encoder } };
     const bankFolder = await mkdtemp(join(tmpdir(), 'memory3-encoders-'));
     try {

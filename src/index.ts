@@ -8,6 +8,7 @@ export {
   type KnowledgeOptions,
   type ListOptions,
   type SearchHit,
+  type SearchOptions,
   type StoredMemory,
   type StoredReference,
 } from './infer/knowledge_base.ts';

@@ -3,6 +3,7 @@
 import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';
+import { runSchema } from '../../src/config/schema.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import { UserError } from '../../src/errors.ts';
 import { linkFolder } from '../../src/io/files.ts';
@@ -52,7 +53,20 @@ export interface Report {
   openBytes: number;
   search: Searching;
   fetching: Fetching[];
-  editing: { openSeconds: number; editSeconds: number };
+  editing: Editing;
+}
+
+/** Seconds of changes to a copy. */
+export interface Editing {
+  openSeconds: number;
+  editSeconds: number;
+  /** Memories deleted at random, from all segments. */
+  deleted: number;
+  deleteSeconds: number;
+  /** Rewrites the segments that hold them. */
+  compactSeconds: number;
+  /** Reads and checks every byte of the result. */
+  verifySeconds: number;
 }
 
 /** Bytes of one memory, means. */
@@ -63,7 +77,7 @@ export interface Sizes {
   vectors: number;
   /** All records: text, token ids, kept positions and the rest. */
   records: number;
-  /** Text, title, document and id in UTF-8, of a sample. */
+  /** Text, title, document and id in UTF-8 and the token ids, of a sample. */
   text: number;
   /** Checksums and descriptions. */
   descriptions: number;
@@ -103,6 +117,9 @@ export interface Fetching {
 }
 
 const K = 5;
+/** Of a token id in vocabularies of up to 65,536. */
+const TOKEN_BYTES = 2;
+const DELETED = 1000;
 const SAMPLE = 10_000;
 const OPENINGS = 3;
 const BATCH = 64;
@@ -160,7 +177,7 @@ async function measure(options: Options, copy: string, engine: string): Promise<
       openBytes,
       search,
       fetching,
-      editing: await editing(copy, ids[0]!),
+      editing: await editing(copy, ids),
     };
   } finally {
     await bank.close();
@@ -213,7 +230,10 @@ function encoderOf(stored: Bank['identity']['encoder'], layout: MemoryLayout): L
   const refuse = async (): Promise<never> => {
     throw new UserError('usage_invalid', { what, action: 'measure a bank with `retrieval.encoder: lexical`' });
   };
-  const encoder = restoreEncoder(stored, { layout, queries: refuse, decode: refuse });
+  const encoder = restoreEncoder(stored, {
+    ...{ layout, queries: refuse, decode: refuse },
+    config: runSchema.parse({ name: 'bench' }),
+  });
   if (encoder instanceof LexicalEncoder) return encoder;
   throw new UserError('usage_invalid', { what, action: 'measure a bank with `retrieval.encoder: lexical`' });
 }
@@ -228,6 +248,7 @@ async function sizes(folder: string, bank: Bank): Promise<Sizes> {
   let [text, sampled] = [0, 0];
   for await (const record of bank.list()) {
     text += Buffer.byteLength(record.text + record.title + record.document + record.id);
+    text += TOKEN_BYTES * record.tokens.length;
     if (++sampled === SAMPLE) break;
   }
   const { size } = bank;
@@ -307,38 +328,51 @@ async function fetchingAll(
   const chosen = Array.from({ length: retrievals }, (_, i) =>
     Array.from({ length: K }, (_, j) => ids[randomInt(3, PURPOSE.test, i, j, ids.length)]!),
   );
+  const buffer = new Uint8Array(K * retrievals * bank.format.rowBytes);
   // Brings the files into the page cache, and every block past the check of its first reading.
-  await fetchOnce(bank, chosen, 'off');
-  const off = await fetchOnce(bank, chosen, 'off');
+  await fetchOnce(bank, chosen, 'off', buffer);
+  const off = await fetchOnce(bank, chosen, 'off', buffer);
   const cached = await Bank.open(folder, { cache: new RowCache(2 ** 30) });
   try {
-    const verified = await Bank.open(folder, { cache: new RowCache(0) });
-    await verified.close();
-    const filling = await fetchOnce(cached, chosen, 'filling');
-    return [off, filling, await fetchOnce(cached, chosen, 'warm')];
+    await cached.verify();
+    return [off, await fetchOnce(cached, chosen, 'filling', buffer), await fetchOnce(cached, chosen, 'warm', buffer)];
   } finally {
     await cached.close();
   }
 }
 
-async function fetchOnce(bank: Bank, chosen: readonly string[][], cache: Fetching['cache']): Promise<Fetching> {
+/** All in one call, as a training step reads them. */
+async function fetchOnce(
+  bank: Bank,
+  chosen: readonly string[][],
+  cache: Fetching['cache'],
+  buffer: Uint8Array,
+): Promise<Fetching> {
   const started = process.cpuUsage();
-  let bytes = 0;
-  const [seconds] = await timed(async () => {
-    for (const ids of chosen) bytes += (await bank.readStored(ids)).byteLength;
-  });
+  const [seconds, { byteLength: bytes }] = await timed(() => bank.readStored(chosen.flat(), buffer));
   const { user, system } = process.cpuUsage(started);
   return { cache, retrievals: chosen.length, perRetrieval: K, bytes, seconds, processor: (user + system) / 1e6 };
 }
 
-/** Replaces one memory in the copy. */
-async function editing(copy: string, id: string): Promise<Report['editing']> {
+/** Replaces one memory in the copy, deletes many, compacts and checks what is left. */
+async function editing(copy: string, ids: readonly string[]): Promise<Editing> {
   const [openSeconds, writer] = await timed(() => Bank.openForWriting(copy));
   const { layout, encoder } = writer.identity;
   const encode = (tokens: readonly Int32Array[]) => encodeTokens(encoderOf(encoder, layout), tokens);
+  const [first, ...rest] = ids as [string, ...string[]];
   const memory = randomMemories({ layout }, 1, encode, 'edited-');
-  const [editSeconds] = await timed(() => writer.edit([id], memory, 'bench'));
-  return { openSeconds, editSeconds };
+  const [editSeconds] = await timed(() => writer.edit([first], memory, 'bench'));
+  const every = Math.max(1, Math.floor(rest.length / DELETED));
+  const gone = rest.filter((_, i) => i % every === 0).slice(0, DELETED);
+  const [deleteSeconds] = await timed(() => writer.delete(gone));
+  const [compactSeconds] = await timed(async () => {
+    await writer.compact();
+    await writer.prune([]);
+  });
+  const bank = await Bank.open(copy);
+  const [verifySeconds] = await timed(() => bank.verify());
+  await bank.close();
+  return { openSeconds, editSeconds, deleted: gone.length, deleteSeconds, compactSeconds, verifySeconds };
 }
 
 async function timed<T>(work: () => Promise<T>): Promise<[seconds: number, result: T]> {

@@ -20,7 +20,7 @@ export function printBankReport(report: Report): void {
       `${bytes.rows} (2 · ${memoryLayers} · ${kvHeads} · ${keptTokens} · ${headDim} numbers of ${report.storage}: ${bytes.formula})`,
     ],
     ['its retrieval vector', `${bytes.vectors} bytes`],
-    ['its text, title and ids', `${bytes.text.toFixed(0)} bytes`],
+    ['its text, title, ids and token ids', `${bytes.text.toFixed(0)} bytes`],
     [
       'its other metadata',
       `${metadata.toFixed(0)} bytes, ${((100 * metadata) / bytes.rows).toFixed(1)} % of the memory`,
@@ -37,6 +37,9 @@ export function printBankReport(report: Report): void {
     ...report.fetching.map(fetchingRow),
     ['opening to edit', ms(editing.openSeconds)],
     ['edit of one memory', ms(editing.editSeconds)],
+    [`deletion of ${editing.deleted} memories`, ms(editing.deleteSeconds)],
+    ['compaction', ms(editing.compactSeconds)],
+    ['check of every byte', ms(editing.verifySeconds)],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   for (const [name, value] of rows) console.log(`${name.padEnd(width)}  ${value}`);
@@ -44,7 +47,7 @@ export function printBankReport(report: Report): void {
 
 function fetchingRow({ cache, retrievals, perRetrieval, bytes, seconds, processor }: Fetching): [string, string] {
   const rate = (of: number): string => `${(bytes / of / 1e9).toFixed(2)} GB/s`;
-  const what = `${retrievals} × ${perRetrieval} memories, cache ${cache}`;
+  const what = `${retrievals} × ${perRetrieval} memories in one call, cache ${cache}`;
   return [
     what,
     `${rate(seconds)}, ${rate(processor)} a core, ${((seconds / retrievals / perRetrieval) * 1e6).toFixed(0)} µs a memory`,

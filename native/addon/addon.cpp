@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "bank.h"
 #include "faiss.h"
 #include "gemm.h"
 #include "kernels.h"
@@ -393,6 +394,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("argMax", run<argMax>);
   add("fill", run<fill>);
   add("cast", run<memory3::cast>);
+  exportBank(env, exports);
   exportFaiss(env, exports);
   return exports;
 }

@@ -80,6 +80,8 @@ struct Call {
   std::function<void(FaissIndex&)> work;
   std::function<Napi::Value(Napi::Env)> answer;
   int threads;
+  /** Whether facts of the index may be others afterwards. */
+  bool changes;
   Napi::Promise::Deferred deferred;
   std::vector<Napi::ObjectReference> held;
 };
@@ -90,8 +92,10 @@ class FaissObject : public Napi::ObjectWrap<FaissObject> {
   explicit FaissObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FaissObject>(info) {}
   ~FaissObject() override;
 
-  /** Takes what the last call has changed, and begins the next one. */
-  void finished(const FaissFacts& facts);
+  /** Takes what the last call has changed. */
+  void take(const FaissFacts& facts);
+  /** Begins the next call. */
+  void finished();
 
  private:
   FaissIndex index_;
@@ -100,7 +104,7 @@ class FaissObject : public Napi::ObjectWrap<FaissObject> {
   bool busy_ = false;
 
   template <class... Held>
-  Napi::Value enqueue(const Napi::CallbackInfo& info, std::function<void(FaissIndex&)> work,
+  Napi::Value enqueue(const Napi::CallbackInfo& info, bool changes, std::function<void(FaissIndex&)> work,
                       std::function<Napi::Value(Napi::Env)> answer, const Held&... held);
   void next();
 
@@ -134,23 +138,32 @@ class Job : public Napi::AsyncWorker {
     try {
       call_->work(index_);
     } catch (...) {
-      facts_ = index_.facts();
+      look();
       throw;
     }
-    facts_ = index_.facts();
+    look();
   }
 
   void OnOK() override {
     call_->deferred.Resolve(call_->answer(Env()));
-    owner_->finished(facts_);
+    finish();
   }
 
   void OnError(const Napi::Error& error) override {
     call_->deferred.Reject(error.Value());
-    owner_->finished(facts_);
+    finish();
   }
 
  private:
+  void look() {
+    if (call_->changes) facts_ = index_.facts();
+  }
+
+  void finish() {
+    if (call_->changes) owner_->take(facts_);
+    owner_->finished();
+  }
+
   /** Held by the call. */
   FaissObject* owner_;
   FaissIndex& index_;
@@ -161,14 +174,14 @@ class Job : public Napi::AsyncWorker {
 FaissObject::~FaissObject() { Napi::MemoryManagement::AdjustExternalMemory(Env(), -facts_.memoryBytes); }
 
 template <class... Held>
-Napi::Value FaissObject::enqueue(const Napi::CallbackInfo& info, std::function<void(FaissIndex&)> work,
+Napi::Value FaissObject::enqueue(const Napi::CallbackInfo& info, bool changes, std::function<void(FaissIndex&)> work,
                                  std::function<Napi::Value(Napi::Env)> answer, const Held&... held) {
   const Napi::Env env = info.Env();
   // The last argument of every call.
   const int threads = info[info.Length() - 1].ToNumber().Int32Value();
   if (threads < 1 || threads > 1024) throw Napi::RangeError::New(env, "the number of threads must lie between 1 and 1024");
   std::unique_ptr<Call> call(
-      new Call{std::move(work), std::move(answer), threads, Napi::Promise::Deferred::New(env), {}});
+      new Call{std::move(work), std::move(answer), threads, changes, Napi::Promise::Deferred::New(env), {}});
   call->held.push_back(Napi::Persistent(info.This().As<Napi::Object>()));
   (call->held.push_back(Napi::Persistent(held.template As<Napi::Object>())), ...);
   const Napi::Value promise = call->deferred.Promise();
@@ -185,9 +198,12 @@ void FaissObject::next() {
   job->Queue();
 }
 
-void FaissObject::finished(const FaissFacts& facts) {
+void FaissObject::take(const FaissFacts& facts) {
   Napi::MemoryManagement::AdjustExternalMemory(Env(), facts.memoryBytes - facts_.memoryBytes);
   facts_ = facts;
+}
+
+void FaissObject::finished() {
   busy_ = false;
   next();
 }
@@ -203,7 +219,7 @@ Napi::Value FaissObject::make(const Napi::CallbackInfo& info) {
   } catch (const std::exception& error) {
     throw Napi::Error::New(info.Env(), error.what());
   }
-  finished(index_.facts());
+  take(index_.facts());
   return info.Env().Undefined();
 }
 
@@ -219,40 +235,40 @@ Napi::Value FaissObject::facts(const Napi::CallbackInfo& info) {
 
 Napi::Value FaissObject::read(const Napi::CallbackInfo& info) {
   return enqueue(
-      info, [path = info[0].ToString().Utf8Value(), map = info[1].ToBoolean().Value()](FaissIndex& index) { index.read(path, map); },
+      info, true, [path = info[0].ToString().Utf8Value(), map = info[1].ToBoolean().Value()](FaissIndex& index) { index.read(path, map); },
       nothing());
 }
 
 Napi::Value FaissObject::restore(const Napi::CallbackInfo& info) {
   const auto from = octets(info[0]);
-  return enqueue(info, [from](FaissIndex& index) { index.restore(from.data, from.size); }, nothing(), info[0]);
+  return enqueue(info, true, [from](FaissIndex& index) { index.restore(from.data, from.size); }, nothing(), info[0]);
 }
 
 Napi::Value FaissObject::write(const Napi::CallbackInfo& info) {
-  return enqueue(info, [path = info[0].ToString().Utf8Value()](FaissIndex& index) { index.write(path); }, nothing());
+  return enqueue(info, false, [path = info[0].ToString().Utf8Value()](FaissIndex& index) { index.write(path); }, nothing());
 }
 
 Napi::Value FaissObject::bytes(const Napi::CallbackInfo& info) {
   auto out = std::make_shared<std::vector<uint8_t>>();
-  return enqueue(info, [out](FaissIndex& index) { *out = index.bytes(); },
+  return enqueue(info, false, [out](FaissIndex& index) { *out = index.bytes(); },
                  [out](Napi::Env env) { return newArray<Napi::Uint8Array>(env, *out); });
 }
 
 Napi::Value FaissObject::close(const Napi::CallbackInfo& info) {
-  return enqueue(info, [](FaissIndex& index) { index.free(); }, nothing());
+  return enqueue(info, true, [](FaissIndex& index) { index.free(); }, nothing());
 }
 
 Napi::Value FaissObject::train(const Napi::CallbackInfo& info) {
   const auto x = floats(info[0]);
   const int64_t count = rowsOf(info.Env(), x.size, facts_.dimensions);
-  return enqueue(info, [x, count](FaissIndex& index) { index.train(x.data, count); }, nothing(), info[0]);
+  return enqueue(info, true, [x, count](FaissIndex& index) { index.train(x.data, count); }, nothing(), info[0]);
 }
 
 Napi::Value FaissObject::add(const Napi::CallbackInfo& info) {
   const auto x = floats(info[0]);
   const auto ids = ints(info[1]);
   expectSize(info.Env(), "vectors", x.size, ids.size * facts_.dimensions);
-  return enqueue(info, [x, ids](FaissIndex& index) { index.add(x.data, ids.data, ids.size); }, nothing(), info[0], info[1]);
+  return enqueue(info, true, [x, ids](FaissIndex& index) { index.add(x.data, ids.data, ids.size); }, nothing(), info[0], info[1]);
 }
 
 /** search(queries, k, ids, scores, threads) */
@@ -265,7 +281,7 @@ Napi::Value FaissObject::search(const Napi::CallbackInfo& info) {
   expectSize(info.Env(), "ids", ids.size, count * k);
   expectSize(info.Env(), "scores", scores.size, count * k);
   return enqueue(
-      info, [x, count, k, ids, scores](FaissIndex& index) { index.search(x.data, count, k, ids.data, scores.data); }, nothing(),
+      info, false, [x, count, k, ids, scores](FaissIndex& index) { index.search(x.data, count, k, ids.data, scores.data); }, nothing(),
       info[0], info[2], info[3]);
 }
 
@@ -275,7 +291,7 @@ Napi::Value FaissObject::searchRange(const Napi::CallbackInfo& info) {
   const float radius = info[1].ToNumber().FloatValue();
   auto found = std::make_shared<FaissRanges>();
   return enqueue(
-      info, [x, count, radius, found](FaissIndex& index) { *found = index.searchRange(x.data, count, radius); },
+      info, false, [x, count, radius, found](FaissIndex& index) { *found = index.searchRange(x.data, count, radius); },
       [found](Napi::Env env) -> Napi::Value {
         Napi::Object out = Napi::Object::New(env);
         out.Set("limits", newArray<Napi::Float64Array>(env, found->limits));
@@ -289,7 +305,7 @@ Napi::Value FaissObject::searchRange(const Napi::CallbackInfo& info) {
 Napi::Value FaissObject::remove(const Napi::CallbackInfo& info) {
   const auto ids = ints(info[0]);
   auto count = std::make_shared<int64_t>(0);
-  return enqueue(info, [ids, count](FaissIndex& index) { *count = index.remove(ids.data, ids.size); },
+  return enqueue(info, true, [ids, count](FaissIndex& index) { *count = index.remove(ids.data, ids.size); },
                  [count](Napi::Env env) { return Napi::Number::New(env, static_cast<double>(*count)); }, info[0]);
 }
 
@@ -297,13 +313,13 @@ Napi::Value FaissObject::reconstruct(const Napi::CallbackInfo& info) {
   const auto ids = ints(info[0]);
   const auto out = floats(info[1]);
   expectSize(info.Env(), "vectors", out.size, ids.size * facts_.dimensions);
-  return enqueue(info, [ids, out](FaissIndex& index) { index.reconstruct(ids.data, ids.size, out.data); }, nothing(), info[0],
+  return enqueue(info, true, [ids, out](FaissIndex& index) { index.reconstruct(ids.data, ids.size, out.data); }, nothing(), info[0],
                  info[1]);
 }
 
 Napi::Value FaissObject::idRange(const Napi::CallbackInfo& info) {
   auto range = std::make_shared<std::pair<int64_t, int64_t>>();
-  return enqueue(info, [range](FaissIndex& index) { *range = index.idRange(); },
+  return enqueue(info, false, [range](FaissIndex& index) { *range = index.idRange(); },
                  [range](Napi::Env env) -> Napi::Value {
                    Napi::Array out = Napi::Array::New(env, 2);
                    out.Set(0u, bigInt(env, range->first));
@@ -313,7 +329,7 @@ Napi::Value FaissObject::idRange(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value FaissObject::set(const Napi::CallbackInfo& info) {
-  return enqueue(info, [name = info[0].ToString().Utf8Value(), value = info[1].ToNumber().DoubleValue()](FaissIndex& index) {
+  return enqueue(info, false, [name = info[0].ToString().Utf8Value(), value = info[1].ToNumber().DoubleValue()](FaissIndex& index) {
     index.set(name, value);
   }, nothing());
 }
@@ -323,7 +339,7 @@ Napi::Value FaissObject::encode(const Napi::CallbackInfo& info) {
   const auto codes = octets(info[1]);
   const int64_t count = rowsOf(info.Env(), x.size, facts_.dimensions);
   expectSize(info.Env(), "codes", codes.size, count * facts_.codeBytes);
-  return enqueue(info, [x, count, codes](FaissIndex& index) { index.encode(x.data, count, codes.data); }, nothing(), info[0],
+  return enqueue(info, false, [x, count, codes](FaissIndex& index) { index.encode(x.data, count, codes.data); }, nothing(), info[0],
                  info[1]);
 }
 
@@ -332,7 +348,7 @@ Napi::Value FaissObject::decode(const Napi::CallbackInfo& info) {
   const auto out = floats(info[1]);
   const int64_t count = rowsOf(info.Env(), codes.size, facts_.codeBytes);
   expectSize(info.Env(), "vectors", out.size, count * facts_.dimensions);
-  return enqueue(info, [codes, count, out](FaissIndex& index) { index.decode(codes.data, count, out.data); }, nothing(), info[0],
+  return enqueue(info, false, [codes, count, out](FaissIndex& index) { index.decode(codes.data, count, out.data); }, nothing(), info[0],
                  info[1]);
 }
 

@@ -7,7 +7,9 @@
 #include <faiss/IndexIDMap.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFPQ.h>
+#include <faiss/IndexIVFPQFastScan.h>
 #include <faiss/IndexPQ.h>
+#include <faiss/IndexPQFastScan.h>
 #include <faiss/IndexPreTransform.h>
 #include <faiss/IndexRefine.h>
 #include <faiss/VectorTransform.h>
@@ -52,6 +54,8 @@ void prepare(faiss::Index* index) {
     quiet(file->pq.cp);
     file->do_polysemous_training = false;
   }
+  if (auto* codes = dynamic_cast<faiss::IndexPQFastScan*>(index)) quiet(codes->pq.cp);
+  if (auto* file = dynamic_cast<faiss::IndexIVFPQFastScan*>(index)) quiet(file->pq.cp);
   if (auto* codes = dynamic_cast<faiss::Index2Layer*>(index)) {
     quiet(codes->q1.cp);
     prepare(codes->q1.quantizer);
@@ -220,6 +224,13 @@ void FaissIndex::add(const float* x, const int64_t* ids, int64_t count) {
 
 void FaissIndex::search(const float* x, int64_t count, int64_t k, int64_t* ids, float* scores) const {
   if (!index().is_trained) throw std::runtime_error("the index must be trained before it is searched");
+  if (index().ntotal == 0) {
+    // Faiss 1.7.3 reads beyond an index without vectors when many queries are asked at once.
+    const float worst = std::numeric_limits<float>::infinity();
+    std::fill(ids, ids + count * k, int64_t{-1});
+    std::fill(scores, scores + count * k, index().metric_type == faiss::METRIC_INNER_PRODUCT ? -worst : worst);
+    return;
+  }
   index().search(count, x, k, scores, ids);
 }
 

@@ -12,8 +12,10 @@ import { Versions } from '../../src/memory/manifest.ts';
 import { PURPOSE, randomInt } from '../../src/random.ts';
 import { type Change, IDENTITY, idsAfter, memoryOf, SEGMENT_MEMORIES } from './changes.ts';
 
-/** A kill lies at most this long after the writer has opened the bank. */
+/** A kill lies at most this long after the writer has opened the bank, or after its first change in every second run. */
 const LONGEST_MS = 250;
+
+const NEWLINE = 0x0a;
 
 export interface Kill {
   /** The change that was going on; undefined between two changes or before the first. */
@@ -44,7 +46,8 @@ export async function torture(
   for (let run = 0; run < kills; run++) {
     await rm(journal, { force: true });
     await appendFile(journal, '');
-    await killedWriter([bank, journal, String(seed), String(run)], randomInt(seed, PURPOSE.test, run, 1e6, LONGEST_MS));
+    const delay = randomInt(seed, PURPOSE.test, run, 1e6, LONGEST_MS);
+    await killedWriter([bank, journal, String(seed), String(run)], run % 2, delay);
     const lines = (await readFile(journal, 'utf8')).split('\n').filter((line) => line.endsWith('}'));
     const notes = lines.map((line) => JSON.parse(line) as { begin?: Change; done?: number });
     const done = notes.filter((note) => note.done !== undefined).length;
@@ -63,11 +66,19 @@ export async function torture(
   }
 }
 
-async function killedWriter(args: readonly string[], delay: number): Promise<void> {
+/** A writer that is killed `delay` ms after so many changes. */
+async function killedWriter(args: readonly string[], changes: number, delay: number): Promise<void> {
   const script = fileURLToPath(new URL('writer.ts', import.meta.url));
   const child = spawn(process.execPath, ['--import', 'tsx', script, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
   const exit = once(child, 'exit');
-  await Promise.race([once(child.stdout, 'data'), exit]);
+  const hasCome = new Promise<void>((resolve) => {
+    let lines = 0;
+    child.stdout.on('data', (chunk: Buffer) => {
+      lines += chunk.filter((byte) => byte === NEWLINE).length;
+      if (lines > changes) resolve();
+    });
+  });
+  await Promise.race([hasCome, exit]);
   await sleep(delay);
   child.kill('SIGKILL');
   const [code, signal] = (await exit) as [number | null, string | null];

@@ -1,5 +1,6 @@
 /**
- * Changes a bank until it is killed. The journal gets a line before each change and one after it.
+ * Changes a bank until it is killed. The journal gets a line before each change and one after it; standard output one when
+ * the bank is open and one after each change.
  * usage: writer.ts FOLDER JOURNAL SEED RUN
  */
 
@@ -22,5 +23,6 @@ for (let step = 0; ; step++) {
   note({ begin: change });
   await apply(writer, change);
   note({ done: writer.version });
+  process.stdout.write('done\n');
   ids = idsAfter(ids, change);
 }

@@ -2,6 +2,7 @@
 
 import type { Argv } from 'yargs';
 import { loadConfig } from '../config/load.ts';
+import { UserError } from '../errors.ts';
 import type { Answer, UsedMemory } from '../infer/generate.ts';
 import type { Session } from '../infer/session.ts';
 import { type ConfigArguments, configOptions } from './options.ts';
@@ -9,6 +10,7 @@ import { type ConfigArguments, configOptions } from './options.ts';
 export interface AnswerArguments extends ConfigArguments {
   text: string;
   memory: boolean;
+  cold: boolean;
   trace: boolean;
   checkpoint?: string;
   maxTokens?: number;
@@ -26,6 +28,11 @@ export function answerOptions<T>(yargs: Argv<T>, name: string, describe: string)
         type: 'boolean',
         default: true,
         describe: 'Read memories; --no-memory answers from the parameters alone',
+      })
+      .option('cold', {
+        type: 'boolean',
+        default: false,
+        describe: 'Also find references that are not in the bank; they are written when first found, and stored',
       })
       .option('trace', {
         type: 'boolean',
@@ -53,6 +60,10 @@ export async function withSession(
   args: AnswerArguments,
   work: (session: Session, generate: Generate) => Promise<void>,
 ): Promise<void> {
+  if (args.cold && !args.memory) {
+    const action = 'leave one of them out';
+    throw new UserError('usage_invalid', { what: '--cold writes memories, and --no-memory reads none', action });
+  }
   const overrides = (['maxTokens', 'temperature', 'topP'] as const)
     .filter((key) => args[key] !== undefined)
     .map((key) => `generate.${key}=${args[key]}`);

@@ -9,7 +9,11 @@ export const askCommand: CommandModule<object, AnswerArguments> = {
   builder: (yargs) =>
     answerOptions(yargs, 'text', 'The question, or the beginning of a sentence that the answer ends')
       .example('$0 ask -c configs/quickstart.yaml "Chad: language"', 'answer with sources')
-      .example('$0 ask -c configs/quickstart.yaml "Chad: language" --no-memory', 'from the parameters alone') as never,
+      .example('$0 ask -c configs/quickstart.yaml "Chad: language" --no-memory', 'from the parameters alone')
+      .example(
+        '$0 ask -c configs/quickstart.yaml "Chad: language" --cold',
+        'with references written as they are found',
+      ) as never,
   handler: (args) =>
     withSession(args, async (session, generate) => {
       const answer = await generate(session, args.text);

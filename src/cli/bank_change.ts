@@ -76,7 +76,7 @@ export const deleteCommand: CommandModule<object, ConfigArguments & { ids: strin
 
 export const compactCommand: CommandModule<object, ConfigArguments> = {
   command: 'compact',
-  describe: 'Remove the bytes of what was deleted or replaced, and all older versions',
+  describe: 'Remove the bytes of what was deleted or replaced and all older versions; join small segments',
   builder: (yargs) =>
     configOptions(yargs).example('$0 bank compact -c configs/quickstart.yaml', 'deleted text is in no file then'),
   handler: (args) =>

@@ -5,7 +5,7 @@ import { announce } from '../tracking/progress.ts';
 import { withKnowledge } from './bank_options.ts';
 import { type ConfigArguments, configOptions } from './options.ts';
 
-type TuneArguments = ConfigArguments & { factory: string[]; k: number; recall: number; dryRun: boolean };
+type TuneArguments = ConfigArguments & { factory?: string[]; k: number; recall: number; dryRun: boolean };
 
 export const tuneCommand: CommandModule<object, TuneArguments> = {
   command: 'tune',
@@ -15,8 +15,7 @@ export const tuneCommand: CommandModule<object, TuneArguments> = {
       .option('factory', {
         type: 'string',
         array: true,
-        default: ['HNSW32'],
-        describe: 'Indexes to try: strings of Faiss’s index factory',
+        describe: 'Indexes to try: strings of Faiss’s index factory [default: HNSW32, and none for lexical vectors]',
       })
       .option('k', { type: 'number', default: 5, describe: 'Memories that a search asks for' })
       .option('recall', { type: 'number', default: 0.99, describe: 'Share of the k nearest that must be found' })
@@ -26,7 +25,13 @@ export const tuneCommand: CommandModule<object, TuneArguments> = {
   handler: (args) =>
     withKnowledge(args, async (knowledge) => {
       const { factory: factories, k, recall, dryRun } = args;
-      const { trials, chosen } = await knowledge.tune({ factories, k, recall, dryRun, say: announce });
+      const { trials, chosen } = await knowledge.tune({
+        ...(factories && { factories }),
+        k,
+        recall,
+        dryRun,
+        say: announce,
+      });
       const row = (cells: string[]): string =>
         cells.map((cell, i) => (i < 2 ? cell.padEnd(24) : cell.padStart(12))).join('');
       process.stdout.write(`${row(['index', 'parameters', `recall@${k}`, 'ms a query', 'of exact'])}\n`);
@@ -44,7 +49,7 @@ export const tuneCommand: CommandModule<object, TuneArguments> = {
       }
       const kept = dryRun ? 'best' : 'kept';
       const said =
-        chosen === undefined ? 'none is faster than exact search at this recall' : `${kept}: ${chosen.factory}`;
+        chosen === undefined ? 'at this recall none is faster than a search without one' : `${kept}: ${chosen.factory}`;
       process.stdout.write(`${said}\n`);
     }),
 };

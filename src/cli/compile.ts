@@ -9,6 +9,7 @@ interface Arguments extends ConfigArguments {
   acceptChanges: boolean;
   stage?: 'warmup' | 'continual';
   share?: number;
+  cold: boolean;
 }
 
 export const compileCommand: CommandModule<object, Arguments> = {
@@ -25,6 +26,11 @@ export const compileCommand: CommandModule<object, Arguments> = {
         describe:
           'Share of the references to write [default: warmup: what the growth plan begins with; continual: all]',
       })
+      .option('cold', {
+        type: 'boolean',
+        default: false,
+        describe: 'Write none: `ask --cold` and `generate --cold` write each reference when it is first found',
+      })
       .example('$0 compile -c configs/quickstart.yaml', 'with the newest finished checkpoint')
       .example(
         '$0 compile -c configs/quickstart.yaml --stage warmup --share 1',
@@ -34,6 +40,12 @@ export const compileCommand: CommandModule<object, Arguments> = {
     const { share } = args;
     if (share !== undefined && !(share > 0 && share <= 1)) {
       throw new UserError('usage_invalid', { what: `--share ${share}`, action: 'give a number above 0, at most 1' });
+    }
+    if (args.cold && share !== undefined) {
+      throw new UserError('usage_invalid', {
+        what: '--cold writes none, --share a share',
+        action: 'leave one of them out',
+      });
     }
     const { config } = await loadConfig(args.config, { set: args.set });
     const { runCompile } = await import('../pipeline/stages.ts');

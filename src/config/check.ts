@@ -87,6 +87,14 @@ function checkMemory({ memory, retrieval, model, data, continual }: RunConfig, r
     'retrieval.encoder',
     'model.memoryLayers',
   ], `${retrieval.encoder} needs model.memoryLayers ≥ 1`);
+  require(retrieval.encoder !== 'onnx' || retrieval.onnx !== undefined, [
+    'retrieval.encoder',
+    'retrieval.onnx',
+  ], 'onnx needs retrieval.onnx.model and retrieval.onnx.tokenizer');
+  require(retrieval.encoder === 'onnx' || retrieval.onnx === undefined, [
+    'retrieval.onnx',
+    'retrieval.encoder',
+  ], `it is set, but retrieval.encoder is ${retrieval.encoder}; set that to onnx, or leave this out`);
 }
 
 function checkOptimizer({ optimizer }: RunConfig, require: Require): void {

@@ -113,18 +113,40 @@ export const memorySchema = z.strictObject({
 
 export const retrievalSchema = z.strictObject({
   encoder: z
-    .enum(['lexical', 'use-lite', 'keys', 'keys-multi'])
+    .enum(['lexical', 'use-lite', 'onnx', 'keys', 'keys-multi'])
     .default('lexical')
     .describe(
-      'What is indexed: `lexical` hashed tf-idf of tokens; `use-lite` meaning, English only, with the optional npm packages of the Universal Sentence Encoder lite; `keys` the memories’ own keys, searched with attention queries; `keys-multi` the same, and the 64 best are scored again by each of their keys.',
+      'What is indexed: `lexical` hashed tf-idf of tokens; `use-lite` meaning, English only, with the optional npm packages of the Universal Sentence Encoder lite; `onnx` an encoder of your own, such as BGE-M3, see `onnx`; `keys` the memories’ own keys, searched with attention queries; `keys-multi` the same, and the 64 best are scored again by each of their keys.',
     ),
   dimensions: positive.default(512).describe('Length of the lexical vectors.'),
+  onnx: z
+    .strictObject({
+      model: z.string().min(1).describe('The model as an `.onnx` file.'),
+      tokenizer: z.string().min(1).describe('Its Hugging Face `tokenizer.json`.'),
+      pooling: z
+        .enum(['cls', 'mean', 'none'])
+        .default('cls')
+        .describe(
+          'How the vectors of tokens become one: that of the first token (`cls`, as BGE-M3 wants it) or their mean; `none`: the model gives one vector a text itself.',
+        ),
+      maxTokens: z.int().min(8).default(512).describe('Tokens of a text that are read, special tokens included.'),
+      queryPrefix: z.string().default('').describe('Put in front of a chunk that is searched for.'),
+      documentPrefix: z.string().default('').describe('Put in front of a reference.'),
+    })
+    .optional()
+    .describe('The encoder of `encoder: onnx`, with the optional npm package `onnxruntime-node`.'),
   index: z
     .string()
     .min(1)
     .default('auto')
     .describe(
-      'How vectors are searched: `exact` compares with all of them; `auto` does so up to a million and takes a Faiss index for more; or a string of Faiss’s index factory, such as `HNSW32` or `IVF1024,Flat`.',
+      'How vectors are searched: `exact` compares with all of them, for `lexical` ones by their words; `auto` takes a Faiss index for a large bank of other vectors; or a string of Faiss’s index factory, such as `HNSW32` or `IVF1024,Flat`.',
+    ),
+  search: z
+    .record(z.string(), z.number())
+    .default({})
+    .describe(
+      'Search parameters of the Faiss index when it is made, such as `{ efSearch: 256 }` or `{ nprobe: 64 }`; `memory3 bank tune` finds them.',
     ),
   query: z
     .enum(['previous', 'own'])

@@ -68,6 +68,7 @@ export class TrainingBank {
       layout,
       queries: chunkQueries(options.model, writeOptions(options)),
       decode: options.decode,
+      config: options.config,
     });
     const cache = new RowCache(CACHE_BYTES);
     return new TrainingBank(options, writer, encoder, cache, await openVersion(options.folder, encoder, cache));

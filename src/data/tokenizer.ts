@@ -51,7 +51,7 @@ export class Tokenizer {
     this.vocabSize = Object.values(native.getVocab(true)).reduce((most, id) => Math.max(most, id + 1), 0);
     this.bos = bos;
     this.eos = findToken(native, EOS_NAMES);
-    this.pad = findToken(native, PAD_NAMES) ?? this.eos ?? bos;
+    this.pad = padToken(native) ?? this.eos ?? bos;
     this.referencePrefix = referencePrefix;
     this.hash = hash;
   }
@@ -129,7 +129,17 @@ export function decodeChunk(tokenizer: Tokenizer): (ids: Int32Array) => Promise<
   return async (ids) => await tokenizer.decode(ids, { skipSpecial: true });
 }
 
-function parseTokenizer(path: string, text: string): { native: NativeTokenizer; specials: string[] } {
+/** The token that fills up short rows, where the vocabulary has one. */
+export function padToken(native: NativeTokenizer): number | undefined {
+  return findToken(native, PAD_NAMES);
+}
+
+/**
+ * Parses a `tokenizer.json`; truncation and padding that it asks for are switched off.
+ * @param path for messages
+ * @throws UserError input_invalid
+ */
+export function parseTokenizer(path: string, text: string): { native: NativeTokenizer; specials: string[] } {
   const invalid = (what: string, cause?: unknown) => {
     const action = 'give the `tokenizer.json` that `tokenizers` or `transformers` saved';
     return new UserError('input_invalid', { where: path, what, action, cause });

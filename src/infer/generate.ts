@@ -42,6 +42,8 @@ export interface Answer {
   promptTokens: number;
   generatedTokens: number;
   trace: ChunkTrace[];
+  /** Ids of the references that a cold start wrote for this answer and stored. */
+  stored: string[];
 }
 
 export interface GenerateOptions extends GenerateConfig {
@@ -75,7 +77,8 @@ export async function generate(session: Session, prompt: string, options: Genera
       scores = await decoder.read(Int32Array.of(token));
     }
     const counts = { promptTokens: promptIds.length, generatedTokens: generated.length };
-    return { text, ...counts, trace: await decoder.trace() };
+    const trace = await decoder.trace();
+    return { text, ...counts, trace, stored: await session.storeWritten() };
   } finally {
     decoder.dispose();
   }
@@ -178,15 +181,15 @@ class Decoder {
   }
 
   private async search(query: Int32Array): Promise<Found[]> {
-    const [found = []] = await this.session.retriever.search([query], this.session.config.memory.memoriesPerChunk);
+    const [found = []] = await this.session.search.search([query], this.session.config.memory.memoriesPerChunk);
     return found;
   }
 
   private async memories(found: readonly Found[]): Promise<LayerMemories> {
-    const { bank, config } = this.session;
+    const { store, config } = this.session;
     const slots = { memoriesPerChunk: found.length, chunkLength: config.memory.chunkLength };
-    const step = await stepMemories(bank, [[found.map(({ id }) => id)]], slots);
-    return memoryTensors(step, bank.identity, slots, 1, 0);
+    const step = await stepMemories(store, [[found.map(({ id }) => id)]], slots);
+    return memoryTensors(step, store.identity, slots, 1, 0);
   }
 
   private closeChunk(chunk: OpenChunk): void {
@@ -236,8 +239,8 @@ class Decoder {
   }
 
   private async used(found: Found, chunk: OpenChunk, slot: number): Promise<UsedMemory> {
-    const { bank, model, tokenizer } = this.session;
-    const record = await bank.get(found.id);
+    const { store, model, tokenizer } = this.session;
+    const record = await store.get(found.id);
     const readers = chunk.tokens.length * model.shape.numHeads * model.shape.memoryLayers;
     const kept = [...new Set(record.kept)].sort((a, b) => a - b);
     return {

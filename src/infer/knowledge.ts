@@ -7,6 +7,7 @@ import { cutReferences, inContext, type Reference } from '../data/references.ts'
 import { UserError } from '../errors.ts';
 import { linkFolder, sha256, temporaryName } from '../io/files.ts';
 import { Bank } from '../memory/bank.ts';
+import { readmit, withdraw } from '../memory/withdrawn.ts';
 import { compileReferences } from '../memory/write.ts';
 import type { Session } from './session.ts';
 
@@ -138,7 +139,9 @@ async function changeBank(
     encoder: session.encoder,
     onProgress,
   });
+  await withdraw(writer, remove);
   await writer.edit(remove, memories, session.weightsHash);
+  await readmit(writer.folder, ids);
   await session.openBank();
   return ids;
 }

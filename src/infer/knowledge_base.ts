@@ -12,7 +12,7 @@ import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
-import { BankIndex, chooseIndex, type IndexSpec } from '../memory/bank_index.ts';
+import { BankIndex, type IndexSpec } from '../memory/bank_index.ts';
 import { type BankStats, bankStats, folderBytes } from '../memory/bank_stats.ts';
 import { chunkQueries } from '../memory/chunk_queries.ts';
 import type { ChunkQueries, RetrievalEncoder } from '../memory/encoders/encoder.ts';
@@ -23,6 +23,7 @@ import type { BankIdentity, MemoryRecord } from '../memory/layout.ts';
 import { type BankRepair, bankProblems, type RepairSources, repairBank } from '../memory/repair.ts';
 import type { MemorySearch } from '../memory/retrieve.ts';
 import { type Trial, type TuneOptions, tuneIndex } from '../memory/tune.ts';
+import { withdraw } from '../memory/withdrawn.ts';
 import { type WriteOptions, writeTexts } from '../memory/write.ts';
 import { type AddOptions, addKnowledge, editKnowledge, type Knowledge } from './knowledge.ts';
 import { retrainedCodecs } from './retrained_codecs.ts';
@@ -55,6 +56,16 @@ export interface StoredMemory extends StoredReference {
 export interface SearchHit extends StoredReference {
   /** Cosine similarity to the text that was searched for. */
   score: number;
+}
+
+export interface SearchOptions {
+  /** Results at most. Default 10. */
+  limit?: number;
+  /**
+   * Also find references that the bank does not hold; those among the results are written and stored (paper §3.2, cold
+   * start). When another process has the run they are found and not stored.
+   */
+  cold?: boolean;
 }
 
 export interface ListOptions {
@@ -139,9 +150,9 @@ export class KnowledgeBase {
 
   /**
    * What retrieval finds for a text, nearest first. Only the last `memory.referenceTokens` tokens of a longer text count.
-   * @throws UserError input_empty for a text without tokens
+   * @throws UserError input_empty for a text without tokens; with `cold` config_invalid for an encoder of memories
    */
-  async search(text: string, { limit = 10 }: { limit?: number } = {}): Promise<SearchHit[]> {
+  async search(text: string, { limit = 10, cold = false }: SearchOptions = {}): Promise<SearchHit[]> {
     if (!Number.isInteger(limit) || limit < 1) {
       throw new UserError('usage_invalid', {
         what: `a search cannot give ${limit} results`,
@@ -149,17 +160,25 @@ export class KnowledgeBase {
       });
     }
     return await this.#inTurn(async () => {
-      const bank = await this.#bank();
       this.#tokenizer ??= await Tokenizer.load(dataPaths(this.folder.data).tokenizer);
       const tokens = await this.#tokenizer.encode(text.trim());
       if (tokens.length === 0) {
         const action = 'give at least one word';
         throw new UserError('input_empty', { what: 'there is no text to search for', action });
       }
-      const search = await this.#searchOf(bank, this.#tokenizer);
-      const [found = []] = await search.search([tokens.slice(-this.config.memory.referenceTokens)], limit);
-      return await Promise.all(found.map(async ({ id, score }) => ({ ...reference(await bank.get(id)), score })));
+      const query = tokens.slice(-this.config.memory.referenceTokens);
+      if (cold) return await this.#coldSearch(query, limit);
+      const bank = await this.#bank();
+      return await hits(await this.#searchOf(bank, this.#tokenizer), bank, query, limit);
     });
+  }
+
+  async #coldSearch(query: Int32Array, limit: number): Promise<SearchHit[]> {
+    const session = await this.#writing();
+    if (!session.isCold) await session.startCold();
+    const found = await hits(session.search, session.store, query, limit);
+    await session.storeWritten();
+    return found;
   }
 
   /** Memories, versions and bytes. */
@@ -228,14 +247,16 @@ export class KnowledgeBase {
   async delete(ids: readonly string[]): Promise<void> {
     await this.#locked(async () => {
       const { folder, version } = await this.#bank();
-      await (await Bank.openForWriting(folder, { version })).delete(ids);
+      const writer = await Bank.openForWriting(folder, { version });
+      await withdraw(writer, ids);
+      await writer.delete(ids);
       await this.#reopen();
     });
   }
 
   /**
-   * Rewrites the segments that hold deleted memories and removes all older versions, so that what was deleted is in no
-   * file of the bank any more.
+   * Rewrites the segments that hold deleted memories, joins small ones, and removes all older versions, so that what was
+   * deleted is in no file of the bank any more.
    * @returns bytes of the bank's folder before and after
    * @throws UserError input_invalid while stage two may still go back to an older version
    */
@@ -245,10 +266,10 @@ export class KnowledgeBase {
       const { folder, version } = await this.#bank();
       const before = await folderBytes(folder);
       const writer = await Bank.openForWriting(folder, { version });
-      const had = (await indexesOnDisk(folder)).length > 0;
+      const spec = await BankIndex.specIn(folder);
       await writer.compact();
       await writer.prune([]);
-      if (had && (await indexesOnDisk(folder)).length === 0) await this.#rebuildIndex(folder);
+      if (spec !== undefined && (await indexesOnDisk(folder)).length === 0) await rebuildIndex(folder, spec);
       await this.#reopen();
       return { before, after: await folderBytes(folder) };
     });
@@ -271,20 +292,6 @@ export class KnowledgeBase {
       this.#search = undefined;
       return { trials, chosen: best?.spec };
     });
-  }
-
-  /** An index as the configuration wants it, after the old one went with a segment. */
-  async #rebuildIndex(folder: string): Promise<void> {
-    const bank = await Bank.open(folder);
-    try {
-      const spec = chooseIndex(this.config.retrieval.index, bank.size, bank.identity.encoder.dimensions);
-      if (spec === undefined) return;
-      const index = await BankIndex.build(bank, spec);
-      await index.save();
-      await index.close();
-    } finally {
-      await bank.close();
-    }
   }
 
   async close(): Promise<void> {
@@ -341,7 +348,7 @@ export class KnowledgeBase {
       const { model, tokenizer } = await this.#model();
       return await chunkQueries(model, { prefix: tokenizer.referencePrefix, memory: this.config.memory })(chunks);
     };
-    return restoreEncoder(encoder, { layout, queries, decode: decodeChunk(tokenizer) });
+    return restoreEncoder(encoder, { layout, queries, decode: decodeChunk(tokenizer), config: this.config });
   }
 
   /** What a repair makes lost parts from: the run's references and its newest model. */
@@ -414,6 +421,28 @@ export class KnowledgeBase {
       action: 'finish it with `memory3 continual -c …`, then compact',
     });
   }
+}
+
+/** Makes an index anew after the old one went with a segment. */
+async function rebuildIndex(folder: string, spec: IndexSpec): Promise<void> {
+  const bank = await Bank.open(folder);
+  try {
+    const index = await BankIndex.build(bank, spec);
+    await index?.save();
+    await index?.close();
+  } finally {
+    await bank.close();
+  }
+}
+
+async function hits(
+  search: MemorySearch,
+  store: Pick<Bank, 'get'>,
+  query: Int32Array,
+  limit: number,
+): Promise<SearchHit[]> {
+  const [found = []] = await search.search([query], limit);
+  return await Promise.all(found.map(async ({ id, score }) => ({ ...reference(await store.get(id)), score })));
 }
 
 async function* tokensOf(references: ReferenceDataset): AsyncGenerator<Int32Array> {

@@ -3,16 +3,21 @@
 import { latestCheckpoint, loadCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { dataPaths } from '../data/build.ts';
+import { ReferenceDataset } from '../data/references.ts';
 import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';
 import type { RunFolder } from '../io/run_folder.ts';
-import type { Bank } from '../memory/bank.ts';
+import { Bank } from '../memory/bank.ts';
 import { chunkQueries } from '../memory/chunk_queries.ts';
 import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { restoreEncoder } from '../memory/encoders/registry.ts';
+import { Versions } from '../memory/manifest.ts';
+import type { ReferenceIndexOptions } from '../memory/reference_index.ts';
 import { type MemorySearch, Retriever } from '../memory/retrieve.ts';
 import { Model } from '../model/model.ts';
+import { ColdStart, type MemoryStore, type OpenedBank } from './cold_start.ts';
 import { type BankReader, bankReader, openReadable } from './run_bank.ts';
+import { RunWriter } from './run_writer.ts';
 
 export interface SessionOptions {
   /** Path of a checkpoint; the newest of stage two, or else of stage one, when left out. */
@@ -20,6 +25,16 @@ export interface SessionOptions {
   /** False leaves the bank closed. */
   memory?: boolean;
 }
+
+export interface ColdStartOptions {
+  /** Told what is stored, and once why something is not. */
+  say?: (line: string) => void;
+  /** Called while vectors of the references are made, the first time: references done and in all. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** Memories that could not be stored and are kept for later answers. */
+const MOST_UNSTORED = 1024;
 
 export class Session {
   readonly config: RunConfig;
@@ -29,7 +44,10 @@ export class Session {
   /** Hash of the model's weights. */
   readonly weightsHash: string;
   private readonly reader: BankReader;
-  private opened: { bank: Bank; retriever: MemorySearch; encoder: RetrievalEncoder } | undefined;
+  private opened: OpenedBank | undefined;
+  private cold: ColdStart | undefined;
+  /** Set with `cold`. */
+  private coldOptions: { writer: RunWriter; say: (line: string) => void; index: ReferenceIndexOptions } | undefined;
 
   private constructor(
     config: RunConfig,
@@ -87,6 +105,21 @@ export class Session {
     return this.memory.encoder;
   }
 
+  /** True once `startCold` was called. */
+  get isCold(): boolean {
+    return this.cold !== undefined;
+  }
+
+  /** Search for an answer: over the bank, with a cold start over the references too. */
+  get search(): MemorySearch {
+    return this.cold ?? this.retriever;
+  }
+
+  /** Where an answer reads what `search` found. */
+  get store(): MemoryStore {
+    return this.cold ?? this.bank;
+  }
+
   get hasMemory(): boolean {
     return this.opened !== undefined;
   }
@@ -99,14 +132,68 @@ export class Session {
       layout: bank.identity.layout,
       queries,
       decode: decodeChunk(this.tokenizer),
+      config: this.config,
     });
     await this.opened?.bank.close();
     this.opened = { bank, retriever: lateRetriever(bank, encoder), encoder };
+    if (this.coldOptions) this.cold = await this.cold?.reopened(this.opened, this.coldOptions.index);
+  }
+
+  /**
+   * From now on answers also find references that the bank does not hold; the model writes them when they are first found
+   * (paper §3.2, cold start).
+   * @throws UserError config_invalid for an encoder that finds memories only, artefact_missing or input_empty without
+   * references
+   */
+  async startCold({ say = () => {}, onProgress }: ColdStartOptions = {}): Promise<void> {
+    const { config, tokenizer, model } = this;
+    const { references: folder } = dataPaths(this.folder.data);
+    const references = await ReferenceDataset.open(folder, { tokenizerHash: tokenizer.hash });
+    if (references.size === 0) {
+      const action = 'name a corpus under `data.references` and build the data';
+      throw new UserError('input_empty', { where: folder, what: 'there are no references to start from', action });
+    }
+    const writer = new RunWriter(this.folder.root, say);
+    const index: ReferenceIndexOptions = {
+      store: (write) => writer.attempt(write),
+      onProgress: (done) => onProgress?.(done, references.size),
+    };
+    const write = { prefix: tokenizer.referencePrefix, memory: config.memory };
+    const sources = { references, folder, model, write, contextTokens: config.memory.contextTokens };
+    this.cold = await ColdStart.open(sources, this.memory, index);
+    this.coldOptions = { writer, say, index };
+  }
+
+  /**
+   * Stores the memories that a cold start has written, as one version of the bank. Where the run cannot be written to, they
+   * stay in use for this session.
+   * @returns the ids that were stored
+   */
+  async storeWritten(): Promise<string[]> {
+    if (!this.cold || !this.coldOptions || this.cold.newIds.length === 0) return [];
+    const { writer, say } = this.coldOptions;
+    const ids: string[] = [];
+    const isStored = await writer.attempt(async () => {
+      const versions = await Versions.open(this.bank.folder);
+      const isChanged = (await versions.current()).contentHash !== this.bank.contentHash;
+      // By another process, since it was opened.
+      if (isChanged) await this.openBank();
+      const memories = this.cold?.newMemories();
+      if (memories === undefined || memories.records.length === 0) return;
+      const bank = await Bank.openForWriting(this.bank.folder, { version: this.bank.version });
+      await bank.append([memories], this.weightsHash);
+      await this.openBank();
+      for (const { id } of memories.records) ids.push(id);
+      say(`cold start: ${ids.length} references written, bank version ${this.bank.version}`);
+    });
+    if (!isStored && this.cold.newIds.length > MOST_UNSTORED) this.cold.forget();
+    return ids;
   }
 
   async close(): Promise<void> {
     await this.opened?.bank.close();
     this.opened = undefined;
+    this.cold = undefined;
     this.model.dispose();
   }
 

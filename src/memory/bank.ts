@@ -12,6 +12,7 @@
  * Legend: n memories asked for, Lmem memory layers, K key-value heads, S kept tokens, D head dimension.
  */
 
+import { nativeBank } from '../engine/native/bank.ts';
 import { UserError } from '../errors.ts';
 import { BankWriter, type BankWriterOptions } from './bank_writer.ts';
 import type { BankIdentity, MemoryRecord, ReaderIdentity } from './layout.ts';
@@ -33,10 +34,20 @@ export interface BankOptions {
 const CACHE_BYTES = 256 * 2 ** 20;
 const VECTORS_AT_ONCE = 4096;
 
+/** Segments that are opened at the same time. */
+const OPENED_TOGETHER = 4;
+/** From so many rows on a thread reads them: for fewer a promise would take longer. */
+const READ_ON_THREAD = 16;
+
+/** More than the rows of any call; SLOTS · memories must stay below 2⁵³. */
+const SLOTS = 2 ** 24;
+
 /** An opened segment with the columns that look-ups need. */
 interface LoadedSegment {
   reader: SegmentReader;
   catalog: Catalog;
+  /** The rows that are not deleted, ascending; undefined: all. */
+  live: Int32Array | undefined;
 }
 
 /** Where a memory lies: row `row` of segment number `segment`. */
@@ -57,11 +68,16 @@ export class Bank {
   /** How memories are stored. */
   readonly format: RowFormat;
   #segments: LoadedSegment[];
-  #places: Place[] = [];
+  /** Position of the first memory of each segment, and their number. */
+  #firsts: number[] = [0];
   #positions = new Map<string, number>();
   /** Numbers of the segments by id. */
   #numbers = new Map<string, number>();
   #cache: RowCache;
+  /** Keys of the segments in the cache. */
+  #cacheKeys: number[];
+  /** Reads on threads; the files stay open until they are done. */
+  #reads = new Set<Promise<void>>();
   #lastRecords: { segment: number; table: RecordTable } | undefined;
 
   private constructor(
@@ -79,14 +95,13 @@ export class Bank {
     this.format = rowFormat(this.identity);
     this.#segments = segments;
     this.#cache = cache;
-    segments.forEach(({ reader, catalog }, segment) => {
+    this.#cacheKeys = segments.map(({ reader }) => cache.keys(reader.entry.id));
+    segments.forEach(({ reader, catalog, live }, segment) => {
       this.#numbers.set(reader.entry.id, segment);
-      const deleted = new Set(reader.entry.deleted);
-      catalog.ids.forEach((id, row) => {
-        if (deleted.has(row)) return;
-        this.#positions.set(id, this.#places.length);
-        this.#places.push({ segment, row });
-      });
+      const first = this.#firsts[segment]!;
+      const count = live?.length ?? catalog.ids.length;
+      for (let i = 0; i < count; i++) this.#positions.set(catalog.ids[live?.[i] ?? i]!, first + i);
+      this.#firsts.push(first + count);
     });
     this.#forgetDeleted();
   }
@@ -130,19 +145,13 @@ export class Bank {
     const manifest = options.version === undefined ? await versions.current() : await versions.get(options.version);
     if (options.identity !== undefined) refuseForeign(versions, manifest, options.identity);
     const bank = await versions.identityOf(manifest);
-    const segments: LoadedSegment[] = [];
-    try {
-      for (const entry of manifest.segments) segments.push(await loadSegment(folder, bank, entry));
-    } catch (error) {
-      await Promise.all(segments.map(({ reader }) => reader.close()));
-      throw error;
-    }
+    const segments = await loadSegments(folder, bank, manifest.segments);
     return new Bank(folder, bank, manifest, segments, options.cache ?? new RowCache(CACHE_BYTES));
   }
 
   /** Memories in this version. */
   get size(): number {
-    return this.#places.length;
+    return this.#firsts.at(-1)!;
   }
 
   /** The segments of this version, with their deleted rows. */
@@ -152,7 +161,9 @@ export class Bank {
 
   /** Ids of all memories, by position. */
   ids(): string[] {
-    return this.#places.map(({ segment, row }) => this.#segment(segment).catalog.ids[row]!);
+    return this.#segments.flatMap(({ catalog, live }) =>
+      live === undefined ? catalog.ids : Array.from(live, (row) => catalog.ids[row]!),
+    );
   }
 
   has(id: string): boolean {
@@ -185,7 +196,10 @@ export class Bank {
 
   /** All records by position, one segment in memory at a time. */
   async *list(): AsyncGenerator<MemoryRecord> {
-    for (const { segment, row } of this.#places) yield (await this.#records(segment)).record(row);
+    for (let position = 0; position < this.size; position++) {
+      const { segment, row } = this.#placeAt(position);
+      yield (await this.#records(segment)).record(row);
+    }
   }
 
   /** Numbers of the memories `ids`, in their order: [n, Lmem, 2, K, S, D]. @throws UserError as `readStored` */
@@ -196,27 +210,77 @@ export class Bank {
   /**
    * The memories `ids` as they are stored, in their order: [n, rowBytes]. Rows that are not in the cache are read in the
    * order in which they lie on disk.
+   * @param out where they are put, n · rowBytes at least; a buffer that is used again spares the system new pages
    * @throws UserError memory_unknown, file_corrupt, file_truncated
    */
-  async readStored(ids: readonly string[]): Promise<Uint8Array> {
+  async readStored(
+    ids: readonly string[],
+    out: Uint8Array = new Uint8Array(ids.length * this.format.rowBytes),
+  ): Promise<Uint8Array> {
     const width = this.format.rowBytes;
-    const out = new Uint8Array(ids.length * width);
-    const missing: { slot: number; key: string; place: Place }[] = [];
-    ids.forEach((id, slot) => {
-      const place = this.#place(id);
-      const key = `${this.#segment(place.segment).reader.entry.id}:${place.row}`;
-      const row = this.#cache.get(key);
-      if (row === undefined) missing.push({ slot, key, place });
-      else out.set(row, slot * width);
-    });
-    missing.sort((a, b) => a.place.segment - b.place.segment || a.place.row - b.place.row);
-    for (const { slot, key, place } of missing) {
-      const { reader } = this.#segment(place.segment);
-      const target = out.subarray(slot * width, (slot + 1) * width);
-      if (!reader.readChecked(place.row, target)) target.set(await reader.rows(place.row, place.row + 1));
-      if (this.#cache.maxBytes >= width) this.#cache.set(key, target.slice());
+    /** Position · SLOTS + slot: in the order of the disk when sorted. */
+    const missing = new Float64Array(ids.length);
+    let count = 0;
+    for (let slot = 0; slot < ids.length; slot++) {
+      const position = this.#position(ids[slot]!);
+      const cached = this.#cache.get(this.#cacheKey(position));
+      if (cached === undefined) missing[count++] = position * SLOTS + slot;
+      else out.set(cached, slot * width);
+    }
+    const wanted = missing.subarray(0, count).sort();
+    await this.#readMissing(wanted, out);
+    if (this.#cache.maxBytes < width) return out;
+    for (const key of wanted) {
+      const [position, slot] = [Math.floor(key / SLOTS), key % SLOTS];
+      this.#cache.set(this.#cacheKey(position), out.slice(slot * width, (slot + 1) * width));
     }
     return out;
+  }
+
+  /** Reads rows into their slots of `out`; what was checked before in one call on a thread when it is much. */
+  async #readMissing(wanted: Float64Array, out: Uint8Array): Promise<void> {
+    const width = this.format.rowBytes;
+    const native = wanted.length < READ_ON_THREAD ? undefined : nativeBank();
+    const [files, slots] = [new Int32Array(wanted.length), new Int32Array(wanted.length)];
+    const offsets = new Float64Array(wanted.length);
+    let count = 0;
+    for (const key of wanted) {
+      const [position, slot] = [Math.floor(key / SLOTS), key % SLOTS];
+      const { segment, row } = this.#placeAt(position);
+      const descriptor = native && this.#segment(segment).reader.checkedDescriptor(row, width);
+      if (descriptor === undefined) {
+        await this.#readOne(position, slot, out);
+        continue;
+      }
+      files[count] = descriptor;
+      offsets[count] = row * width;
+      slots[count++] = slot;
+    }
+    if (native === undefined || count === 0) return;
+    const read = native.readRows(
+      files.subarray(0, count),
+      offsets.subarray(0, count),
+      slots.subarray(0, count),
+      width,
+      out,
+    );
+    this.#reads.add(read);
+    try {
+      await read;
+    } catch {
+      // One by one, so that the error names its file.
+      for (const key of wanted) await this.#readOne(Math.floor(key / SLOTS), key % SLOTS, out);
+    } finally {
+      this.#reads.delete(read);
+    }
+  }
+
+  async #readOne(position: number, slot: number, out: Uint8Array): Promise<void> {
+    const width = this.format.rowBytes;
+    const { segment, row } = this.#placeAt(position);
+    const { reader } = this.#segment(segment);
+    const target = out.subarray(slot * width, (slot + 1) * width);
+    if (!reader.readChecked(row, target)) target.set(await reader.rows(row, row + 1));
   }
 
   /** The memory in row `row` of a segment; undefined when the version does not hold it. */
@@ -224,8 +288,9 @@ export class Bank {
     const number = this.#numbers.get(segment);
     const id = number === undefined ? undefined : this.#segment(number).catalog.ids[row];
     const position = id === undefined ? undefined : this.#positions.get(id);
-    const place = position === undefined ? undefined : this.#places[position];
-    return place?.segment === number && place?.row === row ? id : undefined;
+    if (position === undefined) return undefined;
+    const place = this.#placeAt(position);
+    return place.segment === number && place.row === row ? id : undefined;
   }
 
   /**
@@ -236,18 +301,16 @@ export class Bank {
     without: ReadonlySet<string> = new Set(),
   ): AsyncGenerator<{ segment: string; rows: number[]; ids: string[]; vectors: Float32Array }> {
     const { dimensions } = this.identity.encoder;
-    for (const { reader, catalog } of this.#segments) {
+    for (const { reader, catalog, live } of this.#segments) {
       if (without.has(reader.entry.id)) continue;
       const deleted = new Set(reader.entry.deleted);
       for (let from = 0; from < reader.entry.memories; from += VECTORS_AT_ONCE) {
         const until = Math.min(reader.entry.memories, from + VECTORS_AT_ONCE);
         const all = await reader.vectors(from, until);
         const rows = Array.from({ length: until - from }, (_, i) => from + i).filter((row) => !deleted.has(row));
-        const vectors = new Float32Array(rows.length * dimensions);
-        rows.forEach((row, i) => {
-          vectors.set(all.subarray((row - from) * dimensions, (row - from + 1) * dimensions), i * dimensions);
-        });
-        yield { segment: reader.entry.id, rows, ids: rows.map((row) => catalog.ids[row]!), vectors };
+        const ids = rows.map((row) => catalog.ids[row]!);
+        const vectors = live === undefined ? all : picked(all, rows, from, dimensions);
+        yield { segment: reader.entry.id, rows, ids, vectors };
       }
     }
   }
@@ -269,21 +332,38 @@ export class Bank {
   }
 
   async close(): Promise<void> {
+    await Promise.allSettled(this.#reads);
     await Promise.all(this.#segments.map(({ reader }) => reader.close()));
   }
 
   #place(id: string): Place {
+    return this.#placeAt(this.#position(id));
+  }
+
+  #position(id: string): number {
     const position = this.#positions.get(id);
-    const place = position === undefined ? undefined : this.#places[position];
-    if (place === undefined) {
-      const what = `version ${this.version} holds no memory ${id}`;
-      throw new UserError('memory_unknown', {
-        where: this.folder,
-        what,
-        action: 'list the ids with `memory3 bank ls`',
-      });
+    if (position !== undefined) return position;
+    throw new UserError('memory_unknown', {
+      where: this.folder,
+      what: `version ${this.version} holds no memory ${id}`,
+      action: 'list the ids with `memory3 bank ls`',
+    });
+  }
+
+  #cacheKey(position: number): number {
+    const { segment, row } = this.#placeAt(position);
+    return this.#cacheKeys[segment]! + row;
+  }
+
+  #placeAt(position: number): Place {
+    let [segment, end] = [0, this.#segments.length - 1];
+    while (segment < end) {
+      const middle = (segment + end + 1) >> 1;
+      if (this.#firsts[middle]! <= position) segment = middle;
+      else end = middle - 1;
     }
-    return place;
+    const inSegment = position - this.#firsts[segment]!;
+    return { segment, row: this.#segment(segment).live?.[inSegment] ?? inSegment };
   }
 
   #segment(number: number): LoadedSegment {
@@ -293,10 +373,7 @@ export class Bank {
   /** A cache that was filled from another version must not keep what this one has deleted. */
   #forgetDeleted(): void {
     const deleted = new Map(this.#segments.map(({ reader: { entry } }) => [entry.id, new Set(entry.deleted)]));
-    this.#cache.retain((key) => {
-      const [segment = '', row] = key.split(':');
-      return deleted.get(segment)?.has(Number(row)) === false;
-    });
+    this.#cache.retain((segment, row) => deleted.get(segment)?.has(row) === false);
   }
 
   async #records(segment: number): Promise<RecordTable> {
@@ -307,14 +384,50 @@ export class Bank {
   }
 }
 
+/** Opens segments, some at the same time: their files are read while another one is decoded. */
+async function loadSegments(
+  folder: string,
+  identity: BankIdentity,
+  entries: readonly SegmentEntry[],
+): Promise<LoadedSegment[]> {
+  const segments: LoadedSegment[] = [];
+  let next = 0;
+  const loadNext = async (): Promise<void> => {
+    while (next < entries.length) {
+      const number = next++;
+      segments[number] = await loadSegment(folder, identity, entries[number]!);
+    }
+  };
+  const loaded = await Promise.allSettled(Array.from({ length: OPENED_TOGETHER }, loadNext));
+  const failed = loaded.find((result) => result.status === 'rejected');
+  if (failed === undefined) return segments;
+  await Promise.all(segments.map(({ reader }) => reader.close()));
+  throw failed.reason;
+}
+
 async function loadSegment(folder: string, identity: BankIdentity, entry: SegmentEntry): Promise<LoadedSegment> {
   const reader = await SegmentReader.open(folder, entry, identity);
   try {
-    return { reader, catalog: (await reader.records()).catalog() };
+    const catalog = (await reader.records()).catalog();
+    return { reader, catalog, live: entry.deleted.length === 0 ? undefined : liveRows(entry) };
   } catch (error) {
     await reader.close();
     throw error;
   }
+}
+
+/** Vectors of `rows` out of those from row `from` on. */
+function picked(vectors: Float32Array, rows: readonly number[], from: number, dimensions: number): Float32Array {
+  const out = new Float32Array(rows.length * dimensions);
+  rows.forEach((row, i) => {
+    out.set(vectors.subarray((row - from) * dimensions, (row - from + 1) * dimensions), i * dimensions);
+  });
+  return out;
+}
+
+function liveRows({ memories, deleted }: SegmentEntry): Int32Array {
+  const gone = new Set(deleted);
+  return Int32Array.from({ length: memories }, (_, row) => row).filter((row) => !gone.has(row));
 }
 
 function refuseForeign(versions: Versions, manifest: Manifest, reader: ReaderIdentity): void {

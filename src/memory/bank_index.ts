@@ -8,16 +8,15 @@ import type { RetrievalConfig } from '../config/schema.ts';
 import { FaissIndex, faissAvailable } from '../engine/native/faiss.ts';
 import { UserError } from '../errors.ts';
 import type { Bank } from './bank.ts';
+import { isSparse } from './encoders/lexical.ts';
 import { normalised } from './index.ts';
 import { type IndexDescription, indexesOnDisk, readIndexDescription, saveIndex, verifiedIndex } from './index_files.ts';
+import type { StoredEncoder } from './layout.ts';
 
 const ROWS = 2n ** 32n;
 
-/**
- * Below so many memories all of them are compared: 6 ms a query in a batch at 376,000 on two cores, while a graph finds 0.8 of the
- * five nearest hashed tf-idf vectors there in 5 ms (docs/bank.md).
- */
-const EXACT_UNTIL = 1_000_000;
+/** Below so many memories all of them are compared; docs/bank.md has the times. */
+const EXACT_UNTIL = 50_000;
 /** Above it the vectors of a graph no longer fit into the memory of an ordinary machine. */
 const GRAPH_UNTIL = 5_000_000;
 /** Vectors that an inverted index is trained on, for each of its lists. */
@@ -34,19 +33,20 @@ export interface IndexSpec {
 }
 
 /**
- * The index for a bank of `memories` vectors as `retrieval.index` says; undefined: compare with all of them.
+ * The index for a bank of `memories` vectors of an encoder, as `index` and `search` of `retrieval` say; undefined: compare with all of them,
+ * which for vectors that are mostly zero is fast at any size (`SparseIndex`).
  * @throws UserError config_invalid when one is asked for by name and Faiss is not there
  */
 export function chooseIndex(
-  wanted: RetrievalConfig['index'],
+  { index: wanted, search = {} }: Pick<RetrievalConfig, 'index'> & Partial<Pick<RetrievalConfig, 'search'>>,
   memories: number,
-  dimensions: number,
+  encoder: StoredEncoder,
 ): IndexSpec | undefined {
   if (wanted === 'exact' || memories === 0) return undefined;
   const faiss = faissAvailable();
   if (wanted === 'auto') {
-    if (!faiss.ok || memories < EXACT_UNTIL) return undefined;
-    return automatic(memories, dimensions);
+    if (!faiss.ok || memories < EXACT_UNTIL || isSparse(encoder)) return undefined;
+    return withParameters(automatic(memories, encoder.dimensions), search);
   }
   if (!faiss.ok) {
     throw new UserError('config_invalid', {
@@ -55,7 +55,11 @@ export function chooseIndex(
       action: 'install it, or set retrieval.index: exact',
     });
   }
-  return specOf(wanted, 'retrieval.index');
+  return withParameters(specOf(wanted, 'retrieval.index'), search);
+}
+
+function withParameters(spec: IndexSpec, parameters: Record<string, number>): IndexSpec {
+  return { ...spec, parameters: { ...spec.parameters, ...parameters } };
 }
 
 /** A factory string with search parameters to begin with. */
@@ -107,10 +111,17 @@ export class BankIndex {
    * Makes an index over all memories of a bank version, in memory. On one thread, so that the same vectors give the same
    * index.
    * @param onProgress is called with the number of memories that are in it
+   * @returns undefined when the bank holds fewer memories than the index has to be trained on
+   * @throws UserError config_invalid for a string that Faiss does not take
    */
-  static async build(bank: Bank, spec: IndexSpec, onProgress: (done: number) => void = () => {}): Promise<BankIndex> {
+  static async build(
+    bank: Bank,
+    spec: IndexSpec,
+    onProgress: (done: number) => void = () => {},
+  ): Promise<BankIndex | undefined> {
     const { dimensions } = bank.identity.encoder;
     const index = await trained(bank, spec, dimensions);
+    if (index === undefined) return undefined;
     const order = bank.segments.map(({ id }) => id);
     const numbers = new Map(order.map((id, number) => [id, BigInt(number) * ROWS]));
     for await (const { segment, rows, vectors } of bank.vectors()) {
@@ -148,15 +159,38 @@ export class BankIndex {
     return opened;
   }
 
-  /** Sets search parameters; `save` keeps them. */
+  /** How the index in a bank's folder is made and searched; undefined when there is none that can be read. */
+  static async specIn(folder: string): Promise<IndexSpec | undefined> {
+    for (const name of await indexesOnDisk(folder)) {
+      const description = await readIndexDescription(folder, name).catch((error: unknown) => {
+        if (!(error instanceof UserError)) throw error;
+      });
+      if (description === undefined) continue;
+      const { factory, parameters, reason } = description;
+      return { factory, parameters, reason };
+    }
+    return undefined;
+  }
+
+  /** Sets search parameters; `save` keeps them. @throws UserError config_invalid for one that the index does not have */
   async set(parameters: Record<string, number>): Promise<void> {
     this.spec = { ...this.spec, parameters };
-    for (const [name, value] of Object.entries(parameters)) await this.#index.set(name, value);
+    for (const [name, value] of Object.entries(parameters)) {
+      await this.#index.set(name, value).catch((cause: unknown) => {
+        throw new UserError('config_invalid', {
+          where: `retrieval.search.${name}`,
+          what: `${this.spec.factory} has no such parameter`,
+          action: 'graphs (HNSW) have efSearch, lists (IVF) nprobe',
+          cause,
+        });
+      });
+    }
   }
 
   /**
    * At most `k` memories of this version for each of `queries` [n, d], nearest first, with cosines.
-   * Deleted memories and those of other versions are passed over, more being asked for until there are enough.
+   * Deleted memories and those of other versions are passed over, more being asked for until there are enough or the index
+   * has no more in what it visits (`nprobe`).
    */
   async search(queries: Float32Array, k: number): Promise<{ id: string; score: number }[][]> {
     const { dimensions } = this.#bank.identity.encoder;
@@ -166,7 +200,10 @@ export class BankIndex {
     for (;;) {
       const { ids, scores } = await this.#index.search(normal, wanted);
       const found = Array.from({ length: count }, (_, query) => this.#found(ids, scores, query * wanted, wanted));
-      if (wanted === this.#index.size || found.every((memories) => memories.length >= k)) {
+      const isComplete = found.every(
+        (memories, query) => memories.length >= k || ids[(query + 1) * wanted - 1] === -1n,
+      );
+      if (wanted === this.#index.size || isComplete) {
         if (isCoded(this.spec.factory)) await this.#scoreExactly(normal, found);
         return found.map((memories) => memories.slice(0, k));
       }
@@ -210,21 +247,29 @@ export class BankIndex {
 }
 
 /**
- * An empty index, trained if it has to be.
- * @throws UserError config_invalid for a string that Faiss does not take, or too few memories to train on
+ * An empty index, trained if it has to be; undefined when there are too few memories to train on.
+ * @throws UserError config_invalid for a string that Faiss does not take
  */
-async function trained(bank: Bank, { factory }: IndexSpec, dimensions: number): Promise<FaissIndex> {
+async function trained(bank: Bank, { factory }: IndexSpec, dimensions: number): Promise<FaissIndex | undefined> {
+  let index: FaissIndex;
   try {
-    const index = FaissIndex.create(dimensions, factory, { threads: 1 });
-    if (!index.trained) await index.train(await sample(bank, factory, dimensions));
-    return index;
+    index = FaissIndex.create(dimensions, factory, { threads: 1 });
   } catch (cause) {
     throw new UserError('config_invalid', {
       where: 'retrieval.index',
-      what: `Faiss cannot make ${factory} for ${bank.size} vectors of ${dimensions}: ${(cause as Error).message.trim()}`,
+      what: `Faiss cannot make ${factory} for vectors of ${dimensions}: ${(cause as Error).message.trim()}`,
       action: 'choose another index, or auto',
       cause,
     });
+  }
+  if (index.trained) return index;
+  try {
+    await index.train(await sample(bank, factory, dimensions));
+    return index;
+  } catch (cause) {
+    await index.close();
+    if (/Number of training points/.test((cause as Error).message)) return undefined;
+    throw cause;
   }
 }
 

@@ -198,31 +198,55 @@ export class BankWriter {
   }
 
   /**
-   * Rewrites the segments that hold deleted memories without them, in one version of the same memories in the same
-   * order; `prune` then frees their space. A draft is given up: it may hold what was deleted since.
+   * Rewrites segments without their deleted memories, and neighbours that fit into one as one, in one version of the same
+   * memories in the same order; `prune` then frees their space. A draft is given up: it may hold what was deleted since.
    */
   async compact(): Promise<number> {
     await removeDraft(this.folder);
-    if (this.#manifest.segments.every((entry) => entry.deleted.length === 0)) return this.version;
+    const groups = this.#joined();
+    const isCompact = (group: readonly SegmentEntry[]): boolean => group.length === 1 && group[0]!.deleted.length === 0;
+    if (groups.every(isCompact)) return this.version;
     const segments: SegmentEntry[] = [];
     const moved: [string, Place][] = [];
-    for (const entry of this.#manifest.segments) {
-      if (entry.deleted.length === 0) {
-        segments.push(entry);
+    for (const group of groups) {
+      if (isCompact(group)) {
+        segments.push(...group);
         continue;
       }
-      const reader = await SegmentReader.open(this.folder, entry, this.identity);
-      try {
-        const written = await this.#writeSegments(reader.liveBatches(), entry.writer);
-        segments.push(...written.entries);
-        for (const place of written.places) moved.push(place);
-      } finally {
-        await reader.close();
-      }
+      const written = await this.#writeSegments(this.#live(group), group[0]!.writer);
+      segments.push(...written.entries);
+      for (const place of written.places) moved.push(place);
     }
     return this.#commit(segments, () => {
       for (const [id, place] of moved) this.#places.set(id, place);
     });
+  }
+
+  /** The segments in order; neighbours of the same weights that fit into one segment stand together. */
+  #joined(): SegmentEntry[][] {
+    const groups: SegmentEntry[][] = [];
+    let together = 0;
+    for (const entry of this.#manifest.segments) {
+      const live = entry.memories - entry.deleted.length;
+      const last = groups.at(-1);
+      const fits = last?.[0]?.writer === entry.writer && together + live <= this.#segmentMemories;
+      if (fits) last?.push(entry);
+      else groups.push([entry]);
+      together = fits ? together + live : live;
+    }
+    return groups;
+  }
+
+  /** The memories of segments that are not deleted, one segment open at a time. */
+  async *#live(segments: readonly SegmentEntry[]): AsyncGenerator<StoredBatch> {
+    for (const entry of segments) {
+      const reader = await SegmentReader.open(this.folder, entry, this.identity);
+      try {
+        yield* reader.liveBatches();
+      } finally {
+        await reader.close();
+      }
+    }
   }
 
   /** Removes all versions but the current one and `keepVersions`, and the segments that only they named. */

@@ -195,20 +195,27 @@ export class BlockFile {
   }
 
   /**
-   * Reads into `target` at once when all that is asked for was checked before: it is likely to be in the page cache then,
-   * and a promise would take longer than the reading.
+   * The descriptor of the file when bytes [offset, offset + length) were checked before, so that reading them needs nothing
+   * else: they are likely to be in the page cache. It is valid until `close`.
+   */
+  checkedDescriptor(offset: number, length: number): number | undefined {
+    const { blockBytes } = this.#sums;
+    for (let block = Math.floor(offset / blockBytes); block * blockBytes < offset + length; block++) {
+      if (this.#verified[block] !== 1) return undefined;
+    }
+    return this.#handle?.fd;
+  }
+
+  /**
+   * Reads into `target` at once when all that is asked for was checked before; a promise would take longer than the reading.
    * @returns false when nothing was read
    * @throws UserError file_truncated
    */
   readChecked(target: Uint8Array, offset: number): boolean {
-    const { blockBytes } = this.#sums;
-    const handle = this.#handle;
-    const end = offset + target.byteLength;
-    for (let block = Math.floor(offset / blockBytes); block * blockBytes < end; block++) {
-      if (handle === undefined || this.#verified[block] !== 1) return false;
-    }
-    for (let done = 0; handle !== undefined && done < target.byteLength; ) {
-      const bytesRead = readSync(handle.fd, target, done, target.byteLength - done, offset + done);
+    const descriptor = this.checkedDescriptor(offset, target.byteLength);
+    if (descriptor === undefined) return false;
+    for (let done = 0; done < target.byteLength; ) {
+      const bytesRead = readSync(descriptor, target, done, target.byteLength - done, offset + done);
       if (bytesRead === 0) throw this.#endsAt(offset + done);
       done += bytesRead;
     }

@@ -16,8 +16,6 @@ export interface VectorIndex {
   readonly size: number;
   /** Adds `vectors` [n, d] under `ids`, which must not be in the index yet. */
   add(ids: ArrayLike<number>, vectors: Float32Array): void;
-  /** Removes the vectors of `ids`; ids that are not there are passed over. */
-  remove(ids: Iterable<number>): void;
   /** The `k` nearest of each of `queries` [n, d]; equal scores in the order of ids, lower first. */
   search(queries: Float32Array, k: number): Promise<SearchResult>;
 }
@@ -51,25 +49,13 @@ export class ExactIndex implements VectorIndex {
       this.#vectors = grown;
     }
     this.#vectors.set(normalised(vectors, dimensions), used);
-    this.#ids.push(...Array.from(ids));
-  }
-
-  remove(ids: Iterable<number>): void {
-    const { dimensions } = this;
-    const gone = new Set(ids);
-    let kept = 0;
-    this.#ids.forEach((id, row) => {
-      if (gone.has(id)) return;
-      this.#vectors.copyWithin(kept * dimensions, row * dimensions, (row + 1) * dimensions);
-      this.#ids[kept++] = id;
-    });
-    this.#ids.length = kept;
+    for (let i = 0; i < ids.length; i++) this.#ids.push(ids[i]!);
   }
 
   async search(queries: Float32Array, k: number): Promise<SearchResult> {
     const { dimensions } = this;
     const count = queries.length / dimensions;
-    const best = { ids: new Int32Array(count * k).fill(-1), scores: new Float32Array(count * k).fill(-Infinity) };
+    const best = noResults(count, k);
     if (count === 0) return best;
     const normal = normalised(queries, dimensions);
     for (let from = 0; from < this.size; from += ROW_BLOCK) {
@@ -89,8 +75,13 @@ export class ExactIndex implements VectorIndex {
   }
 }
 
+/** The results of `count` queries before anything was found. */
+export function noResults(count: number, k: number): SearchResult {
+  return { ids: new Int32Array(count * k).fill(-1), scores: new Float32Array(count * k).fill(-Infinity) };
+}
+
 /** Puts an id among the best of a query if it belongs there. */
-function insert({ ids, scores }: SearchResult, query: number, k: number, id: number, score: number): void {
+export function insert({ ids, scores }: SearchResult, query: number, k: number, id: number, score: number): void {
   const first = query * k;
   let slot = first + k;
   while (slot > first) {

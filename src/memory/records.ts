@@ -33,7 +33,7 @@ type Integers = Int32Array | Uint16Array | Uint8Array;
 function integers(
   length: number,
   records: readonly MemoryRecord[],
-  pick: (record: MemoryRecord) => Int32Array,
+  pick: (record: MemoryRecord) => ArrayLike<number> & Iterable<number>,
 ): Integers {
   let [least, greatest] = [0, 0];
   for (const record of records) {
@@ -72,7 +72,14 @@ export function encodeRecords(records: readonly MemoryRecord[], keptCount: numbe
     kept.set(record.kept, i * keptCount);
   });
   const item = (values: Integers) => new Field('item', integerType(values), false);
-  const column = (pick: (record: MemoryRecord) => number) => makeVector(Int32Array.from(records, pick));
+  const column = (pick: (record: MemoryRecord) => number) => {
+    const values = integers(length, records, (record) => [pick(record)]);
+    records.forEach((record, i) => {
+      values[i] = pick(record);
+    });
+    if (values instanceof Uint8Array) return makeVector(values);
+    return values instanceof Uint16Array ? makeVector(values) : makeVector(values);
+  };
   const text = (pick: (record: MemoryRecord) => string) => vectorFromArray(records.map(pick), new Utf8());
   const table = new Table({
     id: text((record) => record.id),
@@ -113,13 +120,13 @@ export class RecordTable {
     const lists = this.#table.getChild('tokens')?.data[0];
     const tokens: Integers = lists?.children[0]?.values ?? new Int32Array(0);
     const starts: Int32Array = lists?.valueOffsets ?? new Int32Array(1);
-    const keptLengths: Int32Array = this.#table.getChild('keptLength')?.data[0]?.values ?? new Int32Array(0);
+    const keptLengths: Integers = this.#table.getChild('keptLength')?.data[0]?.values ?? new Int32Array(0);
     // Copies: the catalog must not keep the whole file in memory.
     return {
       ids: this.#texts('id'),
       tokens: Int32Array.from(tokens.subarray(0, starts[this.length])),
       starts: starts.slice(0, this.length + 1),
-      keptLengths: keptLengths.slice(0, this.length),
+      keptLengths: Int32Array.from(keptLengths.subarray(0, this.length)),
     };
   }
 

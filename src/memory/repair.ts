@@ -21,6 +21,7 @@ import {
   segmentFolder,
   segmentProblems,
 } from './segment.ts';
+import { readWithdrawn } from './withdrawn.ts';
 
 /** What writes references again, as `writeTexts` does. */
 export type Rewrite = (
@@ -87,6 +88,7 @@ export async function bankProblems(folder: string): Promise<UserError[]> {
     problems.push(...(await segmentProblems(folder, entry, identity)));
   }
   for (const name of await indexesOnDisk(folder)) await attempt(() => verifiedIndex(folder, name));
+  await attempt(() => readWithdrawn(folder));
   return problems;
 }
 
@@ -113,6 +115,11 @@ export async function repairBank(
   }
   await new SegmentRepair(versions, sources, options, report).repair(manifest, identity);
   await removeDamagedIndexes(folder, report);
+  await readWithdrawn(folder).catch((error: unknown) => {
+    if (!(error instanceof UserError)) throw error;
+    // What was deleted is known from nowhere else.
+    report.left.push(error);
+  });
   return report;
 }
 

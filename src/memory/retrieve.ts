@@ -8,9 +8,10 @@ import type { MemoryConfig, RetrievalConfig } from '../config/schema.ts';
 import type { Bank } from './bank.ts';
 import { BankIndex } from './bank_index.ts';
 import type { RetrievalEncoder } from './encoders/encoder.ts';
-import type { LexicalEncoder } from './encoders/lexical.ts';
+import { isSparse, type LexicalEncoder } from './encoders/lexical.ts';
 import { ExactIndex, type VectorIndex } from './index.ts';
 import { exceeds } from './overlap.ts';
+import { SparseIndex } from './sparse_index.ts';
 
 /** A memory that was found, with its cosine similarity to the query. */
 export interface Found {
@@ -41,9 +42,9 @@ export class Retriever implements MemorySearch {
   #size: number | undefined;
   #tokens: (id: string) => Int32Array;
 
-  private constructor(encoder: RetrievalEncoder, tokens: (id: string) => Int32Array) {
+  private constructor(encoder: RetrievalEncoder, index: VectorIndex, tokens: (id: string) => Int32Array) {
     this.#encoder = encoder;
-    this.#index = new ExactIndex(encoder.dimensions);
+    this.#index = index;
     this.#tokens = tokens;
   }
 
@@ -53,7 +54,9 @@ export class Retriever implements MemorySearch {
    * @throws UserError file_corrupt or file_truncated, naming the file
    */
   static async fromBank(bank: Bank, encoder: RetrievalEncoder): Promise<Retriever> {
-    const retriever = new Retriever(encoder, (id) => bank.tokens(id));
+    const { dimensions } = encoder;
+    const index = isSparse(bank.identity.encoder) ? new SparseIndex(dimensions) : new ExactIndex(dimensions);
+    const retriever = new Retriever(encoder, index, (id) => bank.tokens(id));
     retriever.#bank = bank;
     retriever.#large = await BankIndex.open(bank);
     const covered = retriever.#large?.segments;
@@ -68,7 +71,8 @@ export class Retriever implements MemorySearch {
     encoder: LexicalEncoder,
   ): Promise<Retriever> {
     const texts = new Map<string, Int32Array>();
-    const retriever = new Retriever(encoder, (id) => texts.get(id) ?? new Int32Array(0));
+    const index = new SparseIndex(encoder.dimensions);
+    const retriever = new Retriever(encoder, index, (id) => texts.get(id) ?? new Int32Array(0));
     for await (const { id, tokens } of references) {
       texts.set(id, tokens);
       retriever.#add([id], await encoder.encodeReferences({ tokens: [tokens] }));

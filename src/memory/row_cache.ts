@@ -1,5 +1,8 @@
 /** Stored rows kept in memory, least recently used out first. */
 
+/** Rows of a segment at most: a key is the number of the segment · ROWS + the row. */
+const ROWS = 2 ** 32;
+
 /** Counts since the cache was made. */
 export interface CacheStats {
   hits: number;
@@ -12,7 +15,9 @@ export interface CacheStats {
 /** A byte-bounded cache. Segments never change, so an entry is never stale and several bank versions can share one. */
 export class RowCache {
   readonly maxBytes: number;
-  #rows = new Map<string, Uint8Array>();
+  #rows = new Map<number, Uint8Array>();
+  /** Numbers of the segments by id. */
+  #segments = new Map<string, number>();
   #bytes = 0;
   #hits = 0;
   #misses = 0;
@@ -22,7 +27,17 @@ export class RowCache {
     this.maxBytes = maxBytes;
   }
 
-  get(key: string): Uint8Array | undefined {
+  /** The key of row 0 of a segment; those of the rows follow it. */
+  keys(segment: string): number {
+    let number = this.#segments.get(segment);
+    if (number === undefined) {
+      number = this.#segments.size;
+      this.#segments.set(segment, number);
+    }
+    return number * ROWS;
+  }
+
+  get(key: number): Uint8Array | undefined {
     const row = this.#rows.get(key);
     if (row === undefined) {
       this.#misses++;
@@ -36,7 +51,7 @@ export class RowCache {
   }
 
   /** Keeps `row`, which the caller must not change afterwards. A row larger than the whole cache is not kept. */
-  set(key: string, row: Uint8Array): void {
+  set(key: number, row: Uint8Array): void {
     if (row.byteLength > this.maxBytes) return;
     this.#drop(key);
     this.#rows.set(key, row);
@@ -47,9 +62,12 @@ export class RowCache {
     }
   }
 
-  /** Forgets the rows whose key `isWanted` does not answer for. */
-  retain(isWanted: (key: string) => boolean): void {
-    for (const key of [...this.#rows.keys()]) if (!isWanted(key)) this.#drop(key);
+  /** Forgets the rows that `isWanted` does not answer for. */
+  retain(isWanted: (segment: string, row: number) => boolean): void {
+    const segments = [...this.#segments.keys()];
+    for (const key of [...this.#rows.keys()]) {
+      if (!isWanted(segments[Math.floor(key / ROWS)]!, key % ROWS)) this.#drop(key);
+    }
   }
 
   get stats(): CacheStats {
@@ -62,7 +80,7 @@ export class RowCache {
     };
   }
 
-  #drop(key: string): void {
+  #drop(key: number): void {
     const row = this.#rows.get(key);
     if (row === undefined) return;
     this.#rows.delete(key);

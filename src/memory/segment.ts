@@ -298,6 +298,11 @@ export class SegmentReader {
     return this.#rows.readChecked(target, row * target.byteLength);
   }
 
+  /** The file of the rows, to read row `row` from at row · rowBytes, once its bytes were checked; valid until `close`. */
+  checkedDescriptor(row: number, rowBytes: number): number | undefined {
+    return this.#rows.checkedDescriptor(row * rowBytes, rowBytes);
+  }
+
   /** Retrieval vectors [from, until), [until − from, dimensions]. */
   async vectors(from: number, until: number): Promise<Float32Array> {
     const rowBytes = this.#identity.encoder.dimensions * FLOAT_BYTES;

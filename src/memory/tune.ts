@@ -5,11 +5,13 @@ import { PURPOSE, randomInt } from '../random.ts';
 import type { Bank } from './bank.ts';
 import { BankIndex, specOf } from './bank_index.ts';
 import type { RetrievalEncoder } from './encoders/encoder.ts';
-import { ExactIndex } from './index.ts';
+import { isSparse } from './encoders/lexical.ts';
+import { ExactIndex, type VectorIndex } from './index.ts';
+import { SparseIndex } from './sparse_index.ts';
 
 export interface TuneOptions {
-  /** Strings of Faiss's index factory to try. */
-  factories: readonly string[];
+  /** Strings of Faiss's index factory to try. Default: a graph, and none for vectors that are mostly zero. */
+  factories?: readonly string[];
   /** Memories that a search asks for. */
   k: number;
   /** Least share of the truly nearest that must be found. */
@@ -21,7 +23,7 @@ export interface TuneOptions {
 
 /** One way of searching, measured. */
 export interface Trial {
-  /** `exact`, or a string of Faiss's index factory. */
+  /** `exact`, `sparse` (exact, for vectors that are mostly zero), or a string of Faiss's index factory. */
   factory: string;
   parameters: Record<string, number>;
   /** Share of the k truly nearest that are found; what is as near as the k-th counts. */
@@ -40,30 +42,27 @@ const SAME_SCORE = 1e-5;
  * Tries indexes on a bank. A query is the first half of a random reference of the bank: what a text that goes on like it
  * would ask.
  * @returns all that was measured, exact search first, and the best index, which the caller closes; undefined when none reaches
- * the recall in less time than exact search
+ * the recall in less time than a search that needs none
  * @throws UserError input_empty for a bank without memories
  */
 export async function tuneIndex(
   bank: Bank,
   encoder: RetrievalEncoder,
-  { factories, k, recall, queries: count = QUERIES, say = () => {} }: TuneOptions,
+  options: TuneOptions,
 ): Promise<{ trials: Trial[]; best: BankIndex | undefined }> {
+  const { k, recall, queries: count = QUERIES, say = () => {} } = options;
+  const { factories = isSparse(bank.identity.encoder) ? [] : ['HNSW32'] } = options;
   if (bank.size === 0) throw new UserError('input_empty', { where: bank.folder, what: 'the bank holds no memory' });
   const queries = await someQueries(bank, encoder, count);
   const { dimensions } = encoder;
-  const exact = new ExactIndex(dimensions);
-  for await (const { vectors } of bank.vectors())
-    exact.add(numbersFrom(exact.size, vectors.length / dimensions), vectors);
+  const exact = await filled(bank, new ExactIndex(dimensions));
   const { scores } = await exact.search(queries, k);
   const nearest = Array.from({ length: count }, (_, query) => scores.slice(query * k, (query + 1) * k));
-  const trials: Trial[] = [
-    {
-      factory: 'exact',
-      parameters: {},
-      recall: 1,
-      milliseconds: await medianTime(queries, dimensions, (one) => exact.search(one, k)),
-    },
-  ];
+  const trials = [await exhaustive('exact', exact, queries, nearest, k)];
+  if (isSparse(bank.identity.encoder)) {
+    trials.push(await exhaustive('sparse', await filled(bank, new SparseIndex(dimensions)), queries, nearest, k));
+  }
+  const withoutIndex = Math.min(...trials.map(({ milliseconds }) => milliseconds));
   let best: { index: BankIndex; milliseconds: number } | undefined;
   for (const factory of factories) {
     const index = await BankIndex.build(
@@ -71,8 +70,12 @@ export async function tuneIndex(
       specOf(factory, 'bank tune'),
       tenths(bank.size, (done) => say(`${factory}: ${done} of ${bank.size} vectors`)),
     );
+    if (index === undefined) {
+      say(`${factory}: ${bank.size} memories are too few to train it on`);
+      continue;
+    }
     const chosen = await bestEffort(index, queries, nearest, { k, recall, dimensions, trials });
-    const limit = best?.milliseconds ?? trials[0]!.milliseconds;
+    const limit = best?.milliseconds ?? withoutIndex;
     if (chosen === undefined || chosen.milliseconds >= limit) {
       await index.close();
       continue;
@@ -82,6 +85,29 @@ export async function tuneIndex(
     best = { index, milliseconds: chosen.milliseconds };
   }
   return { trials, best: best?.index };
+}
+
+async function filled<T extends VectorIndex>(bank: Bank, index: T): Promise<T> {
+  for await (const { vectors } of bank.vectors()) {
+    index.add(numbersFrom(index.size, vectors.length / index.dimensions), vectors);
+  }
+  return index;
+}
+
+/** A way of searching that compares with all vectors. */
+async function exhaustive(
+  factory: string,
+  index: VectorIndex,
+  queries: Float32Array,
+  nearest: readonly Float32Array[],
+  k: number,
+): Promise<Trial> {
+  const { scores } = await index.search(queries, k);
+  const found = nearest.map((_, query) =>
+    Array.from(scores.subarray(query * k, (query + 1) * k), (score) => ({ score })),
+  );
+  const milliseconds = await medianTime(queries, index.dimensions, (one) => index.search(one, k));
+  return { factory, parameters: {}, recall: recallOf(found, nearest), milliseconds };
 }
 
 /** Tries the efforts from the least on, until the recall is reached. */

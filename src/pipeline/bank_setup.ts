@@ -41,9 +41,14 @@ export async function makeEncoder(
   bank?: BankIdentity,
 ): Promise<RetrievalEncoder> {
   const queries = chunkQueries(model, { prefix: tokenizer.referencePrefix, memory: config.memory });
-  const context = { layout: memoryLayout(config.model, config.memory), queries, decode: decodeChunk(tokenizer) };
+  const context = {
+    layout: memoryLayout(config.model, config.memory),
+    queries,
+    decode: decodeChunk(tokenizer),
+    config,
+  };
   if (bank) return restoreEncoder(bank.encoder, context);
-  return await newEncoder(config.retrieval, context, tokensOf(references));
+  return await newEncoder(context, tokensOf(references));
 }
 
 async function* tokensOf(references: ReferenceDataset): AsyncGenerator<Int32Array> {

@@ -23,8 +23,10 @@ import { BankIndex, chooseIndex } from '../memory/bank_index.ts';
 import { chooseCodec } from '../memory/codec.ts';
 import { readCodecs } from '../memory/codec_files.ts';
 import { readDraft } from '../memory/draft.ts';
+import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { growthPlan } from '../memory/growth.ts';
-import type { StoredCodecs } from '../memory/layout.ts';
+import { modelKey, type ReaderIdentity, type StoredCodecs } from '../memory/layout.ts';
+import { ReferenceIndex, refuseMemoryEncoder } from '../memory/reference_index.ts';
 import { compileReferences, SORTED_TOGETHER } from '../memory/write.ts';
 import { Model } from '../model/model.ts';
 import { initParameters, type ModelShape } from '../model/shape.ts';
@@ -38,6 +40,7 @@ import type { TrainingText } from '../train/text_batches.ts';
 import { WarmupStage } from '../warmup/warmup.ts';
 import { bankIdentity, makeEncoder } from './bank_setup.ts';
 import { makeCodecs } from './codec_setup.ts';
+import { vectorProgress } from './session.ts';
 import { modelShape, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
 
 export interface StageOptions {
@@ -60,9 +63,13 @@ export function runContinual(config: RunConfig, options: StageOptions): Promise<
 }
 
 /** `memory3 compile`. @returns the exit status */
-export function runCompile(config: RunConfig, options: CompileOptions & { acceptChanges?: boolean }): Promise<number> {
+export function runCompile(
+  config: RunConfig,
+  options: CompileOptions & { acceptChanges?: boolean; cold?: boolean },
+): Promise<number> {
   return withWorkspace(config, options, async (workspace) => {
-    await compile(workspace, options);
+    if (options.cold) await prepareColdStart(workspace, options.stage);
+    else await compile(workspace, options);
   });
 }
 
@@ -265,8 +272,13 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   const count = options.share === undefined ? first : Math.ceil(options.share * references.size);
   const writer = checkpoint.state.weightsHash;
   const codec = chooseCodec(config.memory.codec, config.model.headDim);
-  if (await isCompiled(folder.bank, stage, writer, count, { exactly: options.share !== undefined, codec })) {
-    say(`compile: kept, the bank holds what the ${stage} checkpoint wrote`);
+  const held = await compiledMemories(folder.bank, stage, writer, count, {
+    exactly: options.share !== undefined,
+    codec,
+  });
+  if (held !== undefined) {
+    const more = held < count ? `, ${held} memories; --share 1 writes all ${references.size} references` : '';
+    say(`compile: kept, the bank holds what the ${stage} checkpoint wrote${more}`);
     return true;
   }
   if (stage === 'warmup') await refuseToLoseBank(folder);
@@ -319,11 +331,15 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
 async function buildIndex({ config, folder }: Workspace): Promise<void> {
   const bank = await Bank.open(folder.bank);
   try {
-    const spec = chooseIndex(config.retrieval.index, bank.size, bank.identity.encoder.dimensions);
+    const spec = chooseIndex(config.retrieval, bank.size, bank.identity.encoder);
     if (spec === undefined) return;
     const progress = new Progress({ label: `index ${spec.factory}`, total: bank.size, unit: 'vectors' });
     const index = await BankIndex.build(bank, spec, (done) => progress.update(done));
     progress.stop();
+    if (index === undefined) {
+      say(`compile: ${bank.size} memories are too few to train ${spec.factory} on: searches compare with all of them`);
+      return;
+    }
     await index.save();
     await index.close();
     say(`compile: index ${spec.factory} (${spec.reason})`);
@@ -351,14 +367,17 @@ async function newestFinished(workspace: Workspace): Promise<StageName> {
   return newest !== undefined && newest.state.step >= workspace.config.continual.steps ? 'continual' : 'warmup';
 }
 
-/** True when the bank holds `count` memories of these weights, or for stage two memories of these weights at all: edits stay. */
-async function isCompiled(
+/**
+ * Memories of a bank that holds `count` of these weights, or for stage two any of these weights: edits stay.
+ * @returns undefined when it is to be written
+ */
+async function compiledMemories(
   folder: string,
   stage: StageName,
   writer: string,
   count: number,
   { exactly, codec }: { exactly: boolean; codec: string | undefined },
-): Promise<boolean> {
+): Promise<number | undefined> {
   try {
     const bank = await Bank.open(folder, stage === 'warmup' ? { version: FIRST_VERSION } : {});
     const sameWriter = bank.writers.length === 1 && bank.writers[0] === writer;
@@ -368,7 +387,65 @@ async function isCompiled(
     // What stage two has written stays, with what was edited since; stage one makes the bank anew.
     const sameCodec = stage === 'continual' || bank.identity.codecs?.keys.factory === codec;
     await bank.close();
-    return sameWriter && complete && sameCodec;
+    return sameWriter && complete && sameCodec ? bank.size : undefined;
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Makes ready for a cold start (paper §3.2): a bank without memories, and vectors of all references. A bank that this model
+ * reads keeps its memories.
+ * @throws UserError config_invalid for a retrieval encoder of memories; nothing is changed then
+ */
+async function prepareColdStart(workspace: Workspace, chosen?: StageName): Promise<void> {
+  const { config, folder } = workspace;
+  const stage = chosen ?? (await newestFinished(workspace));
+  const checkpoint = await finishedCheckpoint(workspace, stage);
+  const { tokenizer, shape } = await openInputs(workspace);
+  requireFit(checkpoint, shape, { tokenizerHash: tokenizer.hash });
+  const references = await openReferences(workspace, tokenizer);
+  const writer = checkpoint.state.weightsHash;
+  const reader = { modelKey: modelKey(shape, config.memory), tokenizerHash: tokenizer.hash, writers: [writer] };
+  const isKept = await isReadable(folder.bank, reader);
+  if (stage === 'warmup' && !isKept) await refuseToLoseBank(folder);
+  const model = new Model(shape, weightValues(checkpoint.parameters));
+  const progress = vectorProgress();
+  try {
+    const which = isKept ? 'continual' : stage;
+    const { encoder, bankWriter } = await openBank(
+      workspace,
+      which,
+      '',
+      model,
+      tokenizer,
+      references,
+      refuseMemoryEncoder,
+    );
+    if (!isKept) {
+      const plan = growthPlan(config.continual.growth, references.size, config.seed);
+      const codecs = await makeCodecs(config, model, references, { prefix: tokenizer.referencePrefix, plan });
+      await bankWriter.compile('', () => [], writer, 1, { codecs });
+    }
+    const onProgress = (done: number): void => progress.update(done, references.size);
+    const { references: beside } = dataPaths(folder.data);
+    await ReferenceIndex.open(beside, references, encoder, { store: (write) => write(), onProgress });
+    progress.stop();
+    say(
+      `compile: ready for \`ask --cold\`; the bank holds ${bankWriter.size} memories, version ${bankWriter.version}, ` +
+        `and ${references.size} references can be found`,
+    );
+  } finally {
+    progress.stop();
+    model.dispose();
+  }
+}
+
+async function isReadable(folder: string, identity: ReaderIdentity): Promise<boolean> {
+  try {
+    await (await Bank.open(folder, { identity })).close();
+    return true;
   } catch (error) {
     if (error instanceof UserError) return false;
     throw error;
@@ -378,6 +455,7 @@ async function isCompiled(
 /**
  * A new bank for stage one, unless a call of the same key was stopped; the bank of the run for stage two, or a new one when
  * there is none.
+ * @param check looks at the encoder before anything is changed
  */
 async function openBank(
   { config, folder }: Workspace,
@@ -386,15 +464,18 @@ async function openBank(
   model: Model,
   tokenizer: Tokenizer,
   references: ReferenceDataset,
+  check: (encoder: RetrievalEncoder) => void = () => {},
 ) {
   const mayGoOn = stage === 'continual' || (await readDraft(folder.bank))?.key === key;
   if (mayGoOn && (await hasBank(folder.bank))) {
     const bankWriter = await Bank.openForWriting(folder.bank);
     const encoder = await makeEncoder(config, model, tokenizer, references, bankWriter.identity);
+    check(encoder);
     return { encoder, bankWriter };
   }
-  await rm(folder.bank, { recursive: true, force: true });
   const encoder = await makeEncoder(config, model, tokenizer, references);
+  check(encoder);
+  await rm(folder.bank, { recursive: true, force: true });
   return { encoder, bankWriter: await Bank.create(folder.bank, bankIdentity(config, model.shape, tokenizer, encoder)) };
 }
 

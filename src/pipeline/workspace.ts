@@ -15,7 +15,8 @@ import { announce } from '../tracking/progress.ts';
 import { StopRequest } from '../train/stop.ts';
 
 /** Parts of a configuration that may change between two commands on one run: they decide nothing that is trained. */
-const FREE_TO_CHANGE = /^(generate|evaluation|threads|runsFolder)\b|\.(checkpointEvery|keepCheckpoints)$/;
+const FREE_TO_CHANGE =
+  /^(generate|evaluation|threads|runsFolder)\b|\.(checkpointEvery|keepCheckpoints)$|\.onnx\.(model|tokenizer)$/;
 
 export interface Workspace {
   config: RunConfig;

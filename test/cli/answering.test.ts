@@ -25,6 +25,7 @@ const ANSWER: Answer = {
     { text: 'three', memories: [memory('m1', 0.5)] },
     { text: 'four', memories: [] },
   ],
+  stored: [],
 };
 
 describe('printSources', () => {

@@ -23,6 +23,8 @@ describe('cross-field checks', () => {
     ],
     ['memory.contextTokens', { memory: { contextTokens: 64 }, continual: { memories: 'online' } }],
     ['retrieval.encoder', { retrieval: { encoder: 'keys' }, model: { memoryLayers: 0 }, continual: { steps: 0 } }],
+    ['retrieval.encoder', { retrieval: { encoder: 'onnx' } }],
+    ['retrieval.onnx', { retrieval: { onnx: { model: 'm.onnx', tokenizer: 't.json' } } }],
     ['optimizer.beta1', { optimizer: { beta1: 1 } }],
     ['optimizer.beta2', { optimizer: { beta2: 1 } }],
     ['data.validationShare', { data: { validationShare: 1 } }],
@@ -43,6 +45,7 @@ describe('cross-field checks', () => {
   it.each([
     ['as many memory layers as layers', { model: { numLayers: 2, memoryLayers: 2 } }],
     ['as many kept tokens as a reference has', { memory: { keptTokens: 128 } }],
+    ['an encoder with its files', { retrieval: { encoder: 'onnx', onnx: { model: 'm.onnx', tokenizer: 't.json' } } }],
     ['one chunk a sequence that is its own query', { retrieval: { query: 'own' }, data: { sequenceLength: 64 } }],
     ['a stage that is left out', { warmup: { steps: 0 } }],
     ['no memory layers for plain training', { model: { memoryLayers: 0 }, continual: { plainShare: 1 } }],

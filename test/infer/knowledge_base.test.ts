@@ -1,8 +1,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { faissAvailable } from '../../src/engine/native/faiss.ts';
 import { KnowledgeBase, type SearchHit } from '../../src/index.ts';
 import { lockRunFolder } from '../../src/io/run_folder.ts';
+import { Bank } from '../../src/memory/bank.ts';
+import { BankIndex } from '../../src/memory/bank_index.ts';
+import { indexesOnDisk } from '../../src/memory/index_files.ts';
 import { collect, userErrorOf } from '../data/support.ts';
 import { filesOf } from '../memory/fixtures.ts';
 import { randomRun, writeBank } from './random_run.ts';
@@ -134,5 +138,24 @@ describe('KnowledgeBase', () => {
     const unfinished = await KnowledgeBase.open({ ...config, continual: { ...config.continual, steps: 5 } });
     expect((await userErrorOf(unfinished.compact())).message).toContain('step 1 of 5');
     await unfinished.close();
+  });
+
+  it.runIf(faissAvailable().ok)('makes the index anew that compacting took away, as it was tuned', async () => {
+    const folder = knowledge.folder.bank;
+    const bank = await Bank.open(folder);
+    const tuned = { factory: 'HNSW8', parameters: { efSearch: 33 }, reason: 'tuned' };
+    const index = await BankIndex.build(bank, tuned);
+    await index!.save();
+    await index!.close();
+    await bank.close();
+    const [first] = await collect(knowledge.list());
+    await knowledge.delete([first!.id]);
+    const before = await indexesOnDisk(folder);
+    await knowledge.compact();
+    const after = await indexesOnDisk(folder);
+    expect(after).toHaveLength(1);
+    expect(after).not.toEqual(before);
+    expect(await BankIndex.specIn(folder)).toEqual(tuned);
+    expect(texts(await knowledge.search(first!.text, { limit: 30 }))).not.toContain(first!.text);
   });
 });

@@ -1,4 +1,4 @@
-import { cp, readdir, rm, writeFile } from 'node:fs/promises';
+import { cp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -134,6 +134,21 @@ describe('Bank', () => {
     const after = await Bank.open(folder);
     await expectHolds(after, [0, 4, 5, 6, 7, 10]);
     await after.close();
+  });
+
+  it('compacts small segments of the same weights into as few as they fit in', async () => {
+    const folder = await bankFolder();
+    const writer = await Bank.create(folder, IDENTITY, SMALL);
+    for (const number of range(0, 6)) await writer.append([batch([number])], number === 4 ? 'w2' : 'w1');
+    await writer.append([batch(range(6, 9))], 'w1');
+    await writer.compact();
+    const bank = await Bank.open(folder);
+    await bank.verify();
+    expect(bank.segments.map(({ memories, writer }) => `${memories} ${writer}`)).toEqual(['4 w1', '1 w2', '4 w1']);
+    await expectHolds(bank, range(0, 9));
+    await bank.close();
+    expect(await writer.compact()).toBe(bank.version);
+    expect(await writer.delete(['m0', 'm5'])).toBe(bank.version + 1);
   });
 
   it('prunes what no kept version names and nothing else', async () => {
@@ -277,6 +292,43 @@ describe('Bank.openForWriting', () => {
   });
 });
 
+describe('reading many rows', () => {
+  const NUMBERS = range(0, 40);
+  const IDS = NUMBERS.map((number) => `m${number}`);
+
+  async function opened(): Promise<{ folder: string; bank: Bank }> {
+    const folder = await bankFolder();
+    await (await Bank.create(folder, IDENTITY, { segmentMemories: 16 })).append([batch(NUMBERS)], 'w1');
+    const bank = await Bank.open(folder, { cache: new RowCache(0) });
+    await bank.readRows(IDS);
+    return { folder, bank };
+  }
+
+  it('gives each its slot, repeated ones too, when all of it was checked before', async () => {
+    const { bank } = await opened();
+    const order = NUMBERS.map((number) => (number * 17) % 40);
+    order.push(3, 3);
+    expect(await bank.readRows(order.map((number) => `m${number}`))).toEqual(batch(order).rows);
+    await bank.close();
+  });
+
+  it('names a file that has become shorter', async () => {
+    const { folder, bank } = await opened();
+    const [segment] = bank.segments;
+    const path = join(folder, `segment-${segment!.id}`, 'rows.bin');
+    await truncate(path, 10);
+    await expect(bank.readRows(IDS)).rejects.toMatchObject({ code: 'file_truncated', where: path });
+    await bank.close();
+  });
+
+  it('is not disturbed by closing the bank', async () => {
+    const { bank } = await opened();
+    const rows = bank.readRows(IDS);
+    await bank.close();
+    expect(await rows).toEqual(batch(NUMBERS).rows);
+  });
+});
+
 describe('RowCache', () => {
   it('serves rows again without reading, counts, and drops the oldest', async () => {
     const folder = await bankFolder();
@@ -301,14 +353,14 @@ describe('RowCache', () => {
       fc.property(fc.array(fc.tuple(fc.nat(5), fc.nat(6))), (entries) => {
         const cache = new RowCache(40);
         for (const [key, length] of entries) {
-          cache.set(String(key), new Uint8Array(4 * length).fill(key));
+          cache.set(key, new Uint8Array(4 * length).fill(key));
           expect(cache.stats.bytes).toBeLessThanOrEqual(40);
-          expect(cache.get(String(key))).toEqual(new Uint8Array(4 * length).fill(key));
+          expect(cache.get(key)).toEqual(new Uint8Array(4 * length).fill(key));
         }
       }),
     );
     const small = new RowCache(4);
-    small.set('a', new Uint8Array(8));
-    expect(small.get('a')).toBeUndefined();
+    small.set(1, new Uint8Array(8));
+    expect(small.get(1)).toBeUndefined();
   });
 });

@@ -1,8 +1,8 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
-import { faissAvailable } from '../../src/engine/native/faiss.ts';
+import { FaissIndex, faissAvailable } from '../../src/engine/native/faiss.ts';
 import { UserError } from '../../src/errors.ts';
 import { Bank } from '../../src/memory/bank.ts';
 import { BankIndex, chooseIndex } from '../../src/memory/bank_index.ts';
@@ -54,30 +54,45 @@ async function found(folder: string, k: number): Promise<string[][]> {
 }
 
 /** A bank of memories 0 to 59 with an index. */
-async function indexed(factory: string): Promise<string> {
+async function indexed(factory: string, search: Record<string, number> = {}): Promise<string> {
   const folder = join(await temporaryFolder(), 'bank');
   await (await Bank.create(folder, IDENTITY, { segmentMemories: 16 })).append([batch(range(0, 60))], 'w');
   const bank = await Bank.open(folder);
-  const index = await BankIndex.build(bank, chooseIndex(factory, bank.size, dimensions)!);
-  await index.save();
-  await index.close();
-  await bank.close();
+  const spec = chooseIndex({ index: factory, search }, bank.size, bank.identity.encoder)!;
+  const index = await BankIndex.build(bank, spec).finally(() => bank.close());
+  await index?.save();
+  await index?.close();
   return folder;
 }
 
 describe('chooseIndex', () => {
+  const encoder = (kind: string, dimensions = 256) => ({ dimensions, description: { kind }, state: new Uint8Array(0) });
+  const auto = { index: 'auto' };
+
   it('compares with all memories of a small bank, and takes a graph or lists for a large one', () => {
-    expect(chooseIndex('auto', 1000, 256)).toBeUndefined();
-    expect(chooseIndex('exact', 1e9, 256)).toBeUndefined();
-    expect(chooseIndex('HNSW32', 0, 256)).toBeUndefined();
+    expect(chooseIndex(auto, 1000, encoder('keys'))).toBeUndefined();
+    expect(chooseIndex({ index: 'exact' }, 1e9, encoder('keys'))).toBeUndefined();
+    expect(chooseIndex({ index: 'HNSW32' }, 0, encoder('keys'))).toBeUndefined();
     if (!faissAvailable().ok) return;
-    expect(chooseIndex('auto', 300_000, 256)).toBeUndefined();
-    expect(chooseIndex('auto', 2_000_000, 256)).toMatchObject({
+    expect(chooseIndex(auto, 300_000, encoder('keys'))).toMatchObject({
       factory: 'HNSW32',
-      reason: expect.stringContaining('2000000'),
+      reason: expect.stringContaining('300000'),
     });
-    expect(chooseIndex('auto', 1e8, 256)!.factory).toBe('OPQ64_256,IVF65536_HNSW32,PQ64');
-    expect(chooseIndex('IVF16,Flat', 100, 6)).toMatchObject({ factory: 'IVF16,Flat', parameters: { nprobe: 32 } });
+    expect(chooseIndex(auto, 1e8, encoder('keys'))!.factory).toBe('OPQ64_256,IVF65536_HNSW32,PQ64');
+  });
+
+  it('needs no index for vectors that are mostly zero', () => {
+    expect(chooseIndex(auto, 1e8, encoder('lexical'))).toBeUndefined();
+  });
+
+  it.runIf(faissAvailable().ok)('takes search parameters', () => {
+    expect(chooseIndex({ index: 'IVF16,Flat' }, 100, encoder('lexical', 6))).toMatchObject({
+      factory: 'IVF16,Flat',
+      parameters: { nprobe: 32 },
+    });
+    expect(chooseIndex({ index: 'HNSW8', search: { efSearch: 7 } }, 100, encoder('keys'))!.parameters).toEqual({
+      efSearch: 7,
+    });
   });
 });
 
@@ -142,6 +157,27 @@ describe.runIf(faissAvailable().ok)('an index beside the bank', () => {
 
   it('that Faiss cannot make is refused in words', async () => {
     await expect(indexed('Bogus7')).rejects.toMatchObject({ code: 'config_invalid', where: 'retrieval.index' });
-    await expect(indexed('IVF100,Flat')).rejects.toMatchObject({ code: 'config_invalid', where: 'retrieval.index' });
+    await expect(indexed('HNSW8', { nprobe: 3 })).rejects.toMatchObject({
+      code: 'config_invalid',
+      where: 'retrieval.search.nprobe',
+    });
+  });
+
+  it.each(['IVF100,Flat', 'PQ2', 'IVF2,PQ2'])('of the kind %s is not made of too few memories', async (factory) => {
+    const folder = await indexed(factory);
+    expect(await indexesOnDisk(folder)).toEqual([]);
+    expect(await found(folder, 5)).toEqual(expected(range(0, 60), 5));
+  });
+
+  it('of lists does not ask for more than the lists that it visits hold', async () => {
+    const folder = await indexed('IVF8,Flat', { nprobe: 1 });
+    const bank = await Bank.open(folder);
+    const searches = vi.spyOn(FaissIndex.prototype, 'search');
+    const retriever = await Retriever.fromBank(bank, ENCODER);
+    const results = await retriever.search(QUERIES, 40);
+    expect(searches).toHaveBeenCalledTimes(1);
+    expect(results.every((memories) => memories.length > 0 && memories.length < 40)).toBe(true);
+    searches.mockRestore();
+    await bank.close();
   });
 });

@@ -42,16 +42,6 @@ describe('ExactIndex', () => {
     expect([...(await index.search(Float32Array.from([1, 0]), 3)).ids]).toEqual([1, 3, 5]);
   });
 
-  it('forgets what is removed and keeps the rest', async () => {
-    const index = new ExactIndex(1);
-    index.add([0, 1, 2, 3], Float32Array.from([1, -1, 1, 1]));
-    index.remove([0, 3, 8]);
-    expect(index.size).toBe(2);
-    expect([...(await index.search(Float32Array.from([1]), 4)).ids]).toEqual([2, 1, -1, -1]);
-    index.add([0], Float32Array.from([1]));
-    expect([...(await index.search(Float32Array.from([1]), 2)).ids]).toEqual([0, 2]);
-  });
-
   it('leaves zero vectors alone and refuses wrong sizes', () => {
     expect([...normalised(Float32Array.from([0, 0, 3, 4]), 2)]).toEqual([0, 0, Math.fround(0.6), Math.fround(0.8)]);
     expect(() => new ExactIndex(3).add([1], new Float32Array(2))).toThrow(RangeError);

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { runSchema } from '../../src/config/schema.ts';
 import { Bank } from '../../src/memory/bank.ts';
 import { storedEncoder } from '../../src/memory/encoders/encoder.ts';
 import { KeysMultiEncoder } from '../../src/memory/encoders/keys.ts';
@@ -110,6 +111,7 @@ describe('Retriever', () => {
       layout: bank.identity.layout,
       decode: () => Promise.reject(new Error('a lexical query needs no text')),
       queries: () => Promise.reject(new Error('a lexical query needs no model')),
+      config: runSchema.parse({ name: 'test' }),
     });
     const fromBank = await Retriever.fromBank(bank, restored);
     const references = range(0, 12)

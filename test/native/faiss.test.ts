@@ -134,6 +134,9 @@ describeFaiss('FaissIndex', () => {
   it('fills up with −1 where there are too few', async () => {
     const index = FaissIndex.create(D, 'Flat');
     expect(await index.search(queries.subarray(0, D), 2)).toMatchObject({ ids: BigInt64Array.from([-1n, -1n]) });
+    const many = await index.search(data.subarray(0, 64 * D), 2);
+    expect(many.ids.every((id) => id === -1n)).toBe(true);
+    expect(many.scores.every((score) => score === -Infinity)).toBe(true);
     await index.add(data.subarray(0, D), idsOf(1));
     expect((await index.search(queries.subarray(0, D), 2)).ids).toEqual(BigInt64Array.from([0n, -1n]));
     expect((await index.search(new Float32Array(0), 2)).ids).toHaveLength(0);

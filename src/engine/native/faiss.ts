@@ -97,6 +97,8 @@ class FaissObject {
   protected readonly native: NativeFaiss;
   /** OpenMP threads of the calls that are made from now on. */
   threads: number;
+  /** 0 before an index was read. */
+  #dimensions = 0;
 
   protected constructor(native: NativeFaiss, { threads }: FaissOptions) {
     this.native = native;
@@ -104,7 +106,8 @@ class FaissObject {
   }
 
   get dimensions(): number {
-    return this.native.facts().dimensions;
+    this.#dimensions ||= this.native.facts().dimensions;
+    return this.#dimensions;
   }
 
   get trained(): boolean {

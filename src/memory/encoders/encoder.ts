@@ -22,6 +22,8 @@ export interface WrittenReferences {
 
 export interface RetrievalEncoder {
   readonly dimensions: number;
+  /** True when references are encoded by their memories and not by their texts or tokens alone. */
+  readonly readsMemories: boolean;
   /** Vectors of written references, [n, d]. */
   encodeReferences(references: WrittenReferences): Promise<Float32Array>;
   /** Vectors of chunks of text given as token ids, [n, d]. */

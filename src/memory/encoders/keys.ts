@@ -17,6 +17,7 @@ type Rows = Pick<WrittenReferences, 'rows' | 'keptLengths'>;
  */
 export class KeysEncoder implements RetrievalEncoder {
   readonly dimensions: number;
+  readonly readsMemories = true;
   readonly kind: string = 'keys';
   protected readonly layout: MemoryLayout;
   readonly #queries: ChunkQueries;

