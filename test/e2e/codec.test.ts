@@ -64,6 +64,17 @@ describeFaiss('a run with memory.codec', () => {
     expect(codecsOf('coded')).toEqual(before);
   });
 
+  it('stores codes from a cold start too', async () => {
+    const cold = playground.args('cold', 'continual.steps=0');
+    await succeed('data', 'build', ...cold);
+    await succeed('warmup', ...cold);
+    expect((await succeed('compile', ...cold, '--cold')).stderr).toContain('training codec PQ4x4');
+    await succeed('ask', ...cold, '--cold', 'zuzu has color');
+    const { memories, memory } = JSON.parse((await succeed('bank', 'stats', ...cold, '--json')).stdout);
+    expect(memories).toBeGreaterThan(0);
+    expect(memory.bytes).toBe(2 * 2 * 4 * CODE_BYTES);
+  });
+
   it('stores numbers when there are too few references for the codec, and says so; codecs are compared with those', async () => {
     const few = playground.args('few', 'memory.codec=PQ2x12');
     const { stderr } = await succeed('run', ...few);
