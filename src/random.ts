@@ -25,6 +25,7 @@ export const PURPOSE = {
   mixture: 10,
   bankDrift: 11,
   tuning: 12,
+  codecSample: 13,
 } as const;
 export type Purpose = (typeof PURPOSE)[keyof typeof PURPOSE];
 

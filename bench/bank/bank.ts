@@ -11,7 +11,7 @@ import { Bank } from '../../src/memory/bank.ts';
 import { storedEncoder } from '../../src/memory/encoders/encoder.ts';
 import { LexicalEncoder } from '../../src/memory/encoders/lexical.ts';
 import { restoreEncoder } from '../../src/memory/encoders/registry.ts';
-import { type MemoryLayout, rowLength } from '../../src/memory/layout.ts';
+import type { MemoryLayout } from '../../src/memory/layout.ts';
 import { Retriever } from '../../src/memory/retrieve.ts';
 import { RowCache } from '../../src/memory/row_cache.ts';
 import type { StorageType } from '../../src/ops/index.ts';
@@ -253,7 +253,7 @@ async function sizes(folder: string, bank: Bank): Promise<Sizes> {
   }
   const { size } = bank;
   return {
-    formula: (bank.identity.storage === 'float32' ? 4 : 2) * rowLength(bank.identity.layout),
+    formula: bank.format.rowBytes,
     rows: totals['rows.bin'] / size,
     vectors: totals['index.bin'] / size,
     records: totals['memories.arrow'] / size,

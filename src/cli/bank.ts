@@ -2,6 +2,7 @@
 
 import type { Argv, CommandModule } from 'yargs';
 import { addCommand, compactCommand, deleteCommand, editCommand } from './bank_change.ts';
+import { codecsCommand } from './bank_codecs.ts';
 import { exportCommand, getCommand, listCommand, searchCommand, statsCommand } from './bank_look.ts';
 import { tuneCommand } from './bank_tune.ts';
 import { verifyCommand } from './bank_verify.ts';
@@ -18,6 +19,7 @@ const COMMANDS = [
   compactCommand,
   verifyCommand,
   tuneCommand,
+  codecsCommand,
 ] as CommandModule[];
 
 export const bankCommand: CommandModule = {

@@ -103,6 +103,7 @@ function statsTable(stats: BankStats): string {
     ['bytes of records', `${bytes.records}`],
     ['bytes in all', `${bytes.folder}, with all versions`],
     ['bytes a memory', `${memory.bytes} = ${shape} · ${memory.bytesPerNumber} bytes`],
+    ['stored as', stats.storage],
     ...Object.entries(stats.writers).map(([hash, count]): [string, string] => ['written by', `${hash} (${count})`]),
     ['model', stats.modelKey],
     ['tokenizer', stats.tokenizerHash],

@@ -47,7 +47,7 @@ export async function main(args: string[]): Promise<void> {
 }
 
 /** Options that may be given more than once, and positionals of which there may be several. */
-const REPEATABLE = ['_', 'set', 'stop', 'ids', 'names', 'factory'];
+const REPEATABLE = ['_', 'set', 'stop', 'ids', 'names', 'factory', 'codec'];
 
 /** What yargs lets through: an option given twice becomes a list, and a number that is none becomes NaN. */
 function refuseUnusable(args: Record<string, unknown>): true {

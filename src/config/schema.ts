@@ -97,7 +97,14 @@ export const memorySchema = z.strictObject({
   storage: z
     .enum(['float32', 'float16', 'bfloat16'])
     .default('bfloat16')
-    .describe('How the numbers of a memory are stored in the bank (the paper: bfloat16).'),
+    .describe('How the numbers of a memory are stored in the bank (the paper: bfloat16); with a `codec` not used.'),
+  codec: z
+    .string()
+    .min(1)
+    .optional()
+    .describe(
+      'Stores keys and values as short codes, with a loss: a Faiss codec string, such as `PQ8` or the paper’s `OPQ20x80-Residual2x14-PQ8x10`, or `auto`, which chooses one for `headDim`. Needs Faiss. The codes are read as float32.',
+    ),
   tokenScores: z
     .enum(['softmax', 'exp'])
     .default('softmax')

@@ -26,6 +26,7 @@ import { type Trial, type TuneOptions, tuneIndex } from '../memory/tune.ts';
 import { withdraw } from '../memory/withdrawn.ts';
 import { type WriteOptions, writeTexts } from '../memory/write.ts';
 import { type AddOptions, addKnowledge, editKnowledge, type Knowledge } from './knowledge.ts';
+import { retrainedCodecs } from './retrained_codecs.ts';
 import { bankReader, openReadable } from './run_bank.ts';
 import { lateRetriever, Session } from './session.ts';
 
@@ -365,6 +366,7 @@ export class KnowledgeBase {
         const references = await ReferenceDataset.open(dataPaths(folder.data).references).catch(ignoreUserError);
         return references && (await LexicalEncoder.fit(tokensOf(references), dimensions)).state();
       },
+      codecs: async (described) => await retrainedCodecs(config, folder, described),
       rewriter: async (writer) => {
         // What stood in front of a reference in its document is not in the bank.
         if (config.memory.contextTokens > 0) return undefined;

@@ -3,7 +3,8 @@
  *
  *   bank.json, encoder.bin     what the bank is for; never change
  *   segment-<id>/              immutable memories, see segment.ts
- *   manifest-<version>.json    the segments and tombstones of a version
+ *   codec-<hash>.bin           codecs, when memories are stored as codes
+ *   manifest-<version>.json    the segments, tombstones and codecs of a version
  *   CURRENT                    the newest whole version
  *
  * A `Bank` is a snapshot: it keeps the version it opened, whatever a writer does meanwhile.
@@ -79,13 +80,19 @@ export class Bank {
   #reads = new Set<Promise<void>>();
   #lastRecords: { segment: number; table: RecordTable } | undefined;
 
-  private constructor(versions: Versions, manifest: Manifest, segments: LoadedSegment[], cache: RowCache) {
-    this.folder = versions.folder;
-    this.identity = versions.identity;
+  private constructor(
+    folder: string,
+    identity: BankIdentity,
+    manifest: Manifest,
+    segments: LoadedSegment[],
+    cache: RowCache,
+  ) {
+    this.folder = folder;
+    this.identity = identity;
     this.version = manifest.version;
     this.contentHash = manifest.contentHash;
     this.writers = [...new Set(manifest.segments.map((segment) => segment.writer))].sort();
-    this.format = rowFormat(this.identity.layout, this.identity.storage);
+    this.format = rowFormat(this.identity);
     this.#segments = segments;
     this.#cache = cache;
     this.#cacheKeys = segments.map(({ reader }) => cache.keys(reader.entry.id));
@@ -137,8 +144,9 @@ export class Bank {
     const versions = await Versions.open(folder);
     const manifest = options.version === undefined ? await versions.current() : await versions.get(options.version);
     if (options.identity !== undefined) refuseForeign(versions, manifest, options.identity);
-    const segments = await loadSegments(versions, manifest.segments);
-    return new Bank(versions, manifest, segments, options.cache ?? new RowCache(CACHE_BYTES));
+    const bank = await versions.identityOf(manifest);
+    const segments = await loadSegments(folder, bank, manifest.segments);
+    return new Bank(folder, bank, manifest, segments, options.cache ?? new RowCache(CACHE_BYTES));
   }
 
   /** Memories in this version. */
@@ -377,13 +385,17 @@ export class Bank {
 }
 
 /** Opens segments, some at the same time: their files are read while another one is decoded. */
-async function loadSegments(versions: Versions, entries: readonly SegmentEntry[]): Promise<LoadedSegment[]> {
+async function loadSegments(
+  folder: string,
+  identity: BankIdentity,
+  entries: readonly SegmentEntry[],
+): Promise<LoadedSegment[]> {
   const segments: LoadedSegment[] = [];
   let next = 0;
   const loadNext = async (): Promise<void> => {
     while (next < entries.length) {
       const number = next++;
-      segments[number] = await loadSegment(versions, entries[number]!);
+      segments[number] = await loadSegment(folder, identity, entries[number]!);
     }
   };
   const loaded = await Promise.allSettled(Array.from({ length: OPENED_TOGETHER }, loadNext));
@@ -393,8 +405,8 @@ async function loadSegments(versions: Versions, entries: readonly SegmentEntry[]
   throw failed.reason;
 }
 
-async function loadSegment(versions: Versions, entry: SegmentEntry): Promise<LoadedSegment> {
-  const reader = await SegmentReader.open(versions.folder, entry, versions.identity);
+async function loadSegment(folder: string, identity: BankIdentity, entry: SegmentEntry): Promise<LoadedSegment> {
+  const reader = await SegmentReader.open(folder, entry, identity);
   try {
     const catalog = (await reader.records()).catalog();
     return { reader, catalog, live: entry.deleted.length === 0 ? undefined : liveRows(entry) };

@@ -4,7 +4,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bank } from './bank.ts';
 import { indexesOnDisk, readIndexDescription } from './index_files.ts';
-import { type MemoryLayout, rowLength } from './layout.ts';
+import { type BankIdentity, type MemoryLayout, rowLength } from './layout.ts';
 import { Versions } from './manifest.ts';
 import { segmentBytes } from './segment.ts';
 
@@ -21,6 +21,8 @@ export interface BankStats {
   bytes: { rows: number; vectors: number; records: number; folder: number };
   /** Numbers of a memory, 2 · memory layers · key-value heads · kept tokens · head dimension (paper §3.3), and its bytes. */
   memory: MemoryLayout & { numbers: number; bytes: number; bytesPerNumber: number };
+  /** Type of the stored numbers, or the codecs that stand for them. */
+  storage: string;
   /** Memories by the hash of the weights that wrote them. */
   writers: Record<string, number>;
   modelKey: string;
@@ -59,12 +61,20 @@ export async function bankStats(bank: Bank): Promise<BankStats> {
     segments: segments.length,
     bytes,
     memory: { ...identity.layout, numbers, bytes: each, bytesPerNumber: each / numbers },
+    storage: storageOf(identity),
     writers,
     modelKey: identity.modelKey,
     tokenizerHash: identity.tokenizerHash,
     encoder: { ...identity.encoder.description, dimensions: identity.encoder.dimensions },
     index: await indexOf(folder),
   };
+}
+
+/** How the numbers of memories are stored, in words. */
+function storageOf({ storage, codecs }: BankIdentity): string {
+  if (codecs === undefined) return storage;
+  const { keys, values } = codecs;
+  return `codes: keys ${keys.factory}, ${keys.codeBytes} bytes; values ${values.factory}, ${values.codeBytes} bytes`;
 }
 
 /** The index in words. */

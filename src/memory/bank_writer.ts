@@ -4,10 +4,11 @@
  */
 
 import { UserError } from '../errors.ts';
+import { describeCodecs, writeCodecs } from './codec_files.ts';
 import { readDraft, removeDraft, writeDraft } from './draft.ts';
-import { type BankIdentity, keptCount, type MemoryBatch, rowLength } from './layout.ts';
+import { type BankIdentity, keptCount, type MemoryBatch, rowLength, type StoredCodecs } from './layout.ts';
 import type { Manifest, Versions } from './manifest.ts';
-import { rowFormat } from './row_format.ts';
+import { type RowFormat, rowFormat } from './row_format.ts';
 import { type SegmentEntry, SegmentReader, SegmentWriter, type StoredBatch } from './segment.ts';
 
 /** Batches of memories, made while they are being stored. */
@@ -35,26 +36,40 @@ const nobody = (): boolean => false;
 
 /** The one writer of a bank. It must be the only one: the run folder's lock sees to that. */
 export class BankWriter {
-  readonly identity: BankIdentity;
   readonly folder: string;
+  #identity: BankIdentity;
   #versions: Versions;
   #manifest: Manifest;
   #places: Map<string, Place>;
   #segmentMemories: number;
+  #format: RowFormat;
 
-  private constructor(versions: Versions, manifest: Manifest, places: Map<string, Place>, options: BankWriterOptions) {
-    this.identity = versions.identity;
+  private constructor(
+    versions: Versions,
+    identity: BankIdentity,
+    manifest: Manifest,
+    places: Map<string, Place>,
+    options: BankWriterOptions,
+  ) {
+    this.#identity = identity;
     this.folder = versions.folder;
     this.#versions = versions;
     this.#manifest = manifest;
     this.#places = places;
     this.#segmentMemories = options.segmentMemories ?? SEGMENT_MEMORIES;
+    this.#format = rowFormat(identity);
   }
 
   /** Use `Bank.create` or `Bank.openForWriting`. */
   static async open(versions: Versions, manifest: Manifest, options: BankWriterOptions = {}): Promise<BankWriter> {
-    const places = await placesOf(versions, manifest.segments);
-    return new BankWriter(versions, manifest, places, options);
+    const identity = await versions.identityOf(manifest);
+    const places = await placesOf(versions.folder, identity, manifest.segments);
+    return new BankWriter(versions, identity, manifest, places, options);
+  }
+
+  /** What the current version was made for. */
+  get identity(): BankIdentity {
+    return this.#identity;
   }
 
   get version(): number {
@@ -116,26 +131,56 @@ export class BankWriter {
    * finished is used again, and the result has the same bytes.
    * @param key says what is written, by which weights and in which order
    * @param memoriesFrom the memories from number `first` on, which is a multiple of `unit`
+   * @param options.codecs what the new version codes its memories with, if anything; by default what the current one does
    */
   async compile(
     key: string,
     memoriesFrom: (first: number) => MemoryBatches,
     writer: string,
     unit: number,
+    { codecs }: { codecs?: StoredCodecs } = { codecs: this.#identity.codecs },
   ): Promise<number> {
+    const before = this.#identity;
+    this.#become({ ...before, codecs });
+    try {
+      const version = await this.#compile(key, memoriesFrom, writer, unit);
+      await removeDraft(this.folder);
+      return version;
+    } catch (error) {
+      this.#become(before);
+      throw error;
+    }
+  }
+
+  async #compile(
+    key: string,
+    memoriesFrom: (first: number) => MemoryBatches,
+    writer: string,
+    unit: number,
+  ): Promise<number> {
+    const { codecs: stored } = this.#identity;
+    const codecs = stored && describeCodecs(stored);
     const segments = await this.#resumable(key, unit);
-    const places = await placesOf(this.#versions, segments);
+    if (stored !== undefined) {
+      await writeCodecs(this.folder, stored);
+      // Names the codecs from the start: training them may take long.
+      await writeDraft(this.folder, { key, segments, codecs });
+    }
+    const places = await placesOf(this.folder, this.#identity, segments);
     const rest = this.#stored(memoriesFrom(places.size), (id) => places.has(id));
     const written = await this.#writeSegments(rest, writer, async (entry) => {
       segments.push(entry);
-      await writeDraft(this.folder, { key, segments });
+      await writeDraft(this.folder, { key, segments, codecs });
     });
     for (const [id, place] of written.places) places.set(id, place);
-    const version = await this.#commit(segments, () => {
+    return await this.#commit(segments, () => {
       this.#places = places;
     });
-    await removeDraft(this.folder);
-    return version;
+  }
+
+  #become(identity: BankIdentity): void {
+    this.#identity = identity;
+    this.#format = rowFormat(identity);
   }
 
   /** Segments of a draft of this key that can be read, up to a multiple of `unit` memories. */
@@ -212,7 +257,7 @@ export class BankWriter {
   /** @param apply brings `#places` to the new version */
   async #commit(segments: readonly SegmentEntry[], apply: () => void): Promise<number> {
     try {
-      this.#manifest = await this.#versions.write(this.version + 1, segments);
+      this.#manifest = await this.#versions.write(this.version + 1, segments, this.#identity.codecs);
     } catch (error) {
       const current = await this.#versions.current().catch(() => undefined);
       if (current?.version !== this.version + 1) {
@@ -254,11 +299,10 @@ export class BankWriter {
    * @param isTaken whether an id belongs to a memory that stays
    */
   async *#stored(memories: MemoryBatches, isTaken: (id: string) => boolean): AsyncGenerator<StoredBatch> {
-    const format = rowFormat(this.identity.layout, this.identity.storage);
     const ids = new Set<string>();
     for await (const batch of memories) {
       this.#check(batch, (id) => !ids.has(id) && !isTaken(id) && ids.add(id) !== undefined);
-      yield { ...batch, rows: await format.encode(batch.rows) };
+      yield { ...batch, rows: await this.#format.encode(batch.rows) };
     }
   }
 
@@ -346,10 +390,14 @@ export class BankWriter {
   }
 }
 
-async function placesOf(versions: Versions, segments: readonly SegmentEntry[]): Promise<Map<string, Place>> {
+async function placesOf(
+  folder: string,
+  identity: BankIdentity,
+  segments: readonly SegmentEntry[],
+): Promise<Map<string, Place>> {
   const places = new Map<string, Place>();
   for (const entry of segments) {
-    const reader = await SegmentReader.open(versions.folder, entry, versions.identity);
+    const reader = await SegmentReader.open(folder, entry, identity);
     try {
       const { ids } = (await reader.records()).catalog();
       const deleted = new Set(entry.deleted);

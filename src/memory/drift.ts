@@ -9,9 +9,13 @@ import type { Model } from '../model/model.ts';
 import { PURPOSE, permute } from '../random.ts';
 import type { Bank } from './bank.ts';
 import { keptCount, type MemoryLayout, type MemoryRecord, rowLength } from './layout.ts';
+import { rowValues } from './row_format.ts';
 import { type WriteOptions, writeMemories } from './write.ts';
 
-/** Stored memories against what the current weights write of the same references; all 1 when nothing has changed. */
+/**
+ * Stored memories against what the current weights write of the same references, as it would be stored: what is lost by
+ * the format of the bank is no drift. All 1 when nothing has changed.
+ */
 export interface Drift {
   /** Mean cosine of the keys of tokens that are kept again, over memories, layers, heads and tokens; 0 without any. */
   keyCosine: number;
@@ -36,8 +40,9 @@ export async function measureDrift(
   const stored = new Map<string, MemoryRecord>();
   for (const id of ids) stored.set(id, await bank.get(id));
   const sums = { key: 0, value: 0, again: 0, kept: 0 };
-  for await (const { records, rows } of writeMemories(model, stored.values(), options)) {
+  for await (const { records, rows: written } of writeMemories(model, stored.values(), options)) {
     const storedRows = await bank.readRows(records.map(({ id }) => id));
+    const rows = await rowValues(bank.format, await bank.format.encode(written));
     const width = rowLength(layout);
     records.forEach((record, i) => {
       const [from, until] = [i * width, (i + 1) * width];

@@ -16,15 +16,17 @@ export interface MemoryLayout {
   headDim: number;
 }
 
-/** What a bank was made for. It never changes in the life of a bank. */
+/** What a bank was made for. It never changes in the life of a bank, but for the codecs: those belong to a version. */
 export interface BankIdentity {
   /** Shape of the model whose memories these are, see `modelKey`. */
   modelKey: string;
   /** sha256 of the tokenizer file. */
   tokenizerHash: string;
   layout: MemoryLayout;
-  /** How the numbers of a memory are stored, see row_format.ts. */
+  /** How the numbers of a memory are stored, see row_format.ts, unless there are codecs. */
   storage: StorageType;
+  /** Memories are stored as codes of these, and read as float32. */
+  codecs?: StoredCodecs;
   /** The retrieval encoder whose vectors the bank stores. */
   encoder: StoredEncoder;
 }
@@ -36,6 +38,28 @@ export interface StoredEncoder {
   description: Record<string, unknown>;
   /** Fitted numbers of the encoder, for example document frequencies; may be empty. */
   state: Uint8Array;
+}
+
+/** Which codec a bank stores vectors with. */
+export interface CodecDescription {
+  /** As `memory.codec` spells it. */
+  factory: string;
+  /** Bytes of the code of one vector [D]. */
+  codeBytes: number;
+  /** sha256 of the state. */
+  stateHash: string;
+}
+
+/** A trained codec as it lies in the bank. */
+export interface StoredCodec extends CodecDescription {
+  /** What Faiss restores it from. */
+  state: Uint8Array;
+}
+
+/** One codec for all keys of a bank and one for all values. */
+export interface StoredCodecs {
+  keys: StoredCodec;
+  values: StoredCodec;
 }
 
 /** What a reader can read; anything else in a bank is refused. */

@@ -8,9 +8,17 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256, sha256File, syncFolder, temporaryName, writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
+import {
+  type CodecDescriptions,
+  codecsSchema,
+  describeCodecs,
+  readCodecs,
+  removeCodecsBeyond,
+  writeCodecs,
+} from './codec_files.ts';
 import { readDraft } from './draft.ts';
 import { removeIndexesBeyond } from './index_files.ts';
-import type { BankIdentity } from './layout.ts';
+import type { BankIdentity, StoredCodecs } from './layout.ts';
 import { type SegmentEntry, segmentEntrySchema, segmentFolder, segmentsOnDisk } from './segment.ts';
 import { parseStored, readStored, readStoredBytes, repairAction } from './stored_json.ts';
 
@@ -24,6 +32,8 @@ const COMPILE = 'run `memory3 compile` to write one';
 export interface Manifest {
   version: number;
   segments: SegmentEntry[];
+  /** What its memories are coded with, when they are. */
+  codecs?: CodecDescriptions;
   /** sha256 over everything the version holds: the same memories in the same order give the same hash. */
   contentHash: string;
 }
@@ -53,6 +63,7 @@ const manifestSchema = z.strictObject({
   version: z.int().min(0),
   bankHash: z.string(),
   segments: z.array(segmentEntrySchema),
+  codecs: codecsSchema.optional(),
   contentHash: z.string(),
 });
 
@@ -62,15 +73,18 @@ const currentSchema = z.strictObject({
   contentHash: z.string(),
 });
 
-type DescribedIdentity = Omit<BankIdentity, 'encoder'> & { encoder: Omit<BankIdentity['encoder'], 'state'> };
+type DescribedIdentity = Omit<BankIdentity, 'encoder' | 'codecs'> & { encoder: Omit<BankIdentity['encoder'], 'state'> };
 
 /** A bank folder seen as versions; knows nothing about the contents of segments. */
 export class Versions {
   readonly folder: string;
-  readonly identity: BankIdentity;
+  /** What all versions have in common. */
+  readonly identity: Omit<BankIdentity, 'codecs'>;
   #bankHash: string;
+  /** The codecs that were read last; most versions have the same. */
+  #codecs: StoredCodecs | undefined;
 
-  private constructor(folder: string, identity: BankIdentity, bankHash: string) {
+  private constructor(folder: string, identity: Omit<BankIdentity, 'codecs'>, bankHash: string) {
     this.folder = folder;
     this.identity = identity;
     this.#bankHash = bankHash;
@@ -80,7 +94,7 @@ export class Versions {
    * Makes an empty bank of version 0. What a creation that was killed left behind is removed first.
    * @throws UserError input_invalid when a bank is there already
    */
-  static async create(folder: string, identity: BankIdentity): Promise<Versions> {
+  static async create(folder: string, { codecs, ...identity }: BankIdentity): Promise<Versions> {
     await mkdir(folder, { recursive: true });
     const names = await readdir(folder);
     if (names.some((name) => name === CURRENT || name.startsWith('segment-') || (versionOf(name) ?? 0) > 0)) {
@@ -92,7 +106,7 @@ export class Versions {
     await writeFileAtomic(join(folder, ENCODER_STATE), identity.encoder.state);
     await writeJsonAtomic(join(folder, BANK), description);
     const versions = new Versions(folder, identity, await sha256File(join(folder, BANK)));
-    await versions.write(0, []);
+    await versions.write(0, [], codecs);
     return versions;
   }
 
@@ -107,16 +121,11 @@ export class Versions {
     const path = join(folder, BANK);
     const action = repairAction(folder);
     const text = await readStored(path, action);
-    const { encoder, modelKey, tokenizerHash, layout, storage } = parseStored(
-      text,
-      bankSchema,
-      FORMAT_VERSION,
-      path,
-      action,
-    );
-    const state = await readState(join(folder, ENCODER_STATE), encoder.stateHash, action);
-    const { dimensions, description } = encoder;
-    const identity = { modelKey, tokenizerHash, layout, storage, encoder: { dimensions, description, state } };
+    const stored = parseStored(text, bankSchema, FORMAT_VERSION, path, action);
+    const { modelKey, tokenizerHash, layout, storage } = stored;
+    const { dimensions, description, stateHash } = stored.encoder;
+    const encoder = { dimensions, description, state: await readState(join(folder, ENCODER_STATE), stateHash, action) };
+    const identity = { modelKey, tokenizerHash, layout, storage, encoder };
     return new Versions(folder, identity, sha256(text));
   }
 
@@ -152,18 +161,28 @@ export class Versions {
     return numbers.sort((a, b) => a - b);
   }
 
+  /** What a version was made for, its codecs read. @throws UserError artefact_missing or file_corrupt */
+  async identityOf({ codecs }: Pick<Manifest, 'codecs'>): Promise<BankIdentity> {
+    const isSame = (['keys', 'values'] as const).every((of) => this.#codecs?.[of].stateHash === codecs?.[of].stateHash);
+    if (!isSame) this.#codecs = await readCodecs(this.folder, codecs);
+    return codecs === undefined ? this.identity : { ...this.identity, codecs: this.#codecs };
+  }
+
   /** Writes a version and makes it current. Its segments must be in place. */
-  async write(version: number, segments: readonly SegmentEntry[]): Promise<Manifest> {
-    const contentHash = this.#contentHash(version, segments);
+  async write(version: number, segments: readonly SegmentEntry[], stored?: StoredCodecs): Promise<Manifest> {
+    const codecs = stored && describeCodecs(stored);
+    if (stored !== undefined) await writeCodecs(this.folder, stored);
+    const contentHash = this.#contentHash({ version, segments, codecs });
     await writeJsonAtomic(join(this.folder, manifestName(version)), {
       format: 'memory3-bank-manifest',
       formatVersion: FORMAT_VERSION,
       version,
       bankHash: this.#bankHash,
       segments,
+      codecs,
       contentHash,
     });
-    const manifest = { version, segments: [...segments], contentHash };
+    const manifest = { version, segments: [...segments], codecs, contentHash };
     await this.makeCurrent(manifest);
     return manifest;
   }
@@ -193,6 +212,10 @@ export class Versions {
       if (!named.has(id)) await removeWhole(segmentFolder(this.folder, id));
     }
     await removeIndexesBeyond(this.folder, named);
+    await removeCodecsBeyond(
+      this.folder,
+      [...kept, draft].map((holder) => holder?.codecs),
+    );
     await removeTemporaries(this.folder);
   }
 
@@ -201,19 +224,23 @@ export class Versions {
     const path = join(this.folder, manifestName(version));
     const action = repairAction(this.folder);
     const stored = parseStored(await readStored(path, action), manifestSchema, FORMAT_VERSION, path, action);
-    const { segments, contentHash } = stored;
+    const { segments, codecs, contentHash } = stored;
     if (stored.bankHash !== this.#bankHash) {
       throw new UserError('file_corrupt', { where: path, what: `the file belongs to another ${BANK}`, action });
     }
-    if (stored.version !== version || this.#contentHash(version, segments) !== contentHash) {
+    if (stored.version !== version || this.#contentHash(stored) !== contentHash) {
       throw new UserError('file_corrupt', { where: path, what: 'the file does not match its own hash', action });
     }
-    return { version, segments, contentHash };
+    return { version, segments, codecs, contentHash };
   }
 
-  #contentHash(version: number, segments: readonly SegmentEntry[]): string {
+  #contentHash({
+    version,
+    segments,
+    codecs,
+  }: Omit<Manifest, 'contentHash' | 'segments'> & { segments: readonly SegmentEntry[] }): string {
     const entries = segments.map(({ id, memories, writer, deleted }) => [id, memories, writer, deleted]);
-    return sha256(JSON.stringify([this.#bankHash, version, entries]));
+    return sha256(JSON.stringify([this.#bankHash, version, entries, ...(codecs ? [codecs] : [])]));
   }
 }
 

@@ -5,9 +5,10 @@
 
 import { readdir } from 'node:fs/promises';
 import { UserError } from '../errors.ts';
+import { type CodecDescriptions, writeCodecs } from './codec_files.ts';
 import type { RetrievalEncoder, WrittenReferences } from './encoders/encoder.ts';
 import { indexesOnDisk, removeIndex, verifiedIndex } from './index_files.ts';
-import type { BankIdentity } from './layout.ts';
+import type { BankIdentity, StoredCodecs } from './layout.ts';
 import { type Manifest, Versions } from './manifest.ts';
 import type { RecordTable } from './records.ts';
 import { type RootSources, repairRoot } from './repair_root.ts';
@@ -29,6 +30,8 @@ export type Rewrite = (
 
 /** What lost parts can be made from. */
 export interface RepairSources extends RootSources {
+  /** The codecs of a version, trained again; undefined when they cannot be. */
+  codecs(described: CodecDescriptions): Promise<StoredCodecs | undefined>;
   /** The encoder of the bank, for retrieval vectors. */
   encoder(identity: BankIdentity): Promise<RetrievalEncoder>;
   /** Writes references with the weights of this hash; undefined when they are not at hand. */
@@ -73,13 +76,17 @@ export async function bankProblems(folder: string): Promise<UserError[]> {
   const versions = await attempt(() => Versions.openWithoutCurrent(folder));
   if (versions === undefined) return problems;
   const current = await attempt(() => versions.current());
-  const segments = new Map<string, SegmentEntry>();
+  const segments = new Map<string, { entry: SegmentEntry; identity: BankIdentity }>();
   for (const number of await versions.numbers()) {
     if (current !== undefined && number > current.version) continue;
     const manifest = await attempt(() => versions.read(number));
-    for (const entry of manifest?.segments ?? []) segments.set(entry.id, entry);
+    const identity = manifest && (await attempt(() => versions.identityOf(manifest)));
+    if (identity === undefined) continue;
+    for (const entry of manifest?.segments ?? []) segments.set(entry.id, { entry, identity });
   }
-  for (const entry of segments.values()) problems.push(...(await segmentProblems(folder, entry, versions.identity)));
+  for (const { entry, identity } of segments.values()) {
+    problems.push(...(await segmentProblems(folder, entry, identity)));
+  }
   for (const name of await indexesOnDisk(folder)) await attempt(() => verifiedIndex(folder, name));
   await attempt(() => readWithdrawn(folder));
   return problems;
@@ -101,7 +108,12 @@ export async function repairBank(
   if (versions === undefined) return report;
   const manifest = await repairCurrent(versions, options, report);
   if (manifest === undefined) return report;
-  await new SegmentRepair(versions, sources, options, report).repair(manifest);
+  const identity = await repairedIdentity(versions, manifest, sources, report);
+  if (identity instanceof UserError) {
+    report.left.push(identity);
+    return report;
+  }
+  await new SegmentRepair(versions, sources, options, report).repair(manifest, identity);
   await removeDamagedIndexes(folder, report);
   await readWithdrawn(folder).catch((error: unknown) => {
     if (!(error instanceof UserError)) throw error;
@@ -109,6 +121,30 @@ export async function repairBank(
     report.left.push(error);
   });
   return report;
+}
+
+/** What a version was made for; its codecs are trained again when they are damaged. @returns the damage when that fails */
+async function repairedIdentity(
+  versions: Versions,
+  manifest: Manifest,
+  sources: RepairSources,
+  report: BankRepair,
+): Promise<BankIdentity | UserError> {
+  try {
+    return await versions.identityOf(manifest);
+  } catch (error) {
+    if (!(error instanceof UserError) || manifest.codecs === undefined) throw error;
+    const { keys, values } = manifest.codecs;
+    const made = await sources.codecs(manifest.codecs);
+    if (made?.keys.stateHash === keys.stateHash && made.values.stateHash === values.stateHash) {
+      await writeCodecs(versions.folder, made);
+      report.done.push('trained the codecs again');
+      return await versions.identityOf(manifest);
+    }
+    const what = 'it is damaged or gone, and no checkpoint of the run trains the same codecs again';
+    const action = `restore the file from a copy, or delete ${versions.folder} and run \`memory3 compile\``;
+    return new UserError(error.code, { where: error.where, what, action });
+  }
 }
 
 /** An index holds nothing of its own: searches do without it until another is made. */
@@ -185,17 +221,18 @@ class SegmentRepair {
   }
 
   /** Repairs the segments of a version, commits what changed, and removes versions and files of no use. */
-  async repair(current: Manifest): Promise<void> {
+  async repair(current: Manifest, identity: BankIdentity): Promise<void> {
     const segments: SegmentEntry[] = [];
     let [changed, whole] = [false, true];
     for (const entry of current.segments) {
-      const outcome = await this.#repairSegment(entry, true);
+      const outcome = await this.#repairSegment(entry, identity, true);
       if (outcome === 'left') whole = false;
       const next = outcome === 'left' ? entry : outcome.entry;
       changed ||= next?.id !== entry.id;
       if (next !== undefined) segments.push(next);
     }
-    const version = changed ? (await this.#versions.write(current.version + 1, segments)).version : current.version;
+    const write = () => this.#versions.write(current.version + 1, segments, identity.codecs);
+    const version = changed ? (await write()).version : current.version;
     this.#report.version = version;
     if (whole) await this.#removeUseless(version, changed ? current.version : undefined);
   }
@@ -217,8 +254,12 @@ class SegmentRepair {
 
   async #isWhole(number: number): Promise<boolean> {
     try {
-      const { segments } = await this.#versions.read(number);
-      for (const entry of segments) if ((await this.#repairSegment(entry, false)) === 'left') return false;
+      const manifest = await this.#versions.read(number);
+      const identity = await repairedIdentity(this.#versions, manifest, this.#sources, this.#report);
+      if (identity instanceof UserError) return false;
+      for (const entry of manifest.segments) {
+        if ((await this.#repairSegment(entry, identity, false)) === 'left') return false;
+      }
       return true;
     } catch (error) {
       if (error instanceof UserError && error.code !== 'disk_full') return false;
@@ -227,8 +268,8 @@ class SegmentRepair {
   }
 
   /** @param isCurrent otherwise the segment is put back exactly or not at all */
-  async #repairSegment(entry: SegmentEntry, isCurrent: boolean): Promise<Outcome> {
-    const { folder, identity } = this.#versions;
+  async #repairSegment(entry: SegmentEntry, identity: BankIdentity, isCurrent: boolean): Promise<Outcome> {
+    const { folder } = this.#versions;
     const problems = this.#whole.has(entry.id) ? [] : await segmentProblems(folder, entry, identity);
     if (problems.length === 0) {
       this.#whole.add(entry.id);
@@ -237,7 +278,7 @@ class SegmentRepair {
     let reader: SegmentReader | undefined;
     try {
       reader = await SegmentReader.salvage(folder, entry, identity).catch(ignoreDamage);
-      const remains = reader && (await this.#remains(reader));
+      const remains = reader && (await this.#remains(reader, identity));
       if (remains === undefined) return await this.#giveUp(entry, reader, problems, isCurrent);
       return await this.#rebuild(entry, remains, problems, isCurrent);
     } finally {
@@ -245,7 +286,7 @@ class SegmentRepair {
     }
   }
 
-  async #remains(reader: SegmentReader): Promise<Remains | undefined> {
+  async #remains(reader: SegmentReader, identity: BankIdentity): Promise<Remains | undefined> {
     const table = await reader.records().catch(ignoreDamage);
     if (table === undefined) return undefined;
     const { memories, writer } = reader.entry;
@@ -254,9 +295,11 @@ class SegmentRepair {
       if ((await reader.rows(row, row + 1).catch(ignoreDamage)) !== undefined) rows[row] = 1;
       if ((await reader.vectors(row, row + 1).catch(ignoreDamage)) !== undefined) vectors[row] = 1;
     }
-    const rewrite = rows.includes(0) ? await this.#sources.rewriter(writer) : undefined;
-    const encoder = vectors.includes(0) ? await this.#sources.encoder(this.#versions.identity) : undefined;
-    return { reader, table, rows, vectors, rewrite, encoder };
+    // Retrieval vectors are made from memories as they were written, which codes do not give back.
+    const isWritten = rows.includes(0) || (vectors.includes(0) && identity.codecs !== undefined);
+    const rewrite = isWritten ? await this.#sources.rewriter(writer) : undefined;
+    const encoder = vectors.includes(0) ? await this.#sources.encoder(identity) : undefined;
+    return { identity, reader, table, rows, vectors, rewrite, encoder };
   }
 
   /** Writes the segment again: all its memories, or those that are wanted and can be had. */
@@ -290,11 +333,10 @@ class SegmentRepair {
   }
 
   async #write(entry: SegmentEntry, remains: Remains, rows: readonly number[]): Promise<SegmentEntry> {
-    const { folder, identity } = this.#versions;
-    const segment = await SegmentWriter.create(folder, identity, entry.writer);
+    const segment = await SegmentWriter.create(this.#versions.folder, remains.identity, entry.writer);
     try {
       for (let from = 0; from < rows.length; from += MEMORIES_AT_ONCE) {
-        const batch = await recovered(remains, rows.slice(from, from + MEMORIES_AT_ONCE), identity);
+        const batch = await recovered(remains, rows.slice(from, from + MEMORIES_AT_ONCE));
         await segment.add(batch, 0, batch.records.length);
       }
       return await segment.finish();
@@ -331,6 +373,7 @@ class SegmentRepair {
 
 /** What can be read of a damaged segment, and what the rest is made with. */
 interface Remains {
+  identity: BankIdentity;
   reader: SegmentReader;
   table: RecordTable;
   /** 1 for each memory whose row, or vector, can be read. */
@@ -341,9 +384,9 @@ interface Remains {
 }
 
 /** The memories `numbers` of a segment, with rows written and vectors encoded again where they are lost. */
-async function recovered(remains: Remains, numbers: readonly number[], identity: BankIdentity): Promise<StoredBatch> {
-  const { reader, table, rewrite, encoder } = remains;
-  const format = rowFormat(identity.layout, identity.storage);
+async function recovered(remains: Remains, numbers: readonly number[]): Promise<StoredBatch> {
+  const { identity, reader, table, rewrite, encoder } = remains;
+  const format = rowFormat(identity);
   const { dimensions } = identity.encoder;
   const records = numbers.map((row) => table.record(row));
   const rows = new Uint8Array(numbers.length * format.rowBytes);
@@ -372,7 +415,9 @@ async function recovered(remains: Remains, numbers: readonly number[], identity:
     const tokens = lostVectors.map((i) => records[i]!.tokens);
     const keptLengths = lostVectors.map((i) => records[i]!.keptLength);
     const texts = lostVectors.map((i) => records[i]!.text);
-    const encoded = await encoder.encodeReferences({ texts, tokens, rows: await rowValues(format, lost), keptLengths });
+    const again = identity.codecs === undefined ? undefined : await rewrite?.(tokens);
+    const values = again?.rows ?? (await rowValues(format, lost));
+    const encoded = await encoder.encodeReferences({ texts, tokens, rows: values, keptLengths });
     put(vectors, dimensions, lostVectors, encoded);
   }
   return { records, rows, vectors };

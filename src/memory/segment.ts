@@ -2,7 +2,7 @@
  * A segment: an immutable folder of memories, named by the hash of its description.
  *
  *   memories.arrow  records (text, tokens, kept positions)
- *   rows.bin        [n, Lmem, 2, K, S, D] as row_format.ts stores it, one memory contiguous
+ *   rows.bin        [n, Lmem, 2, K, S, D] as row_format.ts stores it, numbers or codes, one memory contiguous
  *   index.bin       float32 [n, dimensions], the retrieval vectors
  *   segment.json    written last: format version, owner, sizes and block checksums of the three files
  */
@@ -13,6 +13,7 @@ import { z } from 'zod';
 import { isSystemError, UserError } from '../errors.ts';
 import { diskError, replaceFolder, sha256, syncFolder, temporaryName, writeJsonAtomic } from '../io/files.ts';
 import { BLOCK_BYTES, BlockFile, BlockFileWriter, blockBytesFor, blockSums } from './block_file.ts';
+import { codecsSchema, describeCodecs } from './codec_files.ts';
 import { type BankIdentity, keptCount, type MemoryRecord } from './layout.ts';
 import { encodeRecords, RecordTable } from './records.ts';
 import { rowFormat } from './row_format.ts';
@@ -59,6 +60,7 @@ const descriptionSchema = z.strictObject({
     headDim: z.int(),
   }),
   storage: z.string(),
+  codecs: codecsSchema.optional(),
   encoder: z.record(z.string(), z.unknown()),
   dimensions: z.int().min(1),
   files: z.strictObject({ [RECORDS]: blockSums, [ROWS]: blockSums, [INDEX]: blockSums }),
@@ -146,8 +148,8 @@ export class SegmentWriter {
 
   /** Adds memories [from, until) of a batch whose shapes were checked by the caller. */
   async add(batch: StoredBatch, from: number, until: number): Promise<void> {
-    const { layout, storage, encoder } = this.#identity;
-    const { rowBytes } = rowFormat(layout, storage);
+    const { encoder } = this.#identity;
+    const { rowBytes } = rowFormat(this.#identity);
     try {
       await this.#rows.write(batch.rows.subarray(from * rowBytes, until * rowBytes));
       await this.#index.write(floatBytes(batch.vectors, from * encoder.dimensions, until * encoder.dimensions));
@@ -287,8 +289,7 @@ export class SegmentReader {
 
   /** Rows [from, until) as they are stored, in one read of exactly their bytes once a block is checked. */
   async rows(from: number, until: number): Promise<Uint8Array> {
-    const { layout, storage } = this.#identity;
-    const { rowBytes } = rowFormat(layout, storage);
+    const { rowBytes } = rowFormat(this.#identity);
     return await this.#rows.read(from * rowBytes, (until - from) * rowBytes);
   }
 
@@ -311,8 +312,7 @@ export class SegmentReader {
   /** The memories that are not deleted, in runs of neighbours of about 4 MiB. */
   async *liveBatches(): AsyncGenerator<StoredBatch> {
     const records = await this.records();
-    const { layout, storage } = this.#identity;
-    const atOnce = Math.max(1, Math.floor(BATCH_BYTES / rowFormat(layout, storage).rowBytes));
+    const atOnce = Math.max(1, Math.floor(BATCH_BYTES / rowFormat(this.#identity).rowBytes));
     let next = 0;
     for (const end of [...this.entry.deleted, this.entry.memories]) {
       for (let from = next; from < end; from += atOnce) {
@@ -389,16 +389,16 @@ async function descriptionOfFiles(folder: string, entry: SegmentEntry, identity:
   });
 }
 
-function blockSizes({ layout, storage, encoder }: BankIdentity): Record<(typeof FILES)[number], number> {
+function blockSizes(identity: BankIdentity): Record<(typeof FILES)[number], number> {
   return {
     [RECORDS]: BLOCK_BYTES,
-    [ROWS]: blockBytesFor(rowFormat(layout, storage).rowBytes),
-    [INDEX]: blockBytesFor(encoder.dimensions * FLOAT_BYTES),
+    [ROWS]: blockBytesFor(rowFormat(identity).rowBytes),
+    [INDEX]: blockBytesFor(identity.encoder.dimensions * FLOAT_BYTES),
   };
 }
 
 function describe(
-  { layout, storage, encoder, modelKey, tokenizerHash }: BankIdentity,
+  { layout, storage, codecs, encoder, modelKey, tokenizerHash }: BankIdentity,
   writer: string,
   memories: number,
   files: Description['files'],
@@ -412,6 +412,7 @@ function describe(
     writer,
     layout,
     storage,
+    codecs: codecs && describeCodecs(codecs),
     encoder: encoder.description,
     dimensions: encoder.dimensions,
     files,
@@ -425,6 +426,8 @@ function checkOwner(description: Description, entry: SegmentEntry, identity: Ban
     ['writer', description.writer, entry.writer],
     ['number of memories', description.memories, entry.memories],
     ['storage', description.storage, identity.storage],
+    ['codec of keys', description.codecs?.keys.stateHash, identity.codecs?.keys.stateHash],
+    ['codec of values', description.codecs?.values.stateHash, identity.codecs?.values.stateHash],
   ];
   for (const [name, found, expected] of sides) {
     if (found === expected) continue;

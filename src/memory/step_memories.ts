@@ -22,6 +22,9 @@ export interface StepMemories {
   index: Int32Array;
 }
 
+/** Where stored memories are read from. */
+export type StoredMemories = Pick<Bank, 'format' | 'keptLength' | 'readStored'>;
+
 export interface StepMemoryOptions {
   /** Slots of a chunk, R. */
   memoriesPerChunk: number;
@@ -35,7 +38,7 @@ export interface StepMemoryOptions {
  * @throws UserError memory_unknown, file_corrupt, file_truncated
  */
 export async function stepMemories(
-  bank: Pick<Bank, 'format' | 'keptLength' | 'readStored'>,
+  bank: StoredMemories,
   chunkIds: readonly (readonly (readonly string[])[])[],
   { memoriesPerChunk, padTo = 1 }: StepMemoryOptions,
 ): Promise<StepMemories> {

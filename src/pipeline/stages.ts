@@ -20,10 +20,12 @@ import { sha256 } from '../io/files.ts';
 import { lockRunFolder, type RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
 import { BankIndex, chooseIndex } from '../memory/bank_index.ts';
+import { chooseCodec } from '../memory/codec.ts';
+import { readCodecs } from '../memory/codec_files.ts';
 import { readDraft } from '../memory/draft.ts';
 import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { growthPlan } from '../memory/growth.ts';
-import { modelKey, type ReaderIdentity } from '../memory/layout.ts';
+import { modelKey, type ReaderIdentity, type StoredCodecs } from '../memory/layout.ts';
 import { ReferenceIndex, refuseMemoryEncoder } from '../memory/reference_index.ts';
 import { compileReferences, SORTED_TOGETHER } from '../memory/write.ts';
 import { Model } from '../model/model.ts';
@@ -37,6 +39,7 @@ import type { Stage, StageName } from '../train/stage.ts';
 import type { TrainingText } from '../train/text_batches.ts';
 import { WarmupStage } from '../warmup/warmup.ts';
 import { bankIdentity, makeEncoder } from './bank_setup.ts';
+import { makeCodecs } from './codec_setup.ts';
 import { vectorProgress } from './session.ts';
 import { modelShape, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
 
@@ -132,6 +135,8 @@ async function openText(tokens: string, tokenizer: Tokenizer): Promise<TrainingT
 /** Stage one. @returns true when it is complete */
 export async function warmup(workspace: Workspace, resume: string): Promise<boolean> {
   const { config, folder } = workspace;
+  // A codec that cannot be used is better known now than after the training.
+  chooseCodec(config.memory.codec, config.model.headDim);
   const inputs = await openInputs(workspace);
   const checkpoint = await findCheckpoint(folder, 'warmup', resume, say);
   const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: inputs.text.train.contentHash };
@@ -269,7 +274,11 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   const first = stage === 'warmup' ? plan.countAt(0) : references.size;
   const count = options.share === undefined ? first : Math.ceil(options.share * references.size);
   const writer = checkpoint.state.weightsHash;
-  const held = await compiledMemories(folder.bank, stage, writer, count, options.share !== undefined);
+  const codec = chooseCodec(config.memory.codec, config.model.headDim);
+  const held = await compiledMemories(folder.bank, stage, writer, count, {
+    exactly: options.share !== undefined,
+    codec,
+  });
   if (held !== undefined) {
     const more = held < count ? `, ${held} memories; --share 1 writes all ${references.size} references` : '';
     say(`compile: kept, the bank holds what the ${stage} checkpoint wrote${more}`);
@@ -282,22 +291,29 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     const key = sha256(
       JSON.stringify([references.contentHash, config.memory, config.retrieval, config.seed, count, writer]),
     );
+    const prefix = tokenizer.referencePrefix;
+    const beforeEach = (): void => {
+      if (workspace.stop.requested) throw STOPPED;
+    };
+    const codecs =
+      (await draftedCodecs(folder.bank, key)) ??
+      (await makeCodecs(config, model, references, { prefix, plan, beforeEach }));
     const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references);
     async function* texts(first: number) {
       const planned = plan.referencesAt(first, count);
       for await (const reference of references.inOrder(planned, config.memory.contextTokens)) {
-        if (workspace.stop.requested) throw STOPPED;
+        beforeEach();
         yield reference;
       }
     }
     const written = (first: number) =>
       compileReferences(model, texts(first), {
-        prefix: tokenizer.referencePrefix,
+        prefix,
         memory: config.memory,
         encoder,
         onProgress: (done) => progress.update(first + done),
       });
-    await bankWriter.compile(key, written, writer, SORTED_TOGETHER);
+    await bankWriter.compile(key, written, writer, SORTED_TOGETHER, { codecs });
     progress.stop();
     await buildIndex(workspace);
     say(
@@ -364,7 +380,7 @@ async function compiledMemories(
   stage: StageName,
   writer: string,
   count: number,
-  exactly: boolean,
+  { exactly, codec }: { exactly: boolean; codec: string | undefined },
 ): Promise<number | undefined> {
   try {
     const bank = await Bank.open(folder, stage === 'warmup' ? { version: FIRST_VERSION } : {});
@@ -372,8 +388,10 @@ async function compiledMemories(
     // What was added or deleted since stage two was compiled stays, unless a share is asked for.
     const mayDiffer = stage === 'continual' && !exactly && bank.version > FIRST_VERSION;
     const complete = mayDiffer || bank.size === count;
+    // What stage two has written stays, with what was edited since; stage one makes the bank anew.
+    const sameCodec = stage === 'continual' || bank.identity.codecs?.keys.factory === codec;
     await bank.close();
-    return sameWriter && complete ? bank.size : undefined;
+    return sameWriter && complete && sameCodec ? bank.size : undefined;
   } catch (error) {
     if (error instanceof UserError) return undefined;
     throw error;
@@ -409,7 +427,11 @@ async function prepareColdStart(workspace: Workspace, chosen?: StageName): Promi
       references,
       refuseMemoryEncoder,
     );
-    if (!isKept) await bankWriter.replaceAll([], writer);
+    if (!isKept) {
+      const plan = growthPlan(config.continual.growth, references.size, config.seed);
+      const codecs = await makeCodecs(config, model, references, { prefix: tokenizer.referencePrefix, plan });
+      await bankWriter.compile('', () => [], writer, 1, { codecs });
+    }
     const onProgress = (done: number): void => progress.update(done, references.size);
     const { references: beside } = dataPaths(folder.data);
     await ReferenceIndex.open(beside, references, encoder, { store: (write) => write(), onProgress });
@@ -459,6 +481,18 @@ async function openBank(
   check(encoder);
   await rm(folder.bank, { recursive: true, force: true });
   return { encoder, bankWriter: await Bank.create(folder.bank, bankIdentity(config, model.shape, tokenizer, encoder)) };
+}
+
+/** The codecs that a call of the same key, which was stopped or killed, has trained. */
+async function draftedCodecs(folder: string, key: string): Promise<StoredCodecs | undefined> {
+  const draft = await readDraft(folder);
+  if (draft?.key !== key) return undefined;
+  try {
+    return await readCodecs(folder, draft.codecs);
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
 }
 
 async function hasBank(folder: string): Promise<boolean> {

@@ -6,7 +6,7 @@ import { memory3 } from './support.ts';
 const COMMANDS = [
   ...['run', 'data build', 'data inspect', 'warmup', 'compile', 'continual', 'eval', 'generate', 'ask'],
   ...['bank ls', 'bank get', 'bank search', 'bank stats', 'bank export'],
-  ...['bank add', 'bank edit', 'bank delete', 'bank compact', 'bank verify', 'bank tune'],
+  ...['bank add', 'bank edit', 'bank delete', 'bank compact', 'bank verify', 'bank tune', 'bank codecs'],
 ];
 
 describe.concurrent('--help', () => {

@@ -14,7 +14,7 @@ import { RunFolder } from '../../src/io/run_folder.ts';
 import { Bank } from '../../src/memory/bank.ts';
 import { storedEncoder } from '../../src/memory/encoders/encoder.ts';
 import { LexicalEncoder } from '../../src/memory/encoders/lexical.ts';
-import { memoryLayout, modelKey } from '../../src/memory/layout.ts';
+import { memoryLayout, modelKey, type StoredCodecs } from '../../src/memory/layout.ts';
 import { compileReferences } from '../../src/memory/write.ts';
 import { Model } from '../../src/model/model.ts';
 import { initParameters, type ModelShape, parameterShapes } from '../../src/model/shape.ts';
@@ -89,10 +89,11 @@ async function saveRandom({ config, folder, tokenizer, model }: RandomRun, shape
   });
 }
 
-/** Writes the first `count` references (all of them by default) into a new bank. */
+/** Writes the first `count` references (all of them by default) into a new bank, as codes when there are codecs. */
 export async function writeBank(
   { config, folder, model, tokenizer, references }: RandomRun,
   count = references.size,
+  codecs?: StoredCodecs,
 ): Promise<void> {
   const all = (await collect(references.batches(references.size))).flat();
   const encoder = await LexicalEncoder.fit(
@@ -104,6 +105,7 @@ export async function writeBank(
     tokenizerHash: tokenizer.hash,
     layout: memoryLayout(config.model, config.memory),
     storage: 'float32',
+    codecs,
     encoder: storedEncoder(encoder),
   });
   const options = { prefix: tokenizer.referencePrefix, memory: config.memory, encoder };

@@ -1,6 +1,9 @@
+import { rm } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { faissAvailable } from '../../src/engine/native/faiss.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { Bank } from '../../src/memory/bank.ts';
+import { trainCodecs } from '../../src/memory/codec.ts';
 import { type Drift, driftSample, measureDrift } from '../../src/memory/drift.ts';
 import { writeTexts } from '../../src/memory/write.ts';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
@@ -76,6 +79,22 @@ describe('measureDrift', () => {
     expect(keyCosine).toBeCloseTo(1, 5);
     expect(valueCosine).toBeCloseTo(1, 5);
     expect(keptShare).toBe(1);
+  });
+
+  it.runIf(faissAvailable().ok)('finds nothing either when the bank stores codes, which lose something', async () => {
+    const { headDim } = bank.identity.layout;
+    const vectors = await bank.readRows(bank.ids());
+    const codecs = await trainCodecs('PQ2x4', headDim, { keys: vectors, values: vectors });
+    await bank.close();
+    await rm(run.folder.bank, { recursive: true });
+    await writeBank(run, run.references.size, codecs);
+    bank = await Bank.open(run.folder.bank);
+    expect(await bank.readRows(bank.ids())).not.toEqual(vectors);
+    const fresh = await measureDrift(run.model, bank, bank.ids(), options());
+    expect(fresh.keyCosine).toBeCloseTo(1, 5);
+    expect(fresh.valueCosine).toBeCloseTo(1, 5);
+    moveWeights(0.2);
+    expect((await measureDrift(run.model, bank, bank.ids(), options())).valueCosine).toBeLessThan(0.99);
   });
 
   it('compares keys and values of the tokens that are kept again, and counts these', async () => {

@@ -20,6 +20,7 @@ const ENCODER = {
 /** As if the checkpoint of weights w1 were at hand, and no other. */
 const SOURCES: RepairSources = {
   encoderState: async () => IDENTITY.encoder.state,
+  codecs: async () => undefined,
   encoder: async () => ENCODER,
   rewriter: async (writer) => {
     if (writer !== 'w1') return undefined;

@@ -53,5 +53,5 @@ it('refuses numbers that float16 cannot hold, naming one and what to do', async 
 it('says how many bytes a memory of the paper takes', () => {
   const paper = { memoryLayers: 22, kvHeads: 8, keptTokens: 8, headDim: 80 };
   expect(rowLength(paper)).toBe(225_280);
-  expect(rowFormat(paper, 'bfloat16').rowBytes).toBe(450_560);
+  expect(rowFormat({ layout: paper, storage: 'bfloat16' }).rowBytes).toBe(450_560);
 });

@@ -53,6 +53,7 @@ describe('withdrawn memories', () => {
     const sources = {
       encoder: () => Promise.reject(),
       encoderState: async () => undefined,
+      codecs: async () => undefined,
       rewriter: async () => undefined,
     };
     expect(await repairBank(folder, sources)).toMatchObject({ done: [], left: [{ where: path }] });
