@@ -19,8 +19,6 @@ const ROWS = 2n ** 32n;
 const EXACT_UNTIL = 50_000;
 /** Above it the vectors of a graph no longer fit into the memory of an ordinary machine. */
 const GRAPH_UNTIL = 5_000_000;
-/** How many neighbours are looked at for a vector that a graph takes up; Faiss's 40 leave paths out that searches need. */
-const GRAPH_EFFORT = 200;
 /** Vectors that an inverted index is trained on, for each of its lists. */
 const TRAINED_PER_LIST = 64;
 
@@ -264,7 +262,6 @@ async function trained(bank: Bank, { factory }: IndexSpec, dimensions: number): 
       cause,
     });
   }
-  if (/HNSW/.test(factory) && !/IVF/.test(factory)) await index.set('efConstruction', GRAPH_EFFORT);
   if (index.trained) return index;
   try {
     await index.train(await sample(bank, factory, dimensions));
