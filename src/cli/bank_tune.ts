@@ -15,7 +15,8 @@ export const tuneCommand: CommandModule<object, TuneArguments> = {
       .option('factory', {
         type: 'string',
         array: true,
-        describe: 'Indexes to try: strings of Faiss’s index factory [default: HNSW32, and none for lexical vectors]',
+        describe:
+          'Indexes to try: strings of Faiss’s index factory [default: a graph and lists, and none for lexical vectors]',
       })
       .option('k', { type: 'number', default: 5, describe: 'Memories that a search asks for' })
       .option('recall', { type: 'number', default: 0.99, describe: 'Share of the k nearest that must be found' })

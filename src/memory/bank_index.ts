@@ -17,8 +17,10 @@ const ROWS = 2n ** 32n;
 
 /** Below so many memories all of them are compared; docs/bank.md has the times. */
 const EXACT_UNTIL = 50_000;
-/** Above it the vectors of a graph no longer fit into the memory of an ordinary machine. */
-const GRAPH_UNTIL = 5_000_000;
+/** Above it a graph takes many minutes to make, and lists find as much in less time. */
+const GRAPH_UNTIL = 200_000;
+/** Above it the vectors no longer fit into the memory of an ordinary machine. */
+const VECTORS_UNTIL = 5_000_000;
 /** Vectors that an inverted index is trained on, for each of its lists. */
 const TRAINED_PER_LIST = 64;
 
@@ -68,23 +70,24 @@ export function specOf(factory: string, reason: string): IndexSpec {
 }
 
 function automatic(memories: number, dimensions: number): IndexSpec {
-  if (memories < GRAPH_UNTIL) {
-    const factory = 'HNSW32';
-    return {
-      factory,
-      parameters: parametersOf(factory),
-      reason: `${memories} memories: a graph that fits into memory`,
-    };
-  }
-  const lists = 2 ** Math.ceil(Math.log2(4 * Math.sqrt(memories)));
+  if (memories < GRAPH_UNTIL) return specOf('HNSW32', `${memories} memories: a graph`);
+  const lists = listsFor(memories);
+  if (memories < VECTORS_UNTIL) return specOf(`IVF${lists},Flat`, `${memories} memories: lists of vectors`);
   const codes = Math.max(1, Math.floor(dimensions / 4));
   const factory = `OPQ${codes}_${4 * codes},IVF${lists}_HNSW32,PQ${codes}`;
   return specOf(factory, `${memories} memories: lists of codes`);
 }
 
+/** Inverted lists for so many memories: about four for each root of their number. */
+export function listsFor(memories: number): number {
+  return 2 ** Math.ceil(Math.log2(4 * Math.sqrt(memories)));
+}
+
+/** What finds nearly all in banks of some hundred thousand memories (docs/bank.md). */
 function parametersOf(factory: string): Record<string, number> {
-  if (/IVF/.test(factory)) return { nprobe: 32 };
-  return /HNSW/.test(factory) ? { efSearch: 128 } : {};
+  const lists = /IVF(\d+)/.exec(factory)?.[1];
+  if (lists === undefined) return /HNSW/.test(factory) ? { efSearch: 512 } : {};
+  return { nprobe: isCoded(factory) ? 64 : Math.min(Number(lists), Math.max(8, Math.floor(Number(lists) / 8))) };
 }
 
 /** True when the index keeps codes, so that its scores are no exact cosines. */

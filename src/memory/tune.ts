@@ -3,14 +3,14 @@
 import { UserError } from '../errors.ts';
 import { PURPOSE, randomInt } from '../random.ts';
 import type { Bank } from './bank.ts';
-import { BankIndex, specOf } from './bank_index.ts';
+import { BankIndex, listsFor, specOf } from './bank_index.ts';
 import type { RetrievalEncoder } from './encoders/encoder.ts';
 import { isSparse } from './encoders/lexical.ts';
 import { ExactIndex, type VectorIndex } from './index.ts';
 import { SparseIndex } from './sparse_index.ts';
 
 export interface TuneOptions {
-  /** Strings of Faiss's index factory to try. Default: a graph, and none for vectors that are mostly zero. */
+  /** Strings of Faiss's index factory to try. Default: a graph and lists, and none for vectors that are mostly zero. */
   factories?: readonly string[];
   /** Memories that a search asks for. */
   k: number;
@@ -51,7 +51,7 @@ export async function tuneIndex(
   options: TuneOptions,
 ): Promise<{ trials: Trial[]; best: BankIndex | undefined }> {
   const { k, recall, queries: count = QUERIES, say = () => {} } = options;
-  const { factories = isSparse(bank.identity.encoder) ? [] : ['HNSW32'] } = options;
+  const { factories = isSparse(bank.identity.encoder) ? [] : someFactories(bank.size) } = options;
   if (bank.size === 0) throw new UserError('input_empty', { where: bank.folder, what: 'the bank holds no memory' });
   const queries = await someQueries(bank, encoder, count);
   const { dimensions } = encoder;
@@ -155,6 +155,10 @@ function recallOf(found: readonly { score: number }[][], nearest: readonly Float
     all += there.length;
   }
   return Math.min(1, right / all);
+}
+
+function someFactories(memories: number): string[] {
+  return ['HNSW32', `IVF${listsFor(memories)},Flat`];
 }
 
 async function medianTime(

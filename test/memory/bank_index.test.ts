@@ -75,9 +75,14 @@ describe('chooseIndex', () => {
     expect(chooseIndex({ index: 'exact' }, 1e9, encoder('keys'))).toBeUndefined();
     expect(chooseIndex({ index: 'HNSW32' }, 0, encoder('keys'))).toBeUndefined();
     if (!faissAvailable().ok) return;
-    expect(chooseIndex(auto, 300_000, encoder('keys'))).toMatchObject({
+    expect(chooseIndex(auto, 100_000, encoder('keys'))).toMatchObject({
       factory: 'HNSW32',
-      reason: expect.stringContaining('300000'),
+      parameters: { efSearch: 512 },
+      reason: expect.stringContaining('100000'),
+    });
+    expect(chooseIndex(auto, 300_000, encoder('keys'))).toMatchObject({
+      factory: 'IVF4096,Flat',
+      parameters: { nprobe: 512 },
     });
     expect(chooseIndex(auto, 1e8, encoder('keys'))!.factory).toBe('OPQ64_256,IVF65536_HNSW32,PQ64');
   });
@@ -89,7 +94,7 @@ describe('chooseIndex', () => {
   it.runIf(faissAvailable().ok)('takes search parameters', () => {
     expect(chooseIndex({ index: 'IVF16,Flat' }, 100, encoder('lexical', 6))).toMatchObject({
       factory: 'IVF16,Flat',
-      parameters: { nprobe: 32 },
+      parameters: { nprobe: 8 },
     });
     expect(chooseIndex({ index: 'HNSW8', search: { efSearch: 7 } }, 100, encoder('keys'))!.parameters).toEqual({
       efSearch: 7,
