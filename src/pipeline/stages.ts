@@ -24,7 +24,7 @@ import { chooseCodec } from '../memory/codec.ts';
 import { readCodecs } from '../memory/codec_files.ts';
 import { readDraft } from '../memory/draft.ts';
 import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
-import { growthPlan } from '../memory/growth.ts';
+import { type GrowthPlan, growthPlan } from '../memory/growth.ts';
 import { modelKey, type ReaderIdentity, type StoredCodecs } from '../memory/layout.ts';
 import { ReferenceIndex, refuseMemoryEncoder } from '../memory/reference_index.ts';
 import { compileReferences, SORTED_TOGETHER } from '../memory/write.ts';
@@ -275,10 +275,8 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   const count = options.share === undefined ? first : Math.ceil(options.share * references.size);
   const writer = checkpoint.state.weightsHash;
   const codec = chooseCodec(config.memory.codec, config.model.headDim);
-  const held = await compiledMemories(folder.bank, stage, writer, count, {
-    exactly: options.share !== undefined,
-    codec,
-  });
+  const exactly = options.share !== undefined;
+  const held = await compiledMemories(folder.bank, stage, writer, count, { exactly, codec });
   if (held !== undefined) {
     const more = held < count ? `, ${held} memories; --share 1 writes all ${references.size} references` : '';
     say(`compile: kept, the bank holds what the ${stage} checkpoint wrote${more}`);
@@ -286,48 +284,68 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
   }
   if (stage === 'warmup') await refuseToLoseBank(folder);
   const model = new Model(shape, weightValues(checkpoint.parameters));
-  const progress = new Progress({ label: 'compile', total: count, unit: 'references' });
   try {
-    const key = sha256(
-      JSON.stringify([references.contentHash, config.memory, config.retrieval, config.seed, count, writer]),
-    );
-    const prefix = tokenizer.referencePrefix;
-    const beforeEach = (): void => {
-      if (workspace.stop.requested) throw STOPPED;
-    };
-    const codecs =
-      (await draftedCodecs(folder.bank, key)) ??
-      (await makeCodecs(config, model, references, { prefix, plan, beforeEach }));
-    const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references);
-    async function* texts(first: number) {
-      const planned = plan.referencesAt(first, count);
-      for await (const reference of references.inOrder(planned, config.memory.contextTokens)) {
-        beforeEach();
-        yield reference;
-      }
-    }
-    const written = (first: number) =>
-      compileReferences(model, texts(first), {
-        prefix,
-        memory: config.memory,
-        encoder,
-        onProgress: (done) => progress.update(first + done),
-      });
-    await bankWriter.compile(key, written, writer, SORTED_TOGETHER, { codecs });
-    progress.stop();
+    const version = await writeBank(workspace, { stage, model, tokenizer, references, plan, count, writer });
     await buildIndex(workspace);
     say(
-      `compile: ${count} of ${references.size} references written by the ${stage} checkpoint, bank version ${bankWriter.version}`,
+      `compile: ${count} of ${references.size} references written by the ${stage} checkpoint, bank version ${version}`,
     );
     return true;
   } catch (error) {
     if (error !== STOPPED) throw error;
-    progress.stop();
     say('compile: stopped; the same command goes on after the last whole segment');
     return false;
   } finally {
-    progress.stop();
     model.dispose();
+  }
+}
+
+/** What is written, in which order and by which weights. */
+interface Writing {
+  stage: StageName;
+  model: Model;
+  tokenizer: Tokenizer;
+  references: ReferenceDataset;
+  plan: GrowthPlan;
+  /** References of the plan that become memories. */
+  count: number;
+  /** Hash of the weights. */
+  writer: string;
+}
+
+/** Writes the references into a version of the bank. @returns its number @throws STOPPED */
+async function writeBank(workspace: Workspace, writing: Writing): Promise<number> {
+  const { config, folder, stop } = workspace;
+  const { stage, model, tokenizer, references, plan, count, writer } = writing;
+  const { memory, retrieval, seed } = config;
+  const key = sha256(JSON.stringify([references.contentHash, memory, retrieval, seed, count, writer]));
+  const prefix = tokenizer.referencePrefix;
+  const beforeEach = (): void => {
+    if (stop.requested) throw STOPPED;
+  };
+  const codecs =
+    (await draftedCodecs(folder.bank, key)) ??
+    (await makeCodecs(config, model, references, { prefix, plan, beforeEach }));
+  const { encoder, bankWriter } = await openBank(workspace, stage, key, model, tokenizer, references);
+  async function* texts(first: number) {
+    for await (const reference of references.inOrder(plan.referencesAt(first, count), memory.contextTokens)) {
+      beforeEach();
+      yield reference;
+    }
+  }
+  const progress = new Progress({ label: 'compile', total: count, unit: 'references' });
+  const written = (first: number) =>
+    compileReferences(model, texts(first), {
+      prefix,
+      memory,
+      encoder,
+      onProgress: (done) => progress.update(first + done),
+    });
+  try {
+    await bankWriter.compile(key, written, writer, SORTED_TOGETHER, { codecs });
+    return bankWriter.version;
+  } finally {
+    progress.stop();
   }
 }
 

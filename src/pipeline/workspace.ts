@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { parse } from 'yaml';
 import { configDifferences, resolvedConfigYaml } from '../config/load.ts';
-import type { RunConfig } from '../config/schema.ts';
+import { type RunConfig, runSchema } from '../config/schema.ts';
 import { dataPaths } from '../data/build.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
@@ -89,9 +89,12 @@ async function settleConfig(folder: RunFolder, config: RunConfig, { acceptChange
   await writeFileAtomic(folder.config, yaml);
 }
 
+/** The configuration that the run has; keys that it does not know, for they came later, have their defaults. */
 async function savedConfig(folder: RunFolder): Promise<unknown> {
   try {
-    return parse(await readFile(folder.config, 'utf8'));
+    const saved: unknown = parse(await readFile(folder.config, 'utf8'));
+    const completed = runSchema.safeParse(saved);
+    return completed.success ? completed.data : saved;
   } catch (error) {
     if (isSystemError(error) && error.code === 'ENOENT') return undefined;
     throw new UserError('file_corrupt', {

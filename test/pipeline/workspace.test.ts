@@ -57,6 +57,17 @@ describe('withWorkspace', () => {
     expect(await withWorkspace(changed, {}, nothing)).toBe(0);
   });
 
+  it('gives a run that is older than a key its default', async () => {
+    await withWorkspace(configure(), {}, buildsData);
+    const old = readFileSync(savedConfig(), 'utf8').replace(/^ {2}search: .*\n/m, '');
+    expect(old).not.toContain('search:');
+    writeFileSync(savedConfig(), old);
+    expect(await withWorkspace(configure(), {}, nothing)).toBe(0);
+    writeFileSync(savedConfig(), old);
+    const changed = configure({ retrieval: { search: { nprobe: 3 } } });
+    expect((await userErrorOf(withWorkspace(changed, {}, nothing))).message).toContain('retrieval.search');
+  });
+
   it('names a saved configuration that cannot be read', async () => {
     await withWorkspace(configure(), {}, buildsData);
     writeFileSync(savedConfig(), 'a: [');
