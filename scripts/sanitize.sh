@@ -40,7 +40,7 @@ check() {
     ASAN_OPTIONS=detect_leaks=0:handle_segv=0:log_path=$PWD/$folder/report \
     UBSAN_OPTIONS=print_stacktrace=1:log_path=$PWD/$folder/report \
     TSAN_OPTIONS=report_bugs=1:history_size=4:log_path=$PWD/$folder/report \
-    npx --no-install vitest run --testTimeout=300000 --hookTimeout=300000 -t native test/native test/ops test/model test/optim \
+    npx --no-install vitest run --testTimeout=300000 --hookTimeout=300000 -t native test/native test/ops test/model test/optim test/memory/sparse_index.test.ts test/memory/bank.test.ts \
     > "$folder/test.log" 2>&1 < /dev/null && ! compgen -G "$folder/report*" > /dev/null; then
     echo "sanitize: $name: passed ($(grep -oE '[0-9]+ passed' "$folder/test.log" | tail -1))"
   else

@@ -292,7 +292,7 @@ describe('Bank.openForWriting', () => {
   });
 });
 
-describe('reading many rows', () => {
+describe('reading many rows at once, by the native reader', () => {
   const NUMBERS = range(0, 40);
   const IDS = NUMBERS.map((number) => `m${number}`);
 

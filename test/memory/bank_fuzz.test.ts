@@ -8,10 +8,13 @@ import { faissAvailable } from '../../src/engine/native/faiss.ts';
 import { UserError } from '../../src/errors.ts';
 import { Bank } from '../../src/memory/bank.ts';
 import { BankIndex, specOf } from '../../src/memory/bank_index.ts';
+import { trainCodecs } from '../../src/memory/codec.ts';
 import { LexicalEncoder } from '../../src/memory/encoders/lexical.ts';
+import type { BankIdentity } from '../../src/memory/layout.ts';
 import { Retriever } from '../../src/memory/retrieve.ts';
+import { readWithdrawn, withdraw } from '../../src/memory/withdrawn.ts';
 import { PURPOSE, randomInt } from '../../src/random.ts';
-import { batch, filesOf, IDENTITY, memory, range, temporaryFolder } from './fixtures.ts';
+import { batch, filesOf, IDENTITY, LAYOUT, memory, range, temporaryFolder } from './fixtures.ts';
 
 const CASES = 1000;
 const WRITER = 'w1';
@@ -45,20 +48,32 @@ function altered(bytes: Buffer, from: number, change: (old: number) => number, c
   return out;
 }
 
-/** A bank of two segments, two kept versions, an index (with Faiss), and a memory deleted since, with vectors of a real encoder. */
+/**
+ * A bank of two segments, two kept versions, a memory deleted since, and vectors of a real encoder; with Faiss its memories are
+ * codes and it has an index.
+ */
 async function makeBank(folder: string): Promise<LexicalEncoder> {
   const encoder = await LexicalEncoder.fit(
     range(0, 7).map((number) => memory(number).record.tokens),
     6,
   );
   const { state, ...stored } = { dimensions: 6, description: encoder.describe(), state: Uint8Array.of(1, 2, 3) };
-  const writer = await Bank.create(folder, { ...IDENTITY, encoder: { ...stored, state } }, { segmentMemories: 4 });
   const memories = batch(range(0, 7));
+  const identity = { ...IDENTITY, ...(await someCodecs(memories.rows)), encoder: { ...stored, state } };
+  const writer = await Bank.create(folder, identity, { segmentMemories: 4 });
   const tokens = memories.records.map((record) => record.tokens);
   await writer.append([{ ...memories, vectors: await encoder.encodeReferences({ tokens }) }], WRITER);
   if (faissAvailable().ok) await addIndex(folder);
+  await withdraw(writer, [DELETED]);
   await writer.delete([DELETED]);
   return encoder;
+}
+
+async function someCodecs(rows: Float32Array): Promise<Pick<BankIdentity, 'codecs'>> {
+  if (!faissAvailable().ok) return {};
+  const half = rows.length >> 1;
+  const vectors = { keys: rows.subarray(0, half), values: rows.subarray(half) };
+  return { codecs: await trainCodecs('SQ8', LAYOUT.headDim, vectors) };
 }
 
 async function addIndex(folder: string): Promise<void> {
@@ -69,8 +84,17 @@ async function addIndex(folder: string): Promise<void> {
   await bank.close();
 }
 
+/** The numbers of every memory as the bank gives them when it is whole. */
+async function rowsOf(folder: string): Promise<Map<string, Float32Array>> {
+  const bank = await Bank.open(folder);
+  const rows = new Map<string, Float32Array>();
+  for (const id of bank.ids()) rows.set(id, await bank.readRows([id]));
+  await bank.close();
+  return rows;
+}
+
 /** Opens, verifies, reads and searches as a program would; wrong contents fail the test. */
-async function use(folder: string, encoder: LexicalEncoder): Promise<void> {
+async function use(folder: string, encoder: LexicalEncoder, rows: ReadonlyMap<string, Float32Array>): Promise<void> {
   const identity = { modelKey: IDENTITY.modelKey, tokenizerHash: IDENTITY.tokenizerHash, writers: [WRITER] };
   const bank = await Bank.open(folder, { identity });
   try {
@@ -79,10 +103,14 @@ async function use(folder: string, encoder: LexicalEncoder): Promise<void> {
     expect(bank.version).toBe(2);
     expect(bank.ids()).toEqual(live.map((number) => `m${number}`));
     const read = live.map((number) => memory(number));
-    for (const { record, row } of read) {
+    for (const { record } of read) {
       expect(await attempt(() => bank.get(record.id), record)).toEqual(record);
+      const row = rows.get(record.id)!;
       expect(await attempt(() => bank.readRows([record.id]), row)).toEqual(row);
     }
+    const withdrawn = await attempt(() => readWithdrawn(folder), undefined);
+    // Nothing names the file: that it is gone cannot be seen.
+    if (withdrawn !== undefined && withdrawn.size > 0) expect([...withdrawn]).toEqual([DELETED]);
     const found = await attempt(async () => {
       const retriever = await Retriever.fromBank(bank, encoder);
       return await retriever.search([memory(5).record.tokens], 7);
@@ -115,8 +143,10 @@ it(`a bank damaged in ${CASES} ways says which file, or is read right`, async ()
   const folder = join(await temporaryFolder(), 'bank');
   const encoder = await makeBank(folder);
   const files = [...(await filesOf(folder)).keys()];
-  expect(files).toHaveLength(faissAvailable().ok ? 16 : 14);
-  await use(folder, encoder);
+  expect(files).toHaveLength(faissAvailable().ok ? 19 : 15);
+  const rows = await rowsOf(folder);
+  await use(folder, encoder, rows);
+  expect(refusals).toEqual([]);
   let refused = 0;
   for (let number = 0; number < CASES; number++) {
     let draw = 0;
@@ -131,7 +161,7 @@ it(`a bank damaged in ${CASES} ways says which file, or is read right`, async ()
     if (bad === 'folder') await mkdir(path);
     refusals.length = 0;
     try {
-      await use(folder, encoder);
+      await use(folder, encoder, rows);
     } catch (error) {
       if (!(error instanceof UserError))
         throw new Error(`case ${number}: ${name}, damage ${DAMAGES.indexOf(damage)}`, { cause: error });
@@ -149,5 +179,5 @@ it(`a bank damaged in ${CASES} ways says which file, or is read right`, async ()
     await writeFile(path, good);
   }
   expect(refused).toBeGreaterThan(CASES / 2);
-  await use(folder, encoder);
+  await use(folder, encoder, rows);
 }, 120_000);
