@@ -182,6 +182,12 @@ const entrySchema = z.object({
   data_offsets: z.tuple([natural, natural]),
 });
 
+/** By hand: a record of zod passes over a key named __proto__. */
+function isTextTable(value: unknown): value is Record<string, string> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
+  return Object.values(value).every((text) => typeof text === 'string');
+}
+
 /** The tensors of a header in the order of their bytes. */
 function parseLayout(header: unknown, path: string): { layout: Entry[]; metadata: Record<string, string> } {
   if (typeof header !== 'object' || header === null || Array.isArray(header)) {
@@ -191,9 +197,8 @@ function parseLayout(header: unknown, path: string): { layout: Entry[]; metadata
   let metadata: Record<string, string> = {};
   for (const [name, value] of Object.entries(header)) {
     if (name === METADATA) {
-      const parsed = z.record(z.string(), z.string()).safeParse(value);
-      if (!parsed.success) throw corrupt(path, `${METADATA} is not a table of strings`);
-      metadata = parsed.data;
+      if (!isTextTable(value)) throw corrupt(path, `${METADATA} is not a table of strings`);
+      metadata = value;
       continue;
     }
     const parsed = entrySchema.safeParse(value);
