@@ -1,6 +1,7 @@
 /**
- * The class `FaissIndex` of JavaScript. Calls on one object run one after the other, each on a thread of libuv, and return
- * promises. Typed arrays are used where they are: a call holds them, and JavaScript must not transfer them meanwhile.
+ * The class `FaissIndex` of JavaScript. Calls on one object run one after the other, each on a thread of libuv but for short
+ * searches, and return promises. Typed arrays are used where they are: a call holds them, and JavaScript must not transfer them
+ * meanwhile.
  */
 
 #include "faiss.h"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <system_error>
 #include <thread>
 
 namespace memory3 {
@@ -75,6 +76,17 @@ void searchBlocks(const std::vector<SparseBlock>& blocks, int64_t begin, int64_t
   }
 }
 
+/** Begins work on a thread of its own; false when the system gives none. */
+template <class Work>
+bool started(std::vector<std::thread>& running, const Work& work) {
+  try {
+    running.emplace_back(work);
+    return true;
+  } catch (const std::system_error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 void checkSparseBlock(const SparseBlock& block, int64_t dimensions) {
@@ -94,14 +106,14 @@ void sparseSearch(const std::vector<SparseBlock>& blocks, Floats queries, int64_
   std::vector<Best> best(parts, Best(count, k));
   std::vector<float> sums(parts * SPARSE_BLOCK);
   std::vector<std::thread> running;
+  running.reserve(parts);
   int64_t first = 0;
   for (int64_t part = 0, begin = 0; part < parts; part++) {
     const int64_t end = all * (part + 1) / parts;
     const auto work = [&, part, begin, end, first] {
       searchBlocks(blocks, begin, end, first, queries, dimensions, sums.data() + part * SPARSE_BLOCK, best[part]);
     };
-    if (part + 1 < parts) running.emplace_back(work);
-    else work();
+    if (part + 1 == parts || !started(running, work)) work();
     for (; begin < end; begin++) first += blocks[begin].size;
   }
   for (std::thread& thread : running) thread.join();
