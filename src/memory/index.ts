@@ -39,9 +39,7 @@ export class ExactIndex implements VectorIndex {
 
   add(ids: ArrayLike<number>, vectors: Float32Array): void {
     const { dimensions } = this;
-    if (vectors.length !== ids.length * dimensions) {
-      throw new RangeError(`${ids.length} vectors of ${dimensions} dimensions cannot have ${vectors.length} numbers`);
-    }
+    requireVectors(vectors, ids.length, dimensions);
     const used = this.size * dimensions;
     if (used + vectors.length > this.#vectors.length) {
       const grown = new Float32Array(Math.max(used + vectors.length, 2 * this.#vectors.length));
@@ -73,6 +71,12 @@ export class ExactIndex implements VectorIndex {
     }
     return best;
   }
+}
+
+/** @throws RangeError when these are not `count` vectors of so many dimensions */
+export function requireVectors(vectors: Float32Array, count: number, dimensions: number): void {
+  if (vectors.length === count * dimensions) return;
+  throw new RangeError(`${count} vectors of ${dimensions} dimensions cannot have ${vectors.length} numbers`);
 }
 
 /** The results of `count` queries before anything was found. */

@@ -7,7 +7,7 @@
 
 import { nativeBank, SPARSE_BLOCK, type SparseBlock } from '../engine/native/bank.ts';
 import { physicalCores } from '../engine/native/native.ts';
-import { insert, noResults, normalised, type SearchResult, type VectorIndex } from './index.ts';
+import { insert, noResults, normalised, requireVectors, type SearchResult, type VectorIndex } from './index.ts';
 
 /** What a text with about sixty different words and pairs of words needs; more is taken when it has to be. */
 const NUMBERS_A_VECTOR = 64;
@@ -33,9 +33,7 @@ export class SparseIndex implements VectorIndex {
 
   add(ids: ArrayLike<number>, vectors: Float32Array): void {
     const { dimensions } = this;
-    if (vectors.length !== ids.length * dimensions) {
-      throw new RangeError(`${ids.length} vectors of ${dimensions} dimensions cannot have ${vectors.length} numbers`);
-    }
+    requireVectors(vectors, ids.length, dimensions);
     const normal = normalised(vectors, dimensions);
     for (let i = 0; i < ids.length; i++) {
       const last = this.#ids.at(-1);
