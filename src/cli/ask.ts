@@ -8,10 +8,10 @@ export const askCommand: CommandModule<object, AnswerArguments> = {
   describe: 'Answer a question and name the memories it came from',
   builder: (yargs) =>
     answerOptions(yargs, 'text', 'The question, or the beginning of a sentence that the answer ends')
-      .example('$0 ask -c configs/quickstart.yaml "Chad: language"', 'answer with sources')
-      .example('$0 ask -c configs/quickstart.yaml "Chad: language" --no-memory', 'from the parameters alone')
+      .example('$0 ask -c configs/quickstart.yaml "agaric genus"', 'answer with sources')
+      .example('$0 ask -c configs/quickstart.yaml "agaric genus" --no-memory', 'from the parameters alone')
       .example(
-        '$0 ask -c configs/quickstart.yaml "Chad: language" --cold',
+        '$0 ask -c configs/quickstart.yaml "agaric genus" --cold',
         'with references written as they are found',
       ) as never,
   handler: (args) =>

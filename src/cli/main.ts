@@ -36,7 +36,7 @@ export async function main(args: string[]): Promise<void> {
       .check(refuseUnusable)
       .wrap(110)
       .example('$0 run -c configs/quickstart.yaml', 'the whole pipeline: data, warmup, compile, continual, evaluation')
-      .example('$0 ask -c configs/quickstart.yaml "Chad: language" --trace', 'answer, and show the memories used')
+      .example('$0 ask -c configs/quickstart.yaml "agaric genus" --trace', 'answer, and show the memories used')
       .fail((message, error) => {
         throw error ?? new UserError('usage_invalid', { what: message, action: 'see `memory3 --help`' });
       })
