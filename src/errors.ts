@@ -58,6 +58,12 @@ export class UserError extends Error {
   }
 }
 
+/** For `catch`: what a user error says is damaged or missing is taken as not there. */
+export function ignoreUserError(error: unknown): undefined {
+  if (error instanceof UserError) return undefined;
+  throw error;
+}
+
 /** True for errors of the operating system that carry a code such as `ENOENT`. */
 export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return (

@@ -8,7 +8,7 @@ import { type DataCounters, newCounters } from '../data/documents.ts';
 import { ReferenceDataset } from '../data/references.ts';
 import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
-import { UserError } from '../errors.ts';
+import { ignoreUserError, UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import { Bank } from '../memory/bank.ts';
@@ -447,12 +447,6 @@ async function hits(
 
 async function* tokensOf(references: ReferenceDataset): AsyncGenerator<Int32Array> {
   for await (const batch of references.batches(1024)) for (const { tokens } of batch) yield tokens;
-}
-
-/** For `catch`: what a user error says is not there is not there. */
-function ignoreUserError(error: unknown): undefined {
-  if (error instanceof UserError) return undefined;
-  throw error;
 }
 
 function reference({ id, document, title, text, span }: MemoryRecord): StoredReference {

@@ -7,7 +7,7 @@ import { ReferenceDataset } from '../data/references.ts';
 import { Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { faissAvailable } from '../engine/native/faiss.ts';
-import { UserError } from '../errors.ts';
+import { ignoreUserError } from '../errors.ts';
 import type { RunFolder } from '../io/run_folder.ts';
 import { trainCodecs } from '../memory/codec.ts';
 import type { CodecDescriptions } from '../memory/codec_files.ts';
@@ -58,10 +58,4 @@ async function trainedWith(
   } finally {
     model.dispose();
   }
-}
-
-/** For `catch`: what a user error says is not there is not there. */
-function ignoreUserError(error: unknown): undefined {
-  if (error instanceof UserError) return undefined;
-  throw error;
 }

@@ -6,7 +6,7 @@
 
 import type { RetrievalConfig } from '../config/schema.ts';
 import { FaissIndex, faissAvailable } from '../engine/native/faiss.ts';
-import { UserError } from '../errors.ts';
+import { ignoreUserError, UserError } from '../errors.ts';
 import type { Bank } from './bank.ts';
 import { isSparse } from './encoders/lexical.ts';
 import { normalised } from './index.ts';
@@ -165,9 +165,7 @@ export class BankIndex {
   /** How the index in a bank's folder is made and searched; undefined when there is none that can be read. */
   static async specIn(folder: string): Promise<IndexSpec | undefined> {
     for (const name of await indexesOnDisk(folder)) {
-      const description = await readIndexDescription(folder, name).catch((error: unknown) => {
-        if (!(error instanceof UserError)) throw error;
-      });
+      const description = await readIndexDescription(folder, name).catch(ignoreUserError);
       if (description === undefined) continue;
       const { factory, parameters, reason } = description;
       return { factory, parameters, reason };

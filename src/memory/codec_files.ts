@@ -3,7 +3,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { UserError } from '../errors.ts';
+import { ignoreUserError, UserError } from '../errors.ts';
 import { sha256, writeFileAtomic } from '../io/files.ts';
 import type { CodecDescription, StoredCodec, StoredCodecs } from './layout.ts';
 import { readStoredBytes, repairAction } from './stored_json.ts';
@@ -27,7 +27,7 @@ export function describeCodecs({ keys, values }: StoredCodecs): CodecDescription
 /** Writes the codecs that are not there yet. @throws UserError disk_full */
 export async function writeCodecs(folder: string, { keys, values }: StoredCodecs): Promise<void> {
   for (const codec of [keys, values]) {
-    if ((await readCodec(folder, codec).catch(ignoreDamage)) !== undefined) continue;
+    if ((await readCodec(folder, codec).catch(ignoreUserError)) !== undefined) continue;
     await writeFileAtomic(codecPath(folder, codec), codec.state);
   }
 }
@@ -70,10 +70,4 @@ export function codecPath(folder: string, codec: CodecDescription): string {
 
 function codecName({ stateHash }: CodecDescription): string {
   return `codec-${stateHash.slice(0, 16)}.bin`;
-}
-
-/** For `catch`: what is damaged is not there. */
-function ignoreDamage(error: unknown): undefined {
-  if (error instanceof UserError) return undefined;
-  throw error;
 }

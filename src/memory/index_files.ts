@@ -8,7 +8,7 @@
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { UserError } from '../errors.ts';
+import { ignoreUserError, UserError } from '../errors.ts';
 import { diskError, sha256, syncFolder, temporaryName, writeJsonAtomic } from '../io/files.ts';
 import { BlockFile, blockSums, sumsOfFile } from './block_file.ts';
 import { parseStored, readStored } from './stored_json.ts';
@@ -101,10 +101,6 @@ export async function removeIndexesBeyond(folder: string, segments: ReadonlySet<
     if (description?.segments.every((id) => segments.has(id))) continue;
     await removeIndex(folder, name);
   }
-}
-
-function ignoreUserError(error: unknown): undefined {
-  if (!(error instanceof UserError)) throw error;
 }
 
 function actionFor(index: string): string {

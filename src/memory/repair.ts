@@ -4,7 +4,7 @@
  */
 
 import { readdir } from 'node:fs/promises';
-import { UserError } from '../errors.ts';
+import { ignoreUserError, UserError } from '../errors.ts';
 import { type CodecDescriptions, writeCodecs } from './codec_files.ts';
 import type { RetrievalEncoder, WrittenReferences } from './encoders/encoder.ts';
 import { indexesOnDisk, removeIndex, verifiedIndex } from './index_files.ts';
@@ -277,7 +277,7 @@ class SegmentRepair {
     }
     let reader: SegmentReader | undefined;
     try {
-      reader = await SegmentReader.salvage(folder, entry, identity).catch(ignoreDamage);
+      reader = await SegmentReader.salvage(folder, entry, identity).catch(ignoreUserError);
       const remains = reader && (await this.#remains(reader, identity));
       if (remains === undefined) return await this.#giveUp(entry, reader, problems, isCurrent);
       return await this.#rebuild(entry, remains, problems, isCurrent);
@@ -287,13 +287,13 @@ class SegmentRepair {
   }
 
   async #remains(reader: SegmentReader, identity: BankIdentity): Promise<Remains | undefined> {
-    const table = await reader.records().catch(ignoreDamage);
+    const table = await reader.records().catch(ignoreUserError);
     if (table === undefined) return undefined;
     const { memories, writer } = reader.entry;
     const [rows, vectors] = [new Uint8Array(memories), new Uint8Array(memories)];
     for (let row = 0; row < memories; row++) {
-      if ((await reader.rows(row, row + 1).catch(ignoreDamage)) !== undefined) rows[row] = 1;
-      if ((await reader.vectors(row, row + 1).catch(ignoreDamage)) !== undefined) vectors[row] = 1;
+      if ((await reader.rows(row, row + 1).catch(ignoreUserError)) !== undefined) rows[row] = 1;
+      if ((await reader.vectors(row, row + 1).catch(ignoreUserError)) !== undefined) vectors[row] = 1;
     }
     // Retrieval vectors are made from memories as they were written, which codes do not give back.
     const isWritten = rows.includes(0) || (vectors.includes(0) && identity.codecs !== undefined);
@@ -441,10 +441,4 @@ function asFarAsReadable(table: RecordTable | undefined, row: number): DroppedMe
 
 function namesOf(problems: readonly UserError[]): string {
   return problems.map(({ where = '' }) => where.split('/').at(-1)).join(', ');
-}
-
-/** For `catch`: damage means that there is nothing; any other error is passed on. */
-function ignoreDamage(error: unknown): undefined {
-  if (error instanceof UserError) return undefined;
-  throw error;
 }
