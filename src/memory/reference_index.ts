@@ -15,10 +15,9 @@ import { z } from 'zod';
 import type { ReferenceDataset } from '../data/references.ts';
 import { isSystemError, UserError } from '../errors.ts';
 import { sha256, writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
-import { type RetrievalEncoder, storedEncoder } from './encoders/encoder.ts';
-import { isSparse } from './encoders/lexical.ts';
-import { ExactIndex, type VectorIndex } from './index.ts';
-import { SparseIndex } from './sparse_index.ts';
+import type { RetrievalEncoder } from './encoders/encoder.ts';
+import type { VectorIndex } from './index.ts';
+import { exhaustiveIndex } from './sparse_index.ts';
 import { parseStored, readStored } from './stored_json.ts';
 
 const FORMAT_VERSION = 1;
@@ -52,7 +51,7 @@ export class ReferenceIndex {
   private constructor(key: string, vectors: Float32Array, encoder: RetrievalEncoder) {
     const { dimensions } = encoder;
     this.key = key;
-    this.#index = isSparse(storedEncoder(encoder)) ? new SparseIndex(dimensions) : new ExactIndex(dimensions);
+    this.#index = exhaustiveIndex({ dimensions, description: encoder.describe() });
     for (let first = 0; first * dimensions < vectors.length; first += BATCH) {
       const part = vectors.subarray(first * dimensions, (first + BATCH) * dimensions);
       this.#index.add(

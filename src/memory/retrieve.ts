@@ -8,10 +8,10 @@ import type { MemoryConfig, RetrievalConfig } from '../config/schema.ts';
 import type { Bank } from './bank.ts';
 import { BankIndex } from './bank_index.ts';
 import type { RetrievalEncoder } from './encoders/encoder.ts';
-import { isSparse, type LexicalEncoder } from './encoders/lexical.ts';
-import { ExactIndex, type VectorIndex } from './index.ts';
+import type { LexicalEncoder } from './encoders/lexical.ts';
+import type { VectorIndex } from './index.ts';
 import { exceeds } from './overlap.ts';
-import { SparseIndex } from './sparse_index.ts';
+import { exhaustiveIndex, SparseIndex } from './sparse_index.ts';
 
 /** A memory that was found, with its cosine similarity to the query. */
 export interface Found {
@@ -54,9 +54,7 @@ export class Retriever implements MemorySearch {
    * @throws UserError file_corrupt or file_truncated, naming the file
    */
   static async fromBank(bank: Bank, encoder: RetrievalEncoder): Promise<Retriever> {
-    const { dimensions } = encoder;
-    const index = isSparse(bank.identity.encoder) ? new SparseIndex(dimensions) : new ExactIndex(dimensions);
-    const retriever = new Retriever(encoder, index, (id) => bank.tokens(id));
+    const retriever = new Retriever(encoder, exhaustiveIndex(bank.identity.encoder), (id) => bank.tokens(id));
     retriever.#bank = bank;
     retriever.#large = await BankIndex.open(bank);
     const covered = retriever.#large?.segments;

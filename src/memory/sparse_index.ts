@@ -7,7 +7,22 @@
 
 import { nativeBank, SPARSE_BLOCK, type SparseBlock } from '../engine/native/bank.ts';
 import { physicalCores } from '../engine/native/native.ts';
-import { insert, noResults, normalised, requireVectors, type SearchResult, type VectorIndex } from './index.ts';
+import { isSparse } from './encoders/lexical.ts';
+import {
+  ExactIndex,
+  insert,
+  noResults,
+  normalised,
+  requireVectors,
+  type SearchResult,
+  type VectorIndex,
+} from './index.ts';
+import type { StoredEncoder } from './layout.ts';
+
+/** The index that compares with all vectors of an encoder. */
+export function exhaustiveIndex(encoder: Pick<StoredEncoder, 'dimensions' | 'description'>): VectorIndex {
+  return isSparse(encoder) ? new SparseIndex(encoder.dimensions) : new ExactIndex(encoder.dimensions);
+}
 
 /** What a text with about sixty different words and pairs of words needs; more is taken when it has to be. */
 const NUMBERS_A_VECTOR = 64;

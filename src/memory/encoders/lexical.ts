@@ -105,7 +105,7 @@ export class LexicalEncoder implements RetrievalEncoder {
 }
 
 /** Whether a stored encoder gives vectors that are mostly zero, as this one does. */
-export function isSparse({ description }: StoredEncoder): boolean {
+export function isSparse({ description }: Pick<StoredEncoder, 'description'>): boolean {
   return description.kind === 'lexical';
 }
 
