@@ -58,9 +58,10 @@ export async function tuneIndex(
   const exact = await filled(bank, new ExactIndex(dimensions));
   const { scores } = await exact.search(queries, k);
   const nearest = Array.from({ length: count }, (_, query) => scores.slice(query * k, (query + 1) * k));
-  const trials = [await exhaustive('exact', exact, queries, nearest, k)];
+  const trials = [await exhaustive('exact', exact, scores, { queries, nearest, k })];
   if (isSparse(bank.identity.encoder)) {
-    trials.push(await exhaustive('sparse', await filled(bank, new SparseIndex(dimensions)), queries, nearest, k));
+    const sparse = await filled(bank, new SparseIndex(dimensions));
+    trials.push(await exhaustive('sparse', sparse, (await sparse.search(queries, k)).scores, { queries, nearest, k }));
   }
   const withoutIndex = Math.min(...trials.map(({ milliseconds }) => milliseconds));
   let best: { index: BankIndex; milliseconds: number } | undefined;
@@ -91,6 +92,8 @@ export async function tuneIndex(
 
 /** The index of the bank when it is such a one and covers all segments: making it takes long. */
 async function existing(bank: Bank, factory: string): Promise<BankIndex | undefined> {
+  // The description first: the index itself may be large.
+  if ((await BankIndex.specIn(bank.folder))?.factory !== factory) return undefined;
   const index = await BankIndex.open(bank);
   if (index === undefined) return undefined;
   if (index.spec.factory === factory && bank.segments.every(({ id }) => index.segments.has(id))) return index;
@@ -105,15 +108,13 @@ async function filled<T extends VectorIndex>(bank: Bank, index: T): Promise<T> {
   return index;
 }
 
-/** A way of searching that compares with all vectors. */
+/** A way of searching that compares with all vectors, and the scores that it gave. */
 async function exhaustive(
   factory: string,
   index: VectorIndex,
-  queries: Float32Array,
-  nearest: readonly Float32Array[],
-  k: number,
+  scores: Float32Array,
+  { queries, nearest, k }: { queries: Float32Array; nearest: readonly Float32Array[]; k: number },
 ): Promise<Trial> {
-  const { scores } = await index.search(queries, k);
   const found = nearest.map((_, query) =>
     Array.from(scores.subarray(query * k, (query + 1) * k), (score) => ({ score })),
   );
