@@ -230,8 +230,7 @@ export class Bank {
     const wanted = missing.subarray(0, count).sort();
     await this.#readMissing(wanted, out);
     if (this.#cache.maxBytes < width) return out;
-    for (const key of wanted) {
-      const [position, slot] = [Math.floor(key / SLOTS), key % SLOTS];
+    for (const { position, slot } of placesIn(wanted)) {
       this.#cache.set(this.#cacheKey(position), out.slice(slot * width, (slot + 1) * width));
     }
     return out;
@@ -244,8 +243,7 @@ export class Bank {
     const [files, slots] = [new Int32Array(wanted.length), new Int32Array(wanted.length)];
     const offsets = new Float64Array(wanted.length);
     let count = 0;
-    for (const key of wanted) {
-      const [position, slot] = [Math.floor(key / SLOTS), key % SLOTS];
+    for (const { position, slot } of placesIn(wanted)) {
       const { segment, row } = this.#placeAt(position);
       const descriptor = native && this.#segment(segment).reader.checkedDescriptor(row, width);
       if (descriptor === undefined) {
@@ -269,7 +267,7 @@ export class Bank {
       await read;
     } catch {
       // One by one, so that the error names its file.
-      for (const key of wanted) await this.#readOne(Math.floor(key / SLOTS), key % SLOTS, out);
+      for (const { position, slot } of placesIn(wanted)) await this.#readOne(position, slot, out);
     } finally {
       this.#reads.delete(read);
     }
@@ -382,6 +380,11 @@ export class Bank {
     }
     return this.#lastRecords.table;
   }
+}
+
+/** The positions and slots that keys of `readStored` stand for. */
+function* placesIn(wanted: Float64Array): Generator<{ position: number; slot: number }> {
+  for (const key of wanted) yield { position: Math.floor(key / SLOTS), slot: key % SLOTS };
 }
 
 /** Opens segments, some at the same time: their files are read while another one is decoded. */
