@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "sparse_search.h"
+#include "typed_arrays.h"
 
 namespace memory3 {
 namespace {
@@ -46,29 +47,14 @@ class Task : public Napi::AsyncWorker {
   std::vector<Napi::ObjectReference> held_;
 };
 
-template <class T, napi_typedarray_type type>
-Array<T> array(const Napi::Value& value, const char* what) {
-  napi_typedarray_type found{};
-  std::size_t length = 0;
-  void* data = nullptr;
-  if (!value.IsTypedArray() ||
-      napi_get_typedarray_info(value.Env(), value, &found, &length, &data, nullptr, nullptr) != napi_ok || found != type) {
-    throw Napi::TypeError::New(value.Env(), std::string("expected a ") + what);
-  }
-  return {static_cast<T*>(data), static_cast<int64_t>(length)};
-}
-
-Array<int32_t> ints(const Napi::Value& value) { return array<int32_t, napi_int32_array>(value, "Int32Array"); }
-Array<float> floats(const Napi::Value& value) { return array<float, napi_float32_array>(value, "Float32Array"); }
-
 std::vector<SparseBlock> blocksOf(const Napi::Value& value, int64_t dimensions) {
   if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "expected an array of blocks");
   const auto given = value.As<Napi::Array>();
   std::vector<SparseBlock> blocks;
   for (uint32_t i = 0; i < given.Length(); i++) {
     const Napi::Object block = given.Get(i).ToObject();
-    const auto starts = ints(block.Get("starts"));
-    const auto rows = array<uint16_t, napi_uint16_array>(block.Get("rows"), "Uint16Array");
+    const auto starts = int32s(block.Get("starts"));
+    const auto rows = typedArray<uint16_t, napi_uint16_array>(block.Get("rows"), "Uint16Array");
     const auto values = floats(block.Get("values"));
     blocks.push_back({block.Get("size").ToNumber().Int64Value(),
                       {starts.data, starts.size},
@@ -85,7 +71,7 @@ Napi::Value sparseSearchTask(const Napi::CallbackInfo& info) {
   const int threads = info[4].ToNumber().Int32Value();
   try {
     const auto queries = floats(info[1]);
-    const auto ids = ints(info[5]);
+    const auto ids = int32s(info[5]);
     const auto scores = floats(info[6]);
     expect(dimensions > 0 && k > 0 && threads > 0, "sparse search: dimensions, k and threads must be positive");
     expect(queries.size % dimensions == 0, "sparse search: the queries are no rows of the dimensions");
@@ -112,11 +98,11 @@ void readRow(int file, uint8_t* target, int64_t width, int64_t offset) {
 
 /** readRows(files, offsets, slots, width, out): `width` bytes at offsets[i] of files[i] become row slots[i] of `out`. */
 Napi::Value readRowsTask(const Napi::CallbackInfo& info) {
-  const auto files = ints(info[0]);
-  const auto offsets = array<double, napi_float64_array>(info[1], "Float64Array");
-  const auto slots = ints(info[2]);
+  const auto files = int32s(info[0]);
+  const auto offsets = typedArray<double, napi_float64_array>(info[1], "Float64Array");
+  const auto slots = int32s(info[2]);
   const int64_t width = info[3].ToNumber().Int64Value();
-  const auto out = array<uint8_t, napi_uint8_array>(info[4], "Uint8Array");
+  const auto out = octets(info[4]);
   bool fits = width > 0 && offsets.size == files.size && slots.size == files.size;
   for (int64_t i = 0; fits && i < slots.size; i++) fits = slots.data[i] >= 0 && (slots.data[i] + 1) * width <= out.size;
   if (!fits) throw Napi::RangeError::New(info.Env(), "readRows: the rows do not fit");

@@ -25,35 +25,10 @@ void memory3::exportFaiss(Napi::Env, Napi::Object) {}
 #include <vector>
 
 #include "../faiss/faiss_index.h"
+#include "typed_arrays.h"
 
 namespace memory3 {
 namespace {
-
-template <class T>
-struct Values {
-  T* data;
-  int64_t size;
-};
-
-template <class T, napi_typedarray_type type>
-Values<T> values(const Napi::Value& value, const char* what) {
-  napi_typedarray_type found{};
-  std::size_t length = 0, offset = 0;
-  void* data = nullptr;
-  napi_value buffer = nullptr;
-  if (!value.IsTypedArray() ||
-      napi_get_typedarray_info(value.Env(), value, &found, &length, &data, &buffer, &offset) != napi_ok || found != type) {
-    throw Napi::TypeError::New(value.Env(), std::string("expected a ") + what);
-  }
-  bool detached = false;
-  napi_is_detached_arraybuffer(value.Env(), buffer, &detached);
-  if (detached) throw Napi::TypeError::New(value.Env(), std::string("the buffer of a ") + what + " was transferred away");
-  return {static_cast<T*>(data), static_cast<int64_t>(length)};
-}
-
-Values<float> floats(const Napi::Value& value) { return values<float, napi_float32_array>(value, "Float32Array"); }
-Values<int64_t> ints(const Napi::Value& value) { return values<int64_t, napi_bigint64_array>(value, "BigInt64Array"); }
-Values<uint8_t> octets(const Napi::Value& value) { return values<uint8_t, napi_uint8_array>(value, "Uint8Array"); }
 
 /** How many rows of `width` an array holds. */
 int64_t rowsOf(Napi::Env env, int64_t size, int64_t width) {
@@ -271,7 +246,7 @@ Napi::Value FaissObject::train(const Napi::CallbackInfo& info) {
 
 Napi::Value FaissObject::add(const Napi::CallbackInfo& info) {
   const auto x = floats(info[0]);
-  const auto ids = ints(info[1]);
+  const auto ids = int64s(info[1]);
   expectSize(info.Env(), "vectors", x.size, ids.size * facts_.dimensions);
   return enqueue(info, true, [x, ids](FaissIndex& index) { index.add(x.data, ids.data, ids.size); }, nothing(), info[0], info[1]);
 }
@@ -288,7 +263,7 @@ Napi::Value FaissObject::search(const Napi::CallbackInfo& info) {
   const auto x = floats(info[0]);
   const int64_t count = rowsOf(info.Env(), x.size, facts_.dimensions), k = info[1].ToNumber().Int64Value();
   if (k < 1) throw Napi::RangeError::New(info.Env(), "k must be at least 1");
-  const auto ids = ints(info[2]);
+  const auto ids = int64s(info[2]);
   const auto scores = floats(info[3]);
   expectSize(info.Env(), "ids", ids.size, count * k);
   expectSize(info.Env(), "scores", scores.size, count * k);
@@ -331,14 +306,14 @@ Napi::Value FaissObject::searchRange(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value FaissObject::remove(const Napi::CallbackInfo& info) {
-  const auto ids = ints(info[0]);
+  const auto ids = int64s(info[0]);
   auto count = std::make_shared<int64_t>(0);
   return enqueue(info, true, [ids, count](FaissIndex& index) { *count = index.remove(ids.data, ids.size); },
                  [count](Napi::Env env) { return Napi::Number::New(env, static_cast<double>(*count)); }, info[0]);
 }
 
 Napi::Value FaissObject::reconstruct(const Napi::CallbackInfo& info) {
-  const auto ids = ints(info[0]);
+  const auto ids = int64s(info[0]);
   const auto out = floats(info[1]);
   expectSize(info.Env(), "vectors", out.size, ids.size * facts_.dimensions);
   return enqueue(info, true, [ids, out](FaissIndex& index) { index.reconstruct(ids.data, ids.size, out.data); }, nothing(), info[0],
