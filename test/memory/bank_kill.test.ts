@@ -10,20 +10,8 @@ import { batch, filesOf, IDENTITY, range, temporaryFolder } from './fixtures.ts'
 const life = vi.hoisted(() => ({ left: Number.POSITIVE_INFINITY }));
 
 vi.mock('node:fs/promises', async (importOriginal) => {
-  const real = await importOriginal<typeof import('node:fs/promises')>();
-  const mortal = <A extends unknown[], R>(call: (...args: A) => Promise<R>, changes: (...args: A) => boolean) => {
-    return async (...args: A): Promise<R> => {
-      if (changes(...args) && life.left-- <= 0) throw new Error('killed');
-      return call(...args);
-    };
-  };
-  return {
-    ...real,
-    open: mortal(real.open, (_, flags) => flags !== 'r'),
-    rename: mortal(real.rename, () => true),
-    rm: mortal(real.rm, () => true),
-    mkdir: mortal(real.mkdir as (path: string) => Promise<undefined>, () => true),
-  };
+  const { mortalFiles } = await import('./mortal_files.ts');
+  return mortalFiles(await importOriginal(), life);
 });
 
 const SMALL = { segmentMemories: 3 };
