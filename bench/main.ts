@@ -2,7 +2,7 @@
 
 import yargs from 'yargs';
 import { loadConfig } from '../src/config/load.ts';
-import { physicalCores } from '../src/engine/native/native.ts';
+import { physicalCores } from '../src/io/cores.ts';
 import { writeFileAtomic } from '../src/io/files.ts';
 import { runFolder } from '../src/pipeline/workspace.ts';
 import { benchmarkBank } from './bank/bank.ts';

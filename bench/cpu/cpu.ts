@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { physicalCores } from '../../src/engine/native/native.ts';
+import { physicalCores } from '../../src/io/cores.ts';
 import { initParameters } from '../../src/model/shape.ts';
 import { cases, checkCase, type Measured } from './cases.ts';
 import { ours, type Run, type Setting, type TorchChoice, torch, Worker } from './worker.ts';

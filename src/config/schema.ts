@@ -9,27 +9,91 @@ const count = z.int().min(0);
 const positive = z.int().min(1);
 const share = z.number().min(0).max(1);
 
-const source = z
+export const sourceSchema = z
   .strictObject({
     path: z.string().min(1).describe('File or folder. Relative paths are taken from the working directory.'),
+    name: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('What reports call it; its path when left out. Sources of one name are taken together.'),
+    weight: z
+      .number()
+      .positive()
+      .optional()
+      .describe(
+        'Its part of the training sequences: in an epoch exactly `weight` / sum of all weights. Given for all sources of a list or for none; without, as much as it has tokens.',
+      ),
     format: z
-      .enum(['auto', 'jsonl', 'text'])
+      .enum(['auto', 'jsonl', 'text', 'parquet', 'arrow'])
       .default('auto')
       .describe(
-        '`jsonl`: one JSON object a line; `text`: one document a file (folders are walked); `auto`: by extension.',
+        '`jsonl`: one JSON object a line; `text`: one document a file (folders are walked); `parquet`, `arrow` (stream or file): one document a row; `auto`: by extension. JSONL and text may be compressed (`.gz`, `.zst`).',
       ),
-    textField: z.string().min(1).default('text').describe('JSONL field that holds the text.'),
-    idField: z.string().min(1).default('id').describe('JSONL field kept as the document id, when present.'),
-    titleField: z.string().min(1).default('title').describe('JSONL field kept as the title, when present.'),
+    encoding: z
+      .enum(['auto', 'utf-8', 'utf-16le', 'utf-16be', 'windows-1252', 'gb18030'])
+      .default('auto')
+      .describe(
+        'Of text files. `auto`: a byte order mark decides, else UTF-8 where the bytes are valid, else GB 18030 where that reads as Chinese, else Windows-1252 (Latin-1).',
+      ),
+    textField: z.string().min(1).default('text').describe('Field or column that holds the text.'),
+    idField: z.string().min(1).default('id').describe('Field kept as the document id, when present.'),
+    titleField: z.string().min(1).default('title').describe('Field kept as the title, when present.'),
+    urlField: z.string().min(1).default('url').describe('Field kept as the address, when present.'),
   })
   .describe('A corpus to read.');
 
+export const cleaningSchema = z.strictObject({
+  unicode: z
+    .enum(['none', 'nfc', 'nfkc'])
+    .default('none')
+    .describe('Unicode normalisation of the text; also drops control characters when not `none`.'),
+  minWords: count
+    .default(0)
+    .describe('Fewer words are dropped; in Chinese and Japanese every character counts as a word. 0: off.'),
+  minMeanWordLength: z
+    .number()
+    .min(0)
+    .default(0)
+    .describe('Least mean length of the words, in characters; not for Chinese and Japanese. 0: off.'),
+  maxMeanWordLength: z
+    .number()
+    .min(0)
+    .default(0)
+    .describe('Greatest mean length of the words, in characters; not for Chinese and Japanese. 0: off.'),
+  maxNonAlphabetic: share
+    .default(1)
+    .describe('Greatest share of characters, white space apart, that are neither letters nor marks of one. 1: off.'),
+  minUniqueWords: share.default(0).describe('Least share of distinct words among the first 1,000. 0: off.'),
+  minEntropy: z.number().min(0).default(0).describe('Least entropy of the words of the text, in bits a word. 0: off.'),
+  maxRepeatedLines: share
+    .default(1)
+    .describe('Greatest share of characters in lines that repeat an earlier line of the document. 1: off.'),
+});
+
+export const deduplicationSchema = z.strictObject({
+  exact: z.boolean().default(false).describe('Drop a document whose text (white space apart) was met before.'),
+  near: z
+    .boolean()
+    .default(false)
+    .describe('Drop a document that is nearly the same as an earlier one (MinHash over runs of five words).'),
+  similarity: share.default(0.75).describe('Least Jaccard similarity of near duplicates.'),
+  window: positive
+    .default(2_000_000)
+    .describe(
+      'Kept documents that are compared with at least; beyond twice as many the oldest are forgotten, so that memory stays bounded (about 200 bytes each).',
+    ),
+});
+
 export const dataSchema = z.strictObject({
-  sources: z.array(source).default([]).describe('Training text.'),
-  references: z.array(source).default([]).describe('Texts that become explicit memories (paper §3.2).'),
+  sources: z.array(sourceSchema).default([]).describe('Training text.'),
+  references: z.array(sourceSchema).default([]).describe('Texts that become explicit memories (paper §3.2).'),
   continual: z
     .strictObject({
-      sources: z.array(source).default([]).describe('Text of the steps with memories; `data.sources` when empty.'),
+      sources: z
+        .array(sourceSchema)
+        .default([])
+        .describe('Text of the steps with memories; `data.sources` when empty.'),
       alignDocuments: positive
         .default(1)
         .describe(
@@ -38,9 +102,28 @@ export const dataSchema = z.strictObject({
     })
     .prefault({})
     .describe('Text of its own for stage two.'),
+  strict: z
+    .boolean()
+    .default(false)
+    .describe('End at the first record that cannot be read, instead of counting and naming it.'),
+  cleaning: cleaningSchema
+    .prefault({})
+    .describe('Rules that drop training documents of low quality (paper §4.2); references are never dropped.'),
+  deduplication: deduplicationSchema.prefault({}).describe('Dropping training documents that were met before.'),
   tokenizer: z
     .strictObject({
       path: z.string().min(1).optional().describe('A ready Hugging Face `tokenizer.json`; without it one is trained.'),
+      extend: z
+        .string()
+        .min(1)
+        .optional()
+        .describe(
+          'A byte-level `tokenizer.json` that keeps its tokens and gets merges of the training text until it has `vocabSize` tokens (paper §4.3).',
+        ),
+      sources: z
+        .array(sourceSchema)
+        .default([])
+        .describe('Text that the tokenizer is trained on; that of `data.sources` and `data.continual` when empty.'),
       vocabSize: z
         .int()
         .min(260)
@@ -51,11 +134,16 @@ export const dataSchema = z.strictObject({
     .prefault({})
     .describe('Byte-level BPE.'),
   sequenceLength: z.int().min(8).default(2048).describe('Tokens of a training sequence.'),
-  shardTokens: z.int().min(1024).default(16_777_216).describe('Tokens of one Arrow shard.'),
+  separateDocuments: z
+    .boolean()
+    .default(false)
+    .describe('A token attends only to its own document, where a training sequence holds several.'),
+  shardBytes: z.int().min(1024).default(33_554_432).describe('Text of one Arrow shard, in UTF-8 bytes.'),
   validationShare: share
     .default(0.01)
-    .describe('Share of documents kept for validation, chosen by a hash of the document.'),
+    .describe('Share of documents kept for validation, chosen by a hash of the text.'),
   minDocumentCharacters: positive.default(1).describe('Shorter documents are counted and skipped.'),
+  workers: count.default(0).describe('Threads that clean and encode; 0: the physical cores. The result is the same.'),
 });
 
 export const modelSchema = z.strictObject({
@@ -288,6 +376,8 @@ export const runSchema = z.strictObject({
 export type RunConfig = z.infer<typeof runSchema>;
 export type SourceConfig = RunConfig['data']['sources'][number];
 export type DataConfig = RunConfig['data'];
+export type CleaningConfig = RunConfig['data']['cleaning'];
+export type DeduplicationConfig = RunConfig['data']['deduplication'];
 export type ModelConfig = RunConfig['model'];
 export type MemoryConfig = RunConfig['memory'];
 export type RetrievalConfig = RunConfig['retrieval'];

@@ -125,9 +125,9 @@ export async function buildData(
 
 /** Everything in the configuration that the data depends on. */
 function settingsOf(data: DataConfig, memory: MemoryConfig, seed: number): Record<string, unknown> {
-  const { sources, continual, references, tokenizer, shardTokens, validationShare, minDocumentCharacters } = data;
+  const { sources, continual, references, tokenizer, shardBytes, validationShare, minDocumentCharacters } = data;
   return {
-    data: { sources, continual, references, tokenizer, shardTokens, validationShare, minDocumentCharacters },
+    data: { sources, continual, references, tokenizer, shardBytes, validationShare, minDocumentCharacters },
     memory: { referenceTokens: memory.referenceTokens },
     seed,
   };
@@ -298,7 +298,7 @@ class Build {
       tokenizerHash: tokenizer.hash,
       vocabSize: tokenizer.vocabSize,
       pad: alignment > 1 ? tokenizer.pad : undefined,
-      shardTokens: this.#data.shardTokens,
+      shardTokens: this.#data.shardBytes,
     });
     try {
       for await (const group of inGroups(this.#read(phase, sources, counters))) {

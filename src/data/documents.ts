@@ -10,8 +10,12 @@ export interface Document {
   /** The record's own id, or `path:offset` (JSONL) or the path (text file). */
   id: string;
   title?: string;
+  url?: string;
   text: string;
-  /** Where the record starts: file, as reached from the configured path, and byte offset. */
+  /**
+   * Where the record is: file, as reached from the configured path, and its place in it: the byte where it starts (of the
+   * uncompressed text), in tables the number of the row.
+   */
   source: { path: string; offset: number };
 }
 
@@ -44,7 +48,7 @@ export interface ReadOptions {
 
 export interface SourceFile {
   path: string;
-  format: 'jsonl' | 'text';
+  format: SourceConfig['format'];
   source: SourceConfig;
 }
 

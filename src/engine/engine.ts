@@ -3,8 +3,9 @@
 import { createRequire } from 'node:module';
 import type { EngineName } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
+import { physicalCores } from '../io/cores.ts';
 import { findAddon } from './native/addon.ts';
-import { openNative, physicalCores } from './native/native.ts';
+import { openNative } from './native/native.ts';
 import * as tf from './tf.ts';
 import { installWasmMatMul } from './wasm_mat_mul.ts';
 

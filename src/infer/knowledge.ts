@@ -1,7 +1,7 @@
 /** Adding, editing and deleting knowledge: changes to the bank, no training. */
 
 import { rm, stat } from 'node:fs/promises';
-import type { SourceConfig } from '../config/schema.ts';
+import { type SourceConfig, sourceSchema } from '../config/schema.ts';
 import { type DataCounters, type Document, listSourceFiles, newCounters, readDocuments } from '../data/documents.ts';
 import { cutReferences, inContext, type Reference } from '../data/references.ts';
 import { UserError } from '../errors.ts';
@@ -39,13 +39,7 @@ export async function addKnowledge(
   { counters = newCounters(), onProgress }: AddOptions = {},
 ): Promise<string[]> {
   if (!('path' in knowledge)) return await changeBank(session, [], await referencesOf(session, knowledge));
-  const source = {
-    path: knowledge.path,
-    format: 'auto',
-    textField: 'text',
-    idField: 'id',
-    titleField: 'title',
-  } as const;
+  const source = sourceSchema.parse({ path: knowledge.path });
   const totalBytes = await sizeOf(source);
   let bytes = 0;
   async function* documents(): AsyncGenerator<Document> {

@@ -6,7 +6,7 @@
  */
 
 import { nativeBank, SPARSE_BLOCK, type SparseBlock } from '../engine/native/bank.ts';
-import { physicalCores } from '../engine/native/native.ts';
+import { physicalCores } from '../io/cores.ts';
 import { isSparse } from './encoders/lexical.ts';
 import {
   ExactIndex,

@@ -107,7 +107,7 @@ generate:
         'a.yaml:6:9 engine: is the text "wams" (allowed: auto, cuda, native, tensorflow, wasm or cpu; did you mean "wasm"?)',
         '--set threads: is 1.5 (allowed: an integer ≥ 0)',
         'a.yaml:9:7 data.sources.0.path: is missing (allowed: text, not empty)',
-        'a.yaml:9:15 data.sources.0.format: is the text "json" (allowed: auto, jsonl or text; did you mean "jsonl"?)',
+        'a.yaml:9:15 data.sources.0.format: is the text "json" (allowed: auto, jsonl, text, parquet or arrow; did you mean "jsonl"?)',
         'a.yaml:10:7 data.sources.1: is 3 (allowed: a mapping)',
         'base.yaml:4:14 model.numLayers: is the text "3" (allowed: an integer ≥ 1)',
         'a.yaml:5:12 model.headDim: is 33 (allowed: an integer ≥ 2, a multiple of 2)',

@@ -30,7 +30,7 @@ function project(fields: object = {}) {
     references: [{ path: facts }],
     tokenizer: { vocabSize: 400 },
     sequenceLength: 64,
-    shardTokens: 1024,
+    shardBytes: 1024,
     validationShare: 0.1,
     ...fields,
   });

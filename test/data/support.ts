@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { onTestFinished } from 'vitest';
-import { dataSchema, memorySchema, type SourceConfig } from '../../src/config/schema.ts';
+import { dataSchema, memorySchema, type SourceConfig, sourceSchema } from '../../src/config/schema.ts';
 import { trainBpe } from '../../src/data/bpe_trainer.ts';
 import type { Document } from '../../src/data/documents.ts';
 import { Tokenizer } from '../../src/data/tokenizer.ts';
@@ -32,7 +32,7 @@ export async function collect<T>(values: AsyncIterable<T>): Promise<T[]> {
 }
 
 export function source(path: string, fields: Partial<SourceConfig> = {}): SourceConfig {
-  return { path, format: 'auto', textField: 'text', idField: 'id', titleField: 'title', ...fields };
+  return sourceSchema.parse({ path, ...fields });
 }
 
 export function document(id: string, text: string, title?: string): Document {

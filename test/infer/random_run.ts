@@ -55,7 +55,7 @@ export async function randomRun(changes: Record<string, object> = {}): Promise<R
     ...changes,
     data: {
       ...{ sources: [source(path)], references: [source(path)], tokenizer: { vocabSize: 280 } },
-      ...{ sequenceLength: 32, shardTokens: 1024, validationShare: 0.3 },
+      ...{ sequenceLength: 32, shardBytes: 1024, validationShare: 0.3 },
     },
     model: MODEL,
     memory: { referenceTokens: 24, keptTokens: 4, chunkLength: 8, memoriesPerChunk: 2, ...changes.memory },

@@ -4,9 +4,9 @@ import { beforeAll, expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
 import { findAddon } from '../../src/engine/native/addon.ts';
 import type { NativeBackend } from '../../src/engine/native/backend.ts';
-import { physicalCores } from '../../src/engine/native/native.ts';
 import { BufferPool, sizeClass, viewOf } from '../../src/engine/native/pool.ts';
 import * as tf from '../../src/engine/tf.ts';
+import { physicalCores } from '../../src/io/cores.ts';
 import { linear, rmsNorm } from '../../src/ops/index.ts';
 import { describeNative, int32, normals } from './support.ts';
 

@@ -13,8 +13,8 @@
  * Legend: n vectors, d dimensions, k results of a query.
  */
 
+import { physicalCores } from '../../io/cores.ts';
 import { findAddon } from './addon.ts';
-import { physicalCores } from './native.ts';
 
 /** How near two vectors are: `ip` inner product (greater is nearer), `l2` squared distance (less is nearer). */
 export type FaissMetric = 'ip' | 'l2';

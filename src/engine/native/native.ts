@@ -1,7 +1,6 @@
 /** The native engine: C++ kernels on threads of its own, behind a tfjs backend of its own. */
 
-import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { physicalCores } from '../../io/cores.ts';
 import { declareComplete } from '../complete.ts';
 import * as tf from '../tf.ts';
 import { findAddon } from './addon.ts';
@@ -26,21 +25,4 @@ export async function openNative(threads: number): Promise<void> {
     process.once('exit', () => found.addon.close());
   }
   if (!(await tf.setBackend(BACKEND_NAME))) throw new Error('tfjs could not initialise it');
-}
-
-/** The cores that this process may use; two hardware threads on one core count as one. */
-export function physicalCores(): number {
-  return Math.max(1, Math.floor(availableParallelism() / threadsPerCore()));
-}
-
-function threadsPerCore(): number {
-  try {
-    const siblings = readFileSync('/sys/devices/system/cpu/cpu0/topology/thread_siblings_list', 'utf8').trim();
-    return siblings.split(',').reduce((count, span) => {
-      const [first, last = first] = span.split('-').map(Number);
-      return count + last! - first! + 1;
-    }, 0);
-  } catch {
-    return 1; // Not Linux, or not told.
-  }
 }
