@@ -181,7 +181,7 @@ export const RULES: readonly Rule[] = [
     off: 0,
     measure: unigramEntropy,
     limit: 'at least',
-    words: (value) => `${value} bits a word`,
+    words: (value) => `entropy of ${value} bits a word`,
   },
   {
     reason: 'repeated lines',
