@@ -19,15 +19,17 @@ import {
 } from './report_tables.ts';
 
 /** Colours of the reasons in a bar; further reasons take the last. */
-const REASON_COLOURS = 7;
+const REASON_COLOURS = 9;
 
 const STYLE = `
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c2127; --quiet: #5b6570; --line: #d9dee3; --soft: #f4f6f8;
   --kept: #1f8a70; --part-0: #d1495b; --part-1: #e08e2b; --part-2: #5a7fc0; --part-3: #8a5fb0; --part-4: #b8a12a;
-  --part-5: #3aa0b5; --part-6: #8d6e5a; --skipped: #8d96a0; --warn: #fff4d6; --warn-line: #c58a00; }
+  --part-5: #3aa0b5; --part-6: #8d6e5a;
+  --part-7: #d477a8; --part-8: #4a4f9c; --skipped: #8d96a0; --warn: #fff4d6; --warn-line: #c58a00; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14181c; --ink: #e4e8ec; --quiet: #98a3ae; --line: #323a42;
   --soft: #1c2227; --kept: #35ab8c; --part-0: #e0697a; --part-1: #eba34d; --part-2: #7c9cd8; --part-3: #a682c9;
-  --part-4: #cdb84a; --part-5: #58b8cb; --part-6: #ab8b76; --skipped: #737d87; --warn: #33290f; --warn-line: #d9a227; } }
+  --part-4: #cdb84a; --part-5: #58b8cb; --part-6: #ab8b76;
+  --part-7: #e39bc1; --part-8: #7378c9; --skipped: #737d87; --warn: #33290f; --warn-line: #d9a227; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 68rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; }
@@ -43,11 +45,12 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .warnings { margin: 1rem 0; padding: .6rem 1rem .6rem 2rem; border-left: .25rem solid var(--warn-line); background: var(--warn); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; min-width: 100%; font-size: .9375rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem 0 .3rem 1.25rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; font-weight: normal; }
-thead th { color: var(--quiet); font-size: .8125rem; }
-.label { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th, td { padding: .3rem 0 .3rem 1.25rem; vertical-align: top; border-top: 1px solid var(--line); text-align: right; white-space: nowrap; font-weight: normal; }
+thead th { border-top: 0; color: var(--quiet); font-size: .8125rem; }
+.label { min-width: 9rem; text-align: left; white-space: normal; overflow-wrap: anywhere; }
+td.label:empty { border-top: 0; }
 th:first-child, td:first-child { padding-left: 0; }
-tfoot th, tfoot td { border-bottom: 0; font-weight: 600; }
+tfoot td { border-top-width: 2px; font-weight: 600; }
 .fate { margin: .9rem 0; }
 .fate p { display: flex; flex-wrap: wrap; justify-content: space-between; column-gap: 1rem; overflow-wrap: anywhere; }
 .bar { display: flex; gap: 1px; height: 1.1rem; overflow: hidden; border-radius: .25rem; background: var(--soft); }
@@ -120,7 +123,7 @@ function tiles(report: ShownReport): string {
   const shown: [string, string][] = [
     [`${megabytes(all.fileBytes)} MB`, `in ${integer(all.files)} ${all.files === 1 ? 'file' : 'files'}`],
     [integer(all.records), 'records'],
-    [integer(all.kept), `documents kept, ${percent(all.kept, all.records)}`],
+    [integer(all.kept), `documents kept, ${percent(all.kept, all.records).replace(' ', '\u00a0')}`],
     [integer(all.train.tokens), 'tokens to train on'],
     [integer(all.validation.tokens), 'tokens held out'],
   ];

@@ -26,8 +26,11 @@ export const SKIPPED = 'skipped';
 const ALL = 'all';
 
 export const integer = (value: number) => value.toLocaleString('en-US', { maximumFractionDigits: 0 });
-export const megabytes = (bytes: number) => fixed(bytes / 1e6, 1);
-export const percent = (part: number, whole: number) => (whole === 0 ? '–' : `${fixed((100 * part) / whole, 1)} %`);
+export const megabytes = (bytes: number) => tenths(bytes / 1e6);
+export const percent = (part: number, whole: number) => (whole === 0 ? '–' : `${tenths((100 * part) / whole)} %`);
+
+/** With one digit; what would read as nothing but is something, as less than a tenth. */
+const tenths = (value: number) => (value > 0 && value < 0.05 ? '<0.1' : fixed(value, 1));
 
 function fixed(value: number, digits: number): string {
   return value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });

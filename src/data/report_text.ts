@@ -13,6 +13,7 @@ import {
 
 const LEAST_WIDTH = 60;
 const GAP = '  ';
+const EXCERPT_LINES = 2;
 
 /** The whole report in lines of at most `width` columns, where no number or file name needs more. */
 export function reportText(report: ShownReport, width = 80): string {
@@ -60,9 +61,21 @@ function exampleLines({ reason, records, examples }: ExampleGroup, columns: numb
     ...examples.flatMap(({ place, detail, excerpt }) => [
       `  ${place}`,
       ...(detail === reason ? [] : wrapped(detail, columns, '    ', '    ')),
-      ...(excerpt ? [`    │ ${cut(excerpt, columns - 6)}`] : []),
+      ...excerptLines(excerpt ?? '', columns - 6).map((line) => `    │ ${line}`),
     ]),
   ];
+}
+
+/** The beginning of a text in at most EXCERPT_LINES lines. */
+function excerptLines(text: string, columns: number): string[] {
+  const lines: string[] = [];
+  for (let rest = text; rest !== '' && lines.length < EXCERPT_LINES; ) {
+    const isLast = lines.length === EXCERPT_LINES - 1;
+    const line = isLast ? cut(rest, columns) : beginning(rest, columns);
+    lines.push(line);
+    rest = rest.slice(line.length);
+  }
+  return lines;
 }
 
 /** `text` broken between words; a longer word has a line of its own. */
@@ -101,12 +114,16 @@ function padEnd(text: string, width: number): string {
 }
 
 function cut(text: string, width: number): string {
-  if (widthOf(text) <= width) return text;
-  let [kept, taken] = ['', 1];
+  return widthOf(text) <= width ? text : `${beginning(text, width - 1)}…`;
+}
+
+/** As many characters as take `width` columns. */
+function beginning(text: string, width: number): string {
+  let [end, taken] = [0, 0];
   for (const character of text) {
     taken += characterWidth(character);
     if (taken > width) break;
-    kept += character;
+    end += character.length;
   }
-  return `${kept}…`;
+  return text.slice(0, end);
 }
