@@ -230,7 +230,7 @@ const CASES: Case[] = [
 ];
 
 /** The first key that each query sees, int32 `[B, T]`. */
-function firstVisible({ batch = 3, tokens, keyTokens = tokens, documents }: Case): tf.Tensor | undefined {
+function firstVisible({ batch = 3, tokens, keyTokens = tokens, documents }: Omit<Case, 'name'>): tf.Tensor | undefined {
   if (!documents) return undefined;
   const values = Array.from({ length: batch * tokens }, (_, i) => {
     const key = (i % tokens) + keyTokens - tokens;
@@ -305,7 +305,7 @@ describeNative("attention of the native engine to a token's own document", () =>
   it.each(DOCUMENT_CASES)('$name', (shape) => expectAsComposed(() => attend(shape, true)));
 
   /** Output and gradients of a sequence whose first document of `cut` tokens holds `fill` everywhere, from `cut` on. */
-  function secondDocument(shape: Case, cut: number, fill?: number): Float32Array[] {
+  function secondDocument(shape: Omit<Case, 'name'>, cut: number, fill?: number): Float32Array[] {
     const { tokens, heads, kvHeads, dim } = shape;
     return tf.tidy(() => {
       const inputs = [heads, kvHeads, kvHeads].map((count, i) => {
