@@ -2,7 +2,7 @@
  * `Attention`: grouped-query attention, causal over the context and unmasked over the memories of a query's chunk, one
  * softmax over both. Each (sequence, key-value head) is a task of its own, which packs its keys and values once and then
  * walks blocks of queries that share their memories; only the scores of a block exist. Inside a block the queries of one
- * head go in strips, and a strip computes no more than from the first key that its first query sees to the last of its last.
+ * head go in strips, and a strip computes only from the first key that its first query sees to the last of its last query.
  * Legend: B batch, T query tokens, Tk context tokens, H query heads, K key-value heads, G = H/K, D headDim, M memories,
  * S kept tokens per memory, C chunks, R memory slots per chunk, Z places of keys in a block: those of the memories, padded
  * to a multiple of 16, then the context from the first panel that the block sees.

@@ -27,7 +27,7 @@ export interface AttentionMemory {
   gradient: boolean;
 }
 
-/** Which tokens of the context there are and which of them a query sees; by default all before it, and itself. */
+/** Which tokens of the context there are and which of them a query sees; by default all up to itself. */
 export interface AttentionContext {
   /** Tk, when keys and values have room for more tokens behind those; then there is no gradient. */
   keyTokens?: number;
@@ -53,10 +53,10 @@ export type AttentionGradInputs = AttentionInputs & { dy: tf.Tensor; out: tf.Ten
 export type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean; keyTokens: number };
 
 /**
- * The operation exists under four kernel names, with and without memories and documents, because a tfjs kernel has a fixed
- * list of inputs. Outputs: out, share, and what the same engine's gradient kernel wants to keep from the forward pass, in any
- * form (the composition keeps the probabilities). Outputs of the gradient: dq, dk, dv and, with `memoryGradient`, those
- * of memory keys and values.
+ * The operation exists under four kernel names, with and without memories and documents, because a tfjs kernel has a
+ * fixed list of inputs. Outputs: out, share, and what the same engine's gradient kernel wants to keep from the forward
+ * pass, in any form (the composition keeps the probabilities). Outputs of the gradient: dq, dk, dv and, with
+ * `memoryGradient`, those of memory keys and values.
  */
 function defineAttention<I extends ContextInputs & KernelInputs>(name: string, inputs: readonly (keyof I & string)[]) {
   const gradient = defineKernel<I & AttentionGradInputs & KernelInputs, AttentionAttributes>({
@@ -99,7 +99,7 @@ const attendDocumentMemories = defineAttention<ContextInputs & MemoryInputs & Do
 
 /**
  * Attention with scale 1/√D. Query i sees the keys j ≤ i + (Tk − T), so that with a key-value cache the queries are the
- * last T tokens, and of those only the keys j ≥ `firstVisible[i]`. Query i ≥ `memory.start` belongs to chunk
+ * last T tokens, and of these, with `firstVisible`, only the keys j ≥ firstVisible[i]. Query i ≥ `memory.start` belongs to chunk
  * ⌊(i − start) / chunkLength⌋ and also sees, without causal mask, all valid tokens of the memories of its chunk.
  * @param q `[B, T, H, D]`
  * @param k `[B, Tk, K, D]`, K divides H, Tk ≥ T; query head h reads key-value head ⌊h / G⌋
