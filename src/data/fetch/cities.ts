@@ -24,6 +24,8 @@ export interface Division {
 export const cities: Corpus = {
   name: 'cities',
   describe: 'GeoNames: places with region, country and coordinates, as sentences',
+  language: 'English',
+  megabytes: 0,
   licence: 'CC-BY-4.0 (GeoNames); country names ODbL-1.0',
   packages: [
     {

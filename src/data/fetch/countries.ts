@@ -31,6 +31,8 @@ export interface Country {
 export const countries: Corpus = {
   name: 'countries',
   describe: 'countries with capital, languages, currency, neighbours and area',
+  language: 'English',
+  megabytes: 0,
   licence: 'ODbL-1.0',
   packages: [COUNTRIES_PACKAGE],
   licenceFiles: [['LICENSE']],

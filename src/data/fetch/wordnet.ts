@@ -8,6 +8,8 @@ const PARTS: Record<string, string> = { n: 'noun', v: 'verb', a: 'adjective', s:
 export const wordnet: Corpus = {
   name: 'wordnet',
   describe: 'WordNet 3.1: words with their glosses and examples',
+  language: 'English',
+  megabytes: 0,
   licence: 'WordNet licence; packaging MIT',
   packages: [
     {
