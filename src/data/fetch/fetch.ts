@@ -29,21 +29,8 @@ import { debianPackages } from './debian_packages.ts';
 import { foldoc } from './foldoc.ts';
 import { gcide } from './gcide.ts';
 import { gutenberg } from './gutenberg.ts';
-import {
-  anarchism,
-  handbook,
-  handbookChinese,
-  libreOffice,
-  libreOfficeChinese,
-  linuxDoc,
-  linuxDocChinese,
-  manpages,
-  manpagesChinese,
-  perlDoc,
-  postgresqlDoc,
-  pythonDoc,
-  sqliteDoc,
-} from './manuals.ts';
+import { jargon } from './jargon.ts';
+import { manuals } from './manuals.ts';
 import { packageFile } from './package_file.ts';
 import { PackageCache, type UnpackedPackage } from './packages.ts';
 import { sotu } from './sotu.ts';
@@ -58,20 +45,9 @@ export const CORPORA: readonly Corpus[] = [
   debianPackages,
   gcide,
   foldoc,
-  anarchism,
-  linuxDoc,
-  pythonDoc,
-  perlDoc,
-  postgresqlDoc,
-  sqliteDoc,
-  manpages,
-  libreOffice,
-  handbook,
+  jargon,
   chinesePoetry,
-  manpagesChinese,
-  libreOfficeChinese,
-  linuxDocChinese,
-  handbookChinese,
+  ...manuals,
 ];
 
 /** Raised whenever the same packages would give another text. */

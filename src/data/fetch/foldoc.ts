@@ -31,7 +31,8 @@ export function computingTerm(entry: string): { title: string; text: string } | 
     // The date of the last change, and sources that are named alone.
     if (!/^\s*(\([12]\d{3}-\d\d-\d\d\)|\[[^\]]*\]|\(?https?:\S+)\s*$/.test(text)) builder.add('paragraph', text);
   }
-  return builder.page()?.text === undefined ? undefined : { title: words[0]!, text: builder.page()!.text };
+  const page = builder.page();
+  return page && { title: words[0]!, text: page.text };
 }
 
 /** `{left (left parenthesis)}` is a reference that is shown as `left`, `{(http://…)}` as its address. */

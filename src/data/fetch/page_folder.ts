@@ -20,18 +20,11 @@ export interface PageFolder {
 /** Less of its letters, and a page of a Chinese manual counts as not translated. */
 const CHINESE = 0.25;
 
-/**
- * A corpus of the pages of its packages in the order of their paths.
- * @param copyright path of the file in each package that states the licence
- */
-export function pageCorpus(
-  corpus: Omit<Corpus, 'licenceFiles' | 'read'>,
-  folder: PageFolder,
-  copyright: string,
-): Corpus {
+/** A corpus of the pages of its packages in the order of their paths; the first package states the licence. */
+export function pageCorpus(corpus: Omit<Corpus, 'licenceFiles' | 'read'>, folder: PageFolder): Corpus {
   return {
     ...corpus,
-    licenceFiles: [[copyright]],
+    licenceFiles: [['usr/share/doc/*/copyright']],
     async *read(packages) {
       for (const unpacked of packages) {
         for await (const text of pageTexts(unpacked, corpus.name, folder)) {

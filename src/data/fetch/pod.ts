@@ -21,7 +21,9 @@ export function podPage(source: string): Page | undefined {
     else if (command === 'item' && /\p{L}/u.test(content))
       builder.add('item', formatted(content.replace(/^\*\s+/, '')));
   }
-  return builder.page();
+  const page = builder.page();
+  // A page begins with `NAME` and `name - what it is about`.
+  return page && { ...page, title: /^NAME\n\n(.+)/.exec(page.text)?.[1] ?? page.title };
 }
 
 const ENTITIES: Record<string, string> = { lt: '<', gt: '>', verbar: '|', sol: '/', nbsp: ' ', amp: '&', quot: '"' };
