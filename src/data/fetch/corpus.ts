@@ -39,7 +39,7 @@ export interface Corpus {
   /** One line for the list. */
   describe: string;
   language: 'English' | 'Chinese';
-  /** About how many millions of characters its texts have, as measured when it was taken in. */
+  /** About how many million bytes of UTF-8 its texts have, as measured on Debian 12. */
   megabytes: number;
   licence: string;
   packages: readonly PackageRequest[];

@@ -32,7 +32,7 @@ export const countries: Corpus = {
   name: 'countries',
   describe: 'countries with capital, languages, currency, neighbours and area',
   language: 'English',
-  megabytes: 0,
+  megabytes: 0.1,
   licence: 'ODbL-1.0',
   packages: [COUNTRIES_PACKAGE],
   licenceFiles: [['LICENSE']],

@@ -7,7 +7,7 @@ export const debianPackages: Corpus = {
   name: 'debian-packages',
   describe: "descriptions of the packages of this machine's Debian release",
   language: 'English',
-  megabytes: 0,
+  megabytes: 27.4,
   licence: 'as the packages that they describe',
   packages: [{ manager: 'debian-descriptions', name: 'Translation-en' }],
   licenceFiles: [[]],

@@ -8,7 +8,7 @@ export const foldoc: Corpus = {
   name: 'foldoc',
   describe: 'the Free On-line Dictionary of Computing',
   language: 'English',
-  megabytes: 0,
+  megabytes: 4.8,
   licence: "GFDL-1.1+ (www.foldoc.org, editor Denis Howe); Debian's additions under a free licence of their own",
   packages: [{ manager: 'debian', name: 'dict-foldoc' }],
   licenceFiles: [['usr/share/doc/dict-foldoc/copyright']],
@@ -27,7 +27,7 @@ export function computingTerm(entry: string): { title: string; text: string } | 
   const builder = new PageBuilder();
   const marked = paragraphs.map((paragraph, i) => (i === 0 ? `${words.join(', ')}: ${paragraph.trim()}` : paragraph));
   for (const paragraph of marked) {
-    const text = withoutReferences(paragraph).replace(/(^|: )<([a-z][^<>]*)>/, '$1($2)');
+    const text = withoutReferences(paragraph).replace(/<([a-z][a-z /-]*(?:,\s*[a-z /-]+)*)>/g, '($1)');
     // The date of the last change, and sources that are named alone.
     if (!/^\s*(\([12]\d{3}-\d\d-\d\d\)|\[[^\]]*\]|\(?https?:\S+)\s*$/.test(text)) builder.add('paragraph', text);
   }

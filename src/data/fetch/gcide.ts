@@ -7,7 +7,7 @@ export const gcide: Corpus = {
   name: 'gcide',
   describe: "a dictionary of English: Webster's of 1913 with additions",
   language: 'English',
-  megabytes: 0,
+  megabytes: 25,
   licence: 'GPL-2+',
   packages: [{ manager: 'debian', name: 'dict-gcide' }],
   licenceFiles: [['usr/share/doc/dict-gcide/copyright']],

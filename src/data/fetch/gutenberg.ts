@@ -7,7 +7,7 @@ export const gutenberg: Corpus = {
   name: 'gutenberg',
   describe: 'eighteen books of Project Gutenberg',
   language: 'English',
-  megabytes: 0,
+  megabytes: 11.7,
   licence: 'public domain; packaging CC0-1.0',
   packages: [
     {

@@ -72,7 +72,7 @@ class HtmlReader {
     else if (/^h[1-6]$/.test(name)) {
       this.#end();
       // The number of a section says nothing outside its book.
-      this.builder.add('heading', flowingText(textOf(children)).replace(/^(\d+\.)+\s+/, ''));
+      this.builder.add('heading', this.#line(children).replace(/^(\d+\.)+\s+/, ''));
     } else if (name === 'tr' && !children.some((cell) => isElement(cell) && hasParts(cell))) this.#row(children);
     else if (BLOCKS.has(name)) {
       this.#end();
@@ -86,14 +86,18 @@ class HtmlReader {
   /** A row of a table is one line. */
   #row(cells: readonly Node[]): void {
     this.#end();
-    const texts = cells.filter(isElement).map((cell) => {
-      this.#walk([cell].flatMap(({ children }) => inlined(children)));
-      const text = flowingText(this.#open);
-      this.#open = '';
-      return text;
-    });
-    const given = texts.filter((text) => text !== '');
-    this.builder.add('paragraph', given.join(given.length === 2 ? ': ' : ', '));
+    const texts = cells.filter(isElement).map(({ children }) => this.#line(inlined(children)));
+    const [first = '', ...rest] = texts.filter((text) => text !== '');
+    const parted = rest.length === 1 ? `${first.replace(/:$/, '')}: ` : [first, ''].join(rest.length > 0 ? ', ' : '');
+    this.builder.add('paragraph', `${parted}${rest.join(', ')}`);
+  }
+
+  /** The text of nodes, as one line of its own. */
+  #line(nodes: readonly Node[]): string {
+    this.#walk(nodes);
+    const text = flowingText(this.#open);
+    this.#open = '';
+    return text;
   }
 
   /** Ends the open paragraph. */

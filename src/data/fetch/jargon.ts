@@ -8,7 +8,7 @@ export const jargon: Corpus = {
   name: 'jargon',
   describe: "the Jargon File: hackers' slang",
   language: 'English',
-  megabytes: 0,
+  megabytes: 1.3,
   licence: 'public domain',
   packages: [{ manager: 'debian', name: 'dict-jargon' }],
   licenceFiles: [['usr/share/doc/dict-jargon/copyright']],

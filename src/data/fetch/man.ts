@@ -8,7 +8,7 @@ const BREAK = /^(PP|P|LP|HP|sp|br|RS|RE|TP|TQ|IP|ad|ne)$/;
 /** What listings and tables stand between. */
 const CLOSED_BY: Record<string, string> = { nf: 'fi', EX: 'EE', TS: 'TE', EQ: 'EN', PS: 'PE', de: '.', ig: '.' };
 /** Sections that are no prose, and those that say the same on every page. */
-const SKIPPED_SECTION = /SYNOPSIS|COLOPHON|^(概述|总览|概要|語法|语法|版本信息|跋)$/;
+const SKIPPED_SECTION = /SYNOPSIS|COLOPHON|中文版|翻译计划|^(概述|总览|概要|語法|语法|译者|跋)$/;
 
 /** @returns undefined for a page that only names another one, has no prose, or is written in the mdoc macros */
 export function manPage(source: string): Page | undefined {

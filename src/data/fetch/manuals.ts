@@ -143,7 +143,7 @@ const languagesAndDatabases: readonly Corpus[] = [
       name: 'sqlite-doc',
       describe: 'documentation of SQLite',
       language: 'English',
-      megabytes: 5.3,
+      megabytes: 3.6,
       licence: 'public domain',
       packages: [debian('sqlite3-doc')],
     },
@@ -151,7 +151,7 @@ const languagesAndDatabases: readonly Corpus[] = [
       under: 'usr/share/doc/sqlite3',
       pages: /^(.*)\.html$/,
       except:
-        /^(index|docs|sitemap|toc_db|keyword_index|doc_.*|.*list|hlr.*|search.*|download|th3.*matrix.*|matrix.*)$/,
+        /^(index|docs|sitemap|toc_db|keyword_index|doc_.*|.*list|hlr.*|search.*|download|th3.*matrix.*|matrix.*|requirements|capi3ref|changes|fileformat2)$/,
       read: html({ titleOfHead: true, without: ['nosearch', 'menu', 'imgcontainer'] }),
       url: (name) => `https://www.sqlite.org/${name}.html`,
     },
@@ -161,7 +161,7 @@ const languagesAndDatabases: readonly Corpus[] = [
       name: 'django-doc',
       describe: 'documentation of Django',
       language: 'English',
-      megabytes: 0,
+      megabytes: 3.8,
       licence: 'BSD-3-Clause',
       packages: [debian('python-django-doc')],
     },
@@ -177,7 +177,7 @@ const languagesAndDatabases: readonly Corpus[] = [
       name: 'sqlalchemy-doc',
       describe: 'documentation of SQLAlchemy',
       language: 'English',
-      megabytes: 0,
+      megabytes: 5.5,
       licence: 'MIT',
       packages: [debian('python-sqlalchemy-doc')],
     },
@@ -190,10 +190,30 @@ const languagesAndDatabases: readonly Corpus[] = [
   ),
   pageCorpus(
     {
+      name: 'apache-doc',
+      describe: 'documentation of the Apache HTTP Server',
+      language: 'English',
+      megabytes: 2.2,
+      licence: 'Apache-2.0',
+      packages: [debian('apache2-doc')],
+    },
+    {
+      under: 'usr/share/doc/apache2-doc/manual/en',
+      pages: /^(.*)\.html$/,
+      except: /^(.*\/)?(index|sitemap|quickreference|directives)$/,
+      read: html({
+        content: 'page-content',
+        without: ['toplang', 'bottomlang', 'quickview', 'top', 'comments_section', 'permalink'],
+      }),
+      url: (name) => `https://httpd.apache.org/docs/2.4/en/${name}.html`,
+    },
+  ),
+  pageCorpus(
+    {
       name: 'git-doc',
       describe: 'manual pages and guides of Git',
       language: 'English',
-      megabytes: 0,
+      megabytes: 2.9,
       licence: 'GPL-2',
       packages: [debian('git-doc')],
     },
@@ -236,30 +256,6 @@ interface Edition {
 }
 
 const inChinese = ({ language }: Edition) => (language === 'Chinese' ? ' in Chinese' : '');
-
-function apache(edition: Edition): Corpus {
-  const { name, language, megabytes, locale } = edition;
-  return pageCorpus(
-    {
-      name,
-      language,
-      megabytes,
-      describe: `documentation of the Apache HTTP Server${inChinese(edition)}`,
-      licence: 'Apache-2.0',
-      packages: [debian('apache2-doc')],
-    },
-    {
-      under: `usr/share/doc/apache2-doc/manual/${locale}`,
-      pages: /^(.*)\.html$/,
-      except: /^(.*\/)?(index|sitemap|quickreference|directives)$/,
-      read: html({
-        content: 'page-content',
-        without: ['toplang', 'bottomlang', 'quickview', 'top', 'comments_section', 'outofdate'],
-      }),
-      url: (page) => `https://httpd.apache.org/docs/2.4/${locale}/${page}.html`,
-    },
-  );
-}
 
 function libreOffice(edition: Edition): Corpus {
   const { name, language, megabytes, locale } = edition;
@@ -327,12 +323,10 @@ export const manuals: readonly Corpus[] = [
   ...essays,
   ...linux,
   ...languagesAndDatabases,
-  apache({ name: 'apache-doc', language: 'English', locale: 'en', megabytes: 0 }),
-  apache({ name: 'apache-doc-zh', language: 'Chinese', locale: 'zh-cn', megabytes: 0 }),
   libreOffice({ name: 'libreoffice-help', language: 'English', locale: 'en-US', megabytes: 4.2 }),
   libreOffice({ name: 'libreoffice-help-zh', language: 'Chinese', locale: 'zh-CN', megabytes: 2.7 }),
   debianHandbook({ name: 'debian-handbook', language: 'English', locale: 'en-US', megabytes: 1 }),
   debianHandbook({ name: 'debian-handbook-zh', language: 'Chinese', locale: 'zh-CN', megabytes: 0.6 }),
-  debianReference({ name: 'debian-reference', language: 'English', locale: 'en', megabytes: 0 }),
-  debianReference({ name: 'debian-reference-zh', language: 'Chinese', locale: 'zh-cn', megabytes: 0 }),
+  debianReference({ name: 'debian-reference', language: 'English', locale: 'en', megabytes: 0.5 }),
+  debianReference({ name: 'debian-reference-zh', language: 'Chinese', locale: 'zh-cn', megabytes: 0.5 }),
 ];

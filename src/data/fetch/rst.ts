@@ -64,7 +64,7 @@ class RstReader {
     if (text === '::') return untilIndent(lines, at + 1, indentOf(line));
     if (text.startsWith('__ ') || ADORNMENT.test(text)) return at + 1;
     if (isTitle(lines, at)) {
-      this.builder.add('heading', inline(text));
+      this.builder.add('heading', inline(text.replace(/::$/, ':')));
       return at + 2;
     }
     if (FIELD.test(text)) return this.#field(lines, at);

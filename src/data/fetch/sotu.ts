@@ -7,7 +7,7 @@ export const sotu: Corpus = {
   name: 'sotu',
   describe: 'State of the Union addresses since 1790',
   language: 'English',
-  megabytes: 0,
+  megabytes: 10.8,
   licence: 'public domain; packaging Apache-2.0',
   packages: [
     {

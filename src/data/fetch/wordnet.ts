@@ -9,7 +9,7 @@ export const wordnet: Corpus = {
   name: 'wordnet',
   describe: 'WordNet 3.1: words with their glosses and examples',
   language: 'English',
-  megabytes: 0,
+  megabytes: 12.4,
   licence: 'WordNet licence; packaging MIT',
   packages: [
     {
