@@ -58,7 +58,10 @@ class HtmlReader {
   #walk(nodes: readonly Node[]): void {
     for (const node of nodes) {
       if (node.type === 'text') this.#open += node.data;
-      else if (isElement(node) && !this.#isDropped(node)) this.#element(node);
+      else if (isElement(node)) {
+        if (!this.#isDropped(node)) this.#element(node);
+        else if (BLOCKS.has(node.name) || node.name === 'pre') this.#end();
+      }
     }
   }
 
@@ -88,8 +91,8 @@ class HtmlReader {
     this.#end();
     const texts = cells.filter(isElement).map(({ children }) => this.#line(inlined(children)));
     const [first = '', ...rest] = texts.filter((text) => text !== '');
-    const parted = rest.length === 1 ? `${first.replace(/:$/, '')}: ` : [first, ''].join(rest.length > 0 ? ', ' : '');
-    this.builder.add('paragraph', `${parted}${rest.join(', ')}`);
+    const isPair = rest.length === 1;
+    this.builder.add('paragraph', [isPair ? `${first.replace(/:$/, '')}:` : first, ...rest].join(isPair ? ' ' : ', '));
   }
 
   /** The text of nodes, as one line of its own. */

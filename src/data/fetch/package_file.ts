@@ -4,6 +4,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
+import { z } from 'zod';
 import { isSystemError, UserError } from '../../errors.ts';
 import { exists } from '../../io/files.ts';
 
@@ -85,12 +86,21 @@ export function unexpected(file: string, what: string): UserError {
   return new UserError('input_invalid', { where: file, what, action: FETCH_AGAIN });
 }
 
-/** A JSON array of objects of the package. @throws UserError input_missing, input_invalid */
-export async function packageList<T extends object>(folder: string, path: string): Promise<T[]> {
-  const value = parseJson(await packageFile(folder, path), join(folder, path));
-  const isObject = (entry: unknown) => typeof entry === 'object' && entry !== null;
-  if (Array.isArray(value) && value.every(isObject)) return value as T[];
-  throw unexpected(join(folder, path), 'the file is not a JSON array of objects');
+/**
+ * A JSON array of the package.
+ * @param entry what each entry is
+ * @throws UserError input_missing, input_invalid
+ */
+export async function packageList<T>(folder: string, path: string, entry: z.ZodType<T>): Promise<T[]> {
+  return checked(parseJson(await packageFile(folder, path), path), path, z.array(entry));
+}
+
+/** @throws UserError input_invalid, naming the file and the first field that is not as the schema says */
+export function checked<T>(value: unknown, file: string, schema: z.ZodType<T>): T {
+  const { data, error } = schema.safeParse(value);
+  if (!error) return data as T;
+  const [{ path, message }] = error.issues as [z.core.$ZodIssue];
+  throw unexpected(file, `${path.length > 0 ? `${path.join('.')}: ` : ''}${message}`);
 }
 
 /** @throws UserError input_invalid, naming the file */

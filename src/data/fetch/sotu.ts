@@ -1,7 +1,8 @@
 /** The State of the Union addresses of the presidents of the United States. */
 
+import { z } from 'zod';
 import type { Corpus, CorpusText } from './corpus.ts';
-import { packageFile, packageFiles, parseJson, unexpected } from './package_file.ts';
+import { checked, packageFile, packageFiles, parseJson } from './package_file.ts';
 
 export const sotu: Corpus = {
   name: 'sotu',
@@ -24,11 +25,10 @@ export const sotu: Corpus = {
   },
 };
 
-/** A speech from its JSON file: `{year, name, text}`. */
+const speechSchema = z.object({ year: z.number(), name: z.string(), text: z.string() });
+
+/** A speech from its JSON file. */
 export function speech(file: string, json: Uint8Array): CorpusText {
-  const { year, name, text } = (parseJson(json, file) ?? {}) as { year?: unknown; name?: unknown; text?: unknown };
-  if (typeof year !== 'number' || typeof name !== 'string' || typeof text !== 'string') {
-    throw unexpected(file, 'no speech with year, name and text');
-  }
+  const { year, name, text } = checked(parseJson(json, file), file, speechSchema);
   return { id: `sotu-${file.replace(/\.json$/, '')}`, title: `${name}, ${year}`, text: text.trim() };
 }
