@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
 # Kills a run with SIGKILL at random moments, resumes it each time, and compares the final weights and the bank with
-# those of a run that was never stopped. Ends with status 1 when a single bit differs.
+# those of a run that was never stopped; with -d only its data are built and compared. Ends with status 1 when a single
+# bit differs.
 #
-# usage: scripts/torture.sh [-c CONFIG] [-k KILLS] [-s SEED] [-- options of `memory3 run`]
+# usage: scripts/torture.sh [-d] [-c CONFIG] [-k KILLS] [-s SEED] [-- options of `memory3 run`]
 # example: scripts/torture.sh -c configs/quickstart.yaml -k 5
+# example: scripts/torture.sh -d -c configs/data/npm.yaml
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 config=configs/quickstart.yaml
 kills=5
 seed=$RANDOM
-while getopts 'c:k:s:h' option; do
+command=(run)
+while getopts 'dc:k:s:h' option; do
   case $option in
+    d) command=(data build) ;;
     c) config=$OPTARG ;;
     k) kills=$OPTARG ;;
     s) seed=$OPTARG ;;
-    *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
 done
 shift $((OPTIND - 1))
@@ -23,12 +27,18 @@ shift $((OPTIND - 1))
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/memory3-torture.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-run() { exec node bin/memory3.js run -c "$config" "$@"; }
+run() { exec node bin/memory3.js "${command[@]}" -c "$config" "$@"; }
 
 # One line for each file that the two runs must have alike. Checkpoints that only a stop makes are not among them.
 fingerprint() {
   local folder
   folder=$(find "$1" -mindepth 1 -maxdepth 1 -type d)
+  if [[ ${command[0]} == data ]]; then
+    # build.json says how long the stages took, too.
+    (cd "$folder/data" && find . -type f ! -name build.json -exec sha256sum {} + | sort -k 2)
+    grep -h '"contentHash"' "$folder/data/build.json"
+    return
+  fi
   for stage in warmup continual; do
     local last
     last=$(find "$folder/$stage/checkpoints" -mindepth 1 -maxdepth 1 -name 'step-*' | sort | tail -n 1)
@@ -63,8 +73,8 @@ done
 fingerprint "$work/whole" > "$work/whole.sum"
 fingerprint "$work/killed" > "$work/killed.sum"
 if diff "$work/whole.sum" "$work/killed.sum"; then
-  echo "same bits: $(wc -l < "$work/whole.sum") files, final weights $(sed -n 3p "$work/whole.sum")"
+  echo "same bits: $(wc -l < "$work/whole.sum") files; $(sed -n 3p "$work/whole.sum")"
 else
-  echo "DIFFERENT: left the killed run's weights, right above; seed $seed" >&2
+  echo "DIFFERENT: left the whole run's files, right the killed one's; seed $seed" >&2
   exit 1
 fi

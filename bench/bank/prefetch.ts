@@ -10,7 +10,7 @@ import { ContinualStage } from '../../src/continual/continual.ts';
 import { TrainingBank } from '../../src/continual/training_bank.ts';
 import { buildData, dataPaths } from '../../src/data/build.ts';
 import { ReferenceDataset } from '../../src/data/references.ts';
-import { TokenDataset } from '../../src/data/token_dataset.ts';
+import { continualSources } from '../../src/data/source_groups.ts';
 import { decodeChunk, Tokenizer } from '../../src/data/tokenizer.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import { makeFolder } from '../../src/io/files.ts';
@@ -26,6 +26,7 @@ import { clipAndUpdate, disposeGradients } from '../../src/optim/update.ts';
 import { bankIdentity, makeEncoder } from '../../src/pipeline/bank_setup.ts';
 import { modelShape } from '../../src/pipeline/workspace.ts';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
+import { openText, type TrainingText } from '../../src/train/text_batches.ts';
 
 export interface PrefetchOptions {
   /** Steps of a turn that are measured. */
@@ -100,7 +101,7 @@ function stageOf(config: RunConfig, memories: 'bank' | 'online', steps: number):
 interface Prepared {
   config: RunConfig;
   folder: string;
-  text: { train: TokenDataset; validation: TokenDataset };
+  text: TrainingText;
   tokenizer: Tokenizer;
   references: ReferenceDataset;
   bank: string;
@@ -121,10 +122,7 @@ async function prepare(config: RunConfig, folder: string): Promise<Prepared> {
   await writer.append(madeUp(config, encoder, references, memories), 'bench');
   model.dispose();
   const tokens = config.data.continual.sources.length > 0 ? paths.continualTokens : paths.tokens;
-  const text = {
-    train: await TokenDataset.open(tokens, 'train'),
-    validation: await TokenDataset.open(tokens, 'validation'),
-  };
+  const text = await openText(tokens, continualSources(config.data));
   return { config, folder, text, tokenizer, references, bank, memories };
 }
 

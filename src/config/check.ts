@@ -1,6 +1,6 @@
 /** What must hold between fields of a run configuration, beyond what each field allows by itself. */
 
-import type { RunConfig } from './schema.ts';
+import type { RunConfig, SourceConfig } from './schema.ts';
 
 /** A broken rule; `paths` are the fields it compares, the one to blame first. */
 export interface CrossFieldProblem {
@@ -32,6 +32,26 @@ function checkData({ data }: RunConfig, require: Require): void {
     'data.continual.alignDocuments',
     'data.sequenceLength',
   ], `${data.continual.alignDocuments} is more than data.sequenceLength (${data.sequenceLength}): a sequence could be all padding`);
+  require(data.tokenizer.path === undefined || data.tokenizer.extend === undefined, [
+    'data.tokenizer.extend',
+    'data.tokenizer.path',
+  ], 'a tokenizer is either taken as it is (data.tokenizer.path) or extended');
+  checkWeights('data.sources', data.sources, require);
+  checkWeights('data.continual.sources', data.continual.sources, require);
+}
+
+/** Weights are shares of one whole: all sources of a list have one, or none has. */
+function checkWeights(path: string, sources: readonly SourceConfig[], require: Require): void {
+  const weighted = sources.filter(({ weight }) => weight !== undefined).length;
+  const bare = sources.findIndex(({ weight }) => weight === undefined);
+  require(weighted === 0 || bare < 0, [`${path}.${bare}`], 'other sources have a weight, this one has none');
+  const weights = new Map<string, number | undefined>();
+  for (const [i, { name, weight }] of sources.entries()) {
+    if (name === undefined) continue;
+    const first = weights.get(name) ?? weight;
+    require(first === weight, [`${path}.${i}.weight`], `another source named ${name} has the weight ${first}`);
+    weights.set(name, first);
+  }
 }
 
 function checkModel({ model, data, continual }: RunConfig, require: Require): void {

@@ -1,7 +1,7 @@
 /** The thread of `Prefetcher`: answers its requests one after the other. */
 
 import { parentPort, workerData } from 'node:worker_threads';
-import { TokenDataset } from '../data/token_dataset.ts';
+import { continualSources } from '../data/source_groups.ts';
 import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { packError } from '../io/thread.ts';
@@ -10,7 +10,7 @@ import type { RetrievalEncoder } from '../memory/encoders/encoder.ts';
 import { restoreEncoder } from '../memory/encoders/registry.ts';
 import { Retriever } from '../memory/retrieve.ts';
 import { RowCache } from '../memory/row_cache.ts';
-import { TextBatches } from '../train/text_batches.ts';
+import { openText, TextBatches } from '../train/text_batches.ts';
 import { BatchReader, CACHE_BYTES, type OpenVersion, type Reading } from './batch_reader.ts';
 import type { Answer, PrefetchSetup, Request } from './prefetch.ts';
 
@@ -37,10 +37,7 @@ class ReadingThread {
     const { config, engine, tokens, prefix } = setup;
     // One thread: the others compute the step. A product has the same bits on any number of threads.
     await openEngine(engine, 1);
-    const text = {
-      train: await TokenDataset.open(tokens, 'train'),
-      validation: await TokenDataset.open(tokens, 'validation'),
-    };
+    const text = await openText(tokens, continualSources(config.data));
     return new ReadingThread(setup, new BatchReader(config, new TextBatches(config, config.continual, text), prefix));
   }
 

@@ -4,8 +4,10 @@
  */
 
 import { createHash, type Hash } from 'node:crypto';
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { read } from 'node:fs';
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
 import {
   type Data,
@@ -29,6 +31,8 @@ import { z } from 'zod';
 import { isSystemError, UserError } from '../errors.ts';
 import { diskError, makeFolder, sha256File, syncFolder, temporaryName, writeAll } from '../io/files.ts';
 import { REBUILD } from './manifest.ts';
+
+const readFd = promisify(read);
 
 /** Where a record batch lies in its file (bytes), what it holds, and the crc32 of its bytes. */
 export const batchEntrySchema = z.strictObject({
@@ -64,10 +68,10 @@ export class ArrowFileWriter {
   readonly #batches: BatchEntry[] = [];
   readonly #schema: Schema;
   readonly #path: string;
-  readonly #handle: Awaited<ReturnType<typeof open>>;
+  readonly #handle: FileHandle;
   #written = 0;
 
-  private constructor(path: string, schema: Schema, handle: Awaited<ReturnType<typeof open>>) {
+  private constructor(path: string, schema: Schema, handle: FileHandle) {
     this.#path = path;
     this.#schema = schema;
     this.#handle = handle;
@@ -168,10 +172,14 @@ export async function verifyFile(folder: string, entry: ArrowFileEntry): Promise
 }
 
 /**
- * Reads one record batch. Its columns point into the bytes read.
+ * Reads one record batch. Its columns point into `body`, the bytes read.
  * @throws UserError artefact_missing, file_truncated, file_corrupt
  */
-export async function readBatch(path: string, schema: Schema, entry: BatchEntry): Promise<RecordBatch> {
+export async function readBatch(
+  path: string,
+  schema: Schema,
+  entry: BatchEntry,
+): Promise<{ batch: RecordBatch; body: Uint8Array }> {
   const body = await readBytes(path, entry.offset, entry.bytes);
   const corrupt = (what: string, cause?: unknown) =>
     new UserError('file_corrupt', {
@@ -184,7 +192,7 @@ export async function readBatch(path: string, schema: Schema, entry: BatchEntry)
   const header = new RecordBatchStreamWriter().reset(undefined, schema).toUint8Array(true);
   try {
     const { value: batch } = RecordBatchReader.from([header, body]).next();
-    if (batch.numRows === entry.rows && batch.numCols === schema.fields.length) return batch;
+    if (batch.numRows === entry.rows && batch.numCols === schema.fields.length) return { batch, body };
   } catch (error) {
     throw corrupt('cannot be decoded', error);
   }
@@ -197,21 +205,30 @@ async function readBytes(path: string, offset: number, length: number): Promise<
   });
   try {
     const bytes = new Uint8Array(length);
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);
-      if (bytesRead === 0) {
-        const what = `ends at byte ${offset + done}, inside a record batch`;
-        throw new UserError('file_truncated', { where: path, what, action: REBUILD });
-      }
-      done += bytesRead;
-    }
+    await readInto(handle.fd, bytes, offset, path);
     return bytes;
   } finally {
     await handle.close();
   }
 }
 
-function missingFile(error: unknown, where: string): unknown {
+/**
+ * Fills `bytes` from byte `offset` of the open file (its descriptor) on.
+ * @throws UserError file_truncated
+ */
+export async function readInto(file: number, bytes: Uint8Array, offset: number, path: string): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesRead } = await readFd(file, bytes, done, bytes.length - done, offset + done);
+    if (bytesRead === 0) {
+      const what = `ends at byte ${offset + done}, inside a record batch`;
+      throw new UserError('file_truncated', { where: path, what, action: REBUILD });
+    }
+    done += bytesRead;
+  }
+}
+
+/** A file that does not exist as a UserError; every other error passes unchanged. */
+export function missingFile(error: unknown, where: string): unknown {
   if (!isSystemError(error) || error.code !== 'ENOENT') return error;
   return new UserError('artefact_missing', { where, what: 'the file does not exist', action: REBUILD, cause: error });
 }
@@ -277,6 +294,13 @@ export function textAt(batch: RecordBatch, column: number, row: number): string 
     offsets[row],
     offsets[row + 1],
   );
+}
+
+/** Row `row` of an int64 column, which must be a safe integer. */
+export function int64At(batch: RecordBatch, column: number, row: number): number {
+  const values: unknown = batch.data.children[column]?.values;
+  if (!(values instanceof BigInt64Array)) throw new TypeError(`column ${column} is not int64`);
+  return Number(values[row] ?? 0n);
 }
 
 /** Row `row` of an int32 column. */

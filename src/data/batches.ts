@@ -1,7 +1,7 @@
 /** Training batches. B sequences of a batch, T tokens of a sequence. */
 
 import { UserError } from '../errors.ts';
-import { sampleAt } from './sample_order.ts';
+import type { SampleOrder } from './sample_order.ts';
 import type { TokenDataset } from './token_dataset.ts';
 
 export interface BatchShape {
@@ -9,8 +9,6 @@ export interface BatchShape {
   batchSize: number;
   /** Micro-batches of a step. */
   accumulate: number;
-  /** Tokens of a sequence, T. */
-  sequenceLength: number;
 }
 
 export interface Batch {
@@ -18,29 +16,26 @@ export interface Batch {
   ids: Int32Array;
   /** The token after each input [B, T]; −1 for padding, which is not learned. */
   targets: Int32Array;
-  /** Sample number of each row; sample n covers the tokens [n·T, n·T + T] of the dataset. */
-  samples: number[];
-}
-
-/** Samples of T tokens and one more for the last target. */
-export function numSamples(dataset: Pick<TokenDataset, 'numTokens'>, sequenceLength: number): number {
-  return Math.max(0, Math.floor((dataset.numTokens - 1) / sequenceLength));
+  /** Position in the dataset's stream of the first token of each row. */
+  starts: number[];
 }
 
 /**
  * Micro-batch `microBatch` of optimiser step `step` (both from 0), a pure function of its arguments. A target that begins
  * the next document is kept: predicting it is predicting the document's end.
+ * @param order of the dataset's sequences
  * @throws UserError input_empty when the dataset is shorter than one sample, or that of a damaged file
  */
 export async function batchAt(
   dataset: TokenDataset,
+  order: SampleOrder,
   seed: number,
   step: number,
   microBatch: number,
-  { batchSize, accumulate, sequenceLength: T }: BatchShape,
+  { batchSize, accumulate }: BatchShape,
 ): Promise<Batch> {
-  const count = numSamples(dataset, T);
-  if (count === 0) {
+  const T = order.sequenceLength;
+  if (order.numSamples === 0) {
     throw new UserError('input_empty', {
       where: `the ${dataset.split} tokens`,
       what: `${dataset.numTokens} tokens are too few for one sequence of ${T} and its last target`,
@@ -48,8 +43,8 @@ export async function batchAt(
     });
   }
   const first = (step * accumulate + microBatch) * batchSize;
-  const samples = Array.from({ length: batchSize }, (_, row) => sampleAt(seed, first + row, count));
-  const windows = await Promise.all(samples.map((sample) => dataset.window(sample * T, T + 1)));
+  const starts = Array.from({ length: batchSize }, (_, row) => order.startAt(seed, first + row));
+  const windows = await Promise.all(starts.map((start) => dataset.window(start, T + 1)));
   const ids = new Int32Array(batchSize * T);
   const targets = new Int32Array(batchSize * T);
   windows.forEach((window, row) => {
@@ -58,5 +53,5 @@ export async function batchAt(
   });
   const { pad } = dataset.manifest;
   for (let i = 0; i < targets.length; i++) if (targets[i] === pad) targets[i] = -1;
-  return { ids, targets, samples };
+  return { ids, targets, starts };
 }

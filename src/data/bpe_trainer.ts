@@ -1,10 +1,16 @@
 /**
- * Byte-level BPE (Sennrich et al. 2016, GPT-2's bytes and word pattern) written as a Hugging Face `tokenizer.json`.
- *
- * The distinct words of the text lie one after the other in flat arrays of symbols with links to their neighbours. Every
- * pair knows its count and where it occurs, a heap knows the most frequent pair, and a merge touches only the occurrences
- * of its pair. Each touch removes a symbol, so all merges together cost no more than the text is long.
+ * Byte-level BPE (Sennrich et al. 2016, GPT-2's bytes and word pattern) written as a Hugging Face `tokenizer.json`: a new
+ * vocabulary, or more merges for a given one. Words are counted by groups of text, in threads if there are any, and then
+ * merges are learned from the distinct words alone.
  */
+
+import { UserError } from '../errors.ts';
+import { WorkerPool } from '../io/worker_pool.ts';
+import { type ForeignBpe, type ForeignJson, foreignBpe } from './bpe/foreign.ts';
+import type { MergeJob } from './bpe/merge_worker.ts';
+import { type LearnedMerges, learnMerges, type StartVocabulary } from './bpe/merges.ts';
+import { byteCharacters, countNativeWords, countWords, type WordCounts, WordTable } from './bpe/words.ts';
+import { textPieces } from './text_pieces.ts';
 
 export interface AddedToken {
   id: number;
@@ -40,256 +46,160 @@ export interface TokenizerJson {
   };
 }
 
-export interface BpeOptions {
+export interface TrainingOptions {
   /** Tokens at most, special tokens and all 256 bytes included. */
   vocabSize: number;
+  /** Threads that count words; with at least one, merges are learned in a thread as well. 0: all in this thread. */
+  workers?: number;
+  /** Called now and then. */
+  progress?: (progress: BpeProgress) => void;
+}
+
+export interface BpeOptions extends TrainingOptions {
   /** Special tokens; they get the ids from 0. */
   specials?: readonly string[];
+}
+
+/** How far the training is. */
+export interface BpeProgress {
+  /** Code units of text whose words are counted. */
+  characters: number;
+  /** Tokens learned; above 0 once all text is counted. */
+  tokens: number;
 }
 
 /** Begin of text, end of text, padding, and a mark for references: ids 0 to 3. */
 export const SPECIALS = ['<s>', '</s>', '<pad>', '<|reference|>'] as const;
 
-/** GPT-2's word pattern. `\p{White_Space}` instead of `\s`: JavaScript's `\s` is not Unicode's white space. */
-const WORDS =
-  /'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
-/** Distinct words held at most (a Map ends at 2^24 entries); later words not met before are left out. */
-const MAX_WORDS = 8_000_000;
-/** A pair is merged only if it occurs at least this often. */
-const MIN_COUNT = 2;
-/** A pair (a, b) is the number a · PAIR_BASE + b, so numbers order pairs by a, then b. */
-const PAIR_BASE = 2 ** 26;
-const leftOf = (pair: number) => Math.floor(pair / PAIR_BASE);
-const rightOf = (pair: number) => pair % PAIR_BASE;
-
-/**
- * The character that stands for each byte in a byte-level vocabulary: printable Latin-1 bytes stand for themselves, the
- * rest take the code points from 256 on (GPT-2's `bytes_to_unicode`).
- */
-export function byteCharacters(): string[] {
-  const printable = (byte: number) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-  let next = 256;
-  return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(printable(byte) ? byte : next++));
-}
+/** Code units of text that are counted together. */
+const GROUP = 2 ** 21;
+/** Longer texts are cut between words. */
+const PIECE = 2 ** 20;
+/** Milliseconds between calls of `progress` while merges are learned. */
+const PROGRESS_EVERY = 200;
 
 /**
  * Trains a byte-level BPE vocabulary with exact pair counts. The most frequent pair is merged first, among equals the one
- * with the smaller ids, so the result depends on the texts' words alone, not on their order. Ends early, with a smaller
- * vocabulary, when no pair occurs twice.
+ * with the smaller ids, so the result depends on the texts' words alone, not on their order and not on `workers`. Ends
+ * early, with a smaller vocabulary, when no pair occurs twice. Above 32 MiB of distinct words, rare ones are thinned
+ * (see WordTable): counts are then right on average, and the order of the texts matters.
  * @throws RangeError when `vocabSize` does not hold the special tokens and the 256 bytes
  */
 export async function trainBpe(texts: AsyncIterable<string>, options: BpeOptions): Promise<TokenizerJson> {
   const specials = options.specials ?? SPECIALS;
-  if (options.vocabSize < specials.length + 256) {
-    throw new RangeError(`a byte-level vocabulary needs at least ${specials.length + 256} tokens`);
+  const tokens = [...specials, ...byteCharacters().sort()];
+  if (options.vocabSize < tokens.length) {
+    throw new RangeError(`a byte-level vocabulary needs at least ${tokens.length} tokens`);
   }
-  const vocabulary = new Vocabulary(specials);
-  const pairs = new PairIndex(await countWords(texts), vocabulary.byteIds);
-  // In order of first merge. A pair can come back when another merge spells its left or right token anew.
-  const merged = new Set<number>();
-  while (vocabulary.size < options.vocabSize) {
-    const pair = pairs.mostFrequent();
-    if (pair === undefined) break;
-    const token = vocabulary.merge(leftOf(pair), rightOf(pair));
-    // Ordinary text must never become a special token.
-    if (token < specials.length) continue;
-    merged.add(pair);
-    pairs.merge(pair, token);
-  }
-  const spell = (pair: number): [string, string] => [
-    vocabulary.tokens[leftOf(pair)]!,
-    vocabulary.tokens[rightOf(pair)]!,
-  ];
-  return tokenizerJson(specials, vocabulary, [...merged].map(spell));
+  const ids = new Map(tokens.map((token, id) => [token, id]));
+  const start = { ids, nextId: tokens.length, reserved: specials, merges: [], wholeWords: false };
+  const learned = await learn(texts, start, undefined, options);
+  const vocab = Object.fromEntries([...tokens, ...learned.tokens].map((token, id) => [token, id]));
+  return tokenizerJson(specials, vocab, learned.merges);
 }
 
-async function countWords(texts: AsyncIterable<string>): Promise<Map<string, number>> {
-  const words = new Map<string, number>();
+/**
+ * Adds merges of `texts` to a byte-level `tokenizer.json`, ours or a foreign one, until ids reach `vocabSize` (paper §4.3:
+ * LLaMA's vocabulary and Chinese). Everything that the file holds keeps its id and its place; new tokens get the ids that
+ * follow the largest one, added tokens included, and new merges come after all others, so a text in which no new merge
+ * applies is encoded as before. Words are cut as the file says.
+ * @param json text of the file
+ * @param path for messages
+ * @throws UserError input_invalid (no byte-level BPE), config_invalid (`vocabSize` is below what the file has)
+ */
+export async function extendBpe(
+  json: string,
+  texts: AsyncIterable<string>,
+  options: TrainingOptions & { path: string },
+): Promise<ForeignJson> {
+  const { path, vocabSize } = options;
+  const foreign = foreignBpe(path, json);
+  if (vocabSize < foreign.start.nextId) {
+    throw new UserError('config_invalid', {
+      where: 'data.tokenizer.vocabSize',
+      what: `${vocabSize} is less than the ${foreign.start.nextId} tokens of ${path}, which is to be extended`,
+      action: 'ask for more tokens than it has, or name it as `data.tokenizer.path` to use it as it is',
+    });
+  }
+  return foreign.extended(await learn(texts, foreign.start, foreign, options));
+}
+
+async function learn(
+  texts: AsyncIterable<string>,
+  start: StartVocabulary,
+  foreign: ForeignBpe | undefined,
+  { workers = 0, vocabSize, progress }: TrainingOptions,
+): Promise<LearnedMerges> {
+  let characters = 0;
+  const groups = inGroups(texts, (length) => {
+    characters += length;
+    progress?.({ characters, tokens: 0 });
+  });
+  const table = new WordTable();
+  for await (const counts of counted(groups, foreign, workers)) table.add(counts);
+  const words = table.take();
+  if (workers === 0) return learnMerges(words, start, vocabSize, (tokens) => progress?.({ characters, tokens }));
+
+  const pool = new WorkerPool<MergeJob, LearnedMerges>({
+    module: 'bpe/merge_worker',
+    caller: import.meta.url,
+    size: 1,
+  });
+  const learned = new Int32Array(new SharedArrayBuffer(4));
+  const timer = setInterval(() => progress?.({ characters, tokens: Atomics.load(learned, 0) }), PROGRESS_EVERY);
+  try {
+    const transfer = [words.bytes.buffer, words.ends.buffer, words.counts.buffer];
+    return await pool.run({ words, start, vocabSize, learned }, transfer);
+  } finally {
+    clearInterval(timer);
+    await pool.close();
+  }
+}
+
+async function* counted(
+  groups: AsyncIterable<string[]>,
+  foreign: ForeignBpe | undefined,
+  workers: number,
+): AsyncGenerator<WordCounts> {
+  const native = foreign?.native;
+  if (workers === 0) {
+    for await (const group of groups) yield native ? countNativeWords(group, native) : countWords(group);
+    return;
+  }
+  const data = native && foreign.json;
+  const pool = new WorkerPool<string[], WordCounts>({
+    ...{ module: 'bpe/count_worker', caller: import.meta.url, data, size: workers },
+  });
+  try {
+    yield* pool.map(groups);
+  } finally {
+    await pool.close();
+  }
+}
+
+async function* inGroups(texts: AsyncIterable<string>, taken: (characters: number) => void): AsyncGenerator<string[]> {
+  let group: string[] = [];
+  let size = 0;
   for await (const text of texts) {
-    for (const [word] of text.matchAll(WORDS)) {
-      const count = words.get(word);
-      if (count !== undefined || words.size < MAX_WORDS) words.set(word, (count ?? 0) + 1);
+    for (const piece of textPieces(text, PIECE)) {
+      group.push(piece);
+      size += piece.length;
+      if (size < GROUP) continue;
+      yield group;
+      taken(size);
+      group = [];
+      size = 0;
     }
   }
-  return words;
+  if (group.length > 0) yield group;
+  taken(size);
 }
 
-/** Tokens by id: special tokens, the 256 bytes in the order of their characters, then merges. */
-class Vocabulary {
-  readonly tokens: string[];
-  /** Token id of each byte. */
-  readonly byteIds: Int32Array;
-  readonly ids: Map<string, number>;
-
-  constructor(specials: readonly string[]) {
-    const characters = byteCharacters();
-    this.tokens = [...specials, ...[...characters].sort()];
-    this.ids = new Map(this.tokens.map((token, id) => [token, id]));
-    this.byteIds = Int32Array.from(characters, (character) => this.ids.get(character) ?? -1);
-  }
-
-  get size(): number {
-    return this.tokens.length;
-  }
-
-  /** Id of the concatenation; two different pairs may spell the same token, which then keeps its id. */
-  merge(left: number, right: number): number {
-    const token = `${this.tokens[left]}${this.tokens[right]}`;
-    const known = this.ids.get(token);
-    if (known !== undefined) return known;
-    this.ids.set(token, this.tokens.length);
-    return this.tokens.push(token) - 1;
-  }
-}
-
-interface Pair {
-  count: number;
-  /** Positions of the left symbol; some may be outdated, or occur twice. */
-  positions: number[];
-}
-
-/** The words as linked symbols, and every neighbouring pair with its count and places. */
-class PairIndex {
-  /** Symbol at a position; −1 where it was swallowed by the symbol to its left. */
-  readonly #symbols: Int32Array;
-  /** Position of the neighbour inside the word, −1 at its ends. */
-  readonly #next: Int32Array;
-  readonly #previous: Int32Array;
-  /** How often the word of a position occurs. */
-  readonly #weights: Int32Array;
-  readonly #pairs = new Map<number, Pair>();
-  readonly #heap = new PairHeap();
-
-  constructor(words: Map<string, number>, byteIds: Int32Array) {
-    let size = 0;
-    for (const word of words.keys()) size += Buffer.byteLength(word);
-    this.#symbols = new Int32Array(size);
-    this.#next = new Int32Array(size);
-    this.#previous = new Int32Array(size);
-    this.#weights = new Int32Array(size);
-    let at = 0;
-    for (const [word, weight] of words) {
-      const bytes = Buffer.from(word);
-      bytes.forEach((byte, i) => {
-        this.#symbols[at + i] = byteIds[byte]!;
-        this.#next[at + i] = i + 1 < bytes.length ? at + i + 1 : -1;
-        this.#previous[at + i] = i > 0 ? at + i - 1 : -1;
-        this.#weights[at + i] = weight;
-      });
-      for (let i = 0; i + 1 < bytes.length; i++) this.#add(at + i);
-      at += bytes.length;
-    }
-    for (const [key, pair] of this.#pairs) this.#heap.push(pair.count, key);
-  }
-
-  /** The pair to merge next, or undefined when none occurs often enough. */
-  mostFrequent(): number | undefined {
-    for (let top = this.#heap.pop(); top !== undefined; top = this.#heap.pop()) {
-      const count = this.#pairs.get(top.key)?.count ?? 0;
-      if (count === top.count) return count >= MIN_COUNT ? top.key : undefined;
-      // Counts that fell since the push are put right here; counts that rose were pushed again by `merge`.
-      if (count < top.count && count >= MIN_COUNT) this.#heap.push(count, top.key);
-    }
-    return undefined;
-  }
-
-  /** Replaces every occurrence of `pair`, from left to right in each word, by the symbol `merged`. */
-  merge(pair: number, merged: number): void {
-    const [left, right] = [leftOf(pair), rightOf(pair)];
-    const positions = this.#pairs.get(pair)?.positions ?? [];
-    const risen = new Set<number>();
-    for (const at of positions.sort((a, b) => a - b)) {
-      const next = this.#next[at]!;
-      if (this.#symbols[at] !== left || next < 0 || this.#symbols[next] !== right) continue;
-      const previous = this.#previous[at]!;
-      const after = this.#next[next]!;
-      if (previous >= 0) this.#remove(previous);
-      this.#remove(at);
-      if (after >= 0) this.#remove(next);
-      this.#symbols[at] = merged;
-      this.#symbols[next] = -1;
-      this.#next[at] = after;
-      if (after >= 0) this.#previous[after] = at;
-      if (previous >= 0) risen.add(this.#add(previous));
-      if (after >= 0) risen.add(this.#add(at));
-    }
-    this.#pairs.delete(pair);
-    for (const key of risen) {
-      const count = this.#pairs.get(key)?.count ?? 0;
-      if (count >= MIN_COUNT) this.#heap.push(count, key);
-    }
-  }
-
-  #keyAt(at: number): number {
-    return this.#symbols[at]! * PAIR_BASE + this.#symbols[this.#next[at]!]!;
-  }
-
-  #add(at: number): number {
-    const key = this.#keyAt(at);
-    const pair = this.#pairs.get(key);
-    if (pair) {
-      pair.count += this.#weights[at]!;
-      pair.positions.push(at);
-    } else {
-      this.#pairs.set(key, { count: this.#weights[at]!, positions: [at] });
-    }
-    return key;
-  }
-
-  #remove(at: number): void {
-    const pair = this.#pairs.get(this.#keyAt(at));
-    if (pair) pair.count -= this.#weights[at]!;
-  }
-}
-
-/** Binary heap, the highest count on top, among equals the smallest key. */
-class PairHeap {
-  readonly #counts: number[] = [];
-  readonly #keys: number[] = [];
-
-  push(count: number, key: number): void {
-    let at = this.#counts.length;
-    for (let parent = (at - 1) >> 1; at > 0 && this.#before(count, key, parent); parent = (at - 1) >> 1) {
-      this.#counts[at] = this.#counts[parent]!;
-      this.#keys[at] = this.#keys[parent]!;
-      at = parent;
-    }
-    this.#counts[at] = count;
-    this.#keys[at] = key;
-  }
-
-  pop(): { count: number; key: number } | undefined {
-    const count = this.#counts[0];
-    const key = this.#keys[0];
-    const lastCount = this.#counts.pop();
-    const lastKey = this.#keys.pop();
-    if (count === undefined || key === undefined || lastCount === undefined || lastKey === undefined) return undefined;
-    if (this.#counts.length > 0) this.#sink(lastCount, lastKey);
-    return { count, key };
-  }
-
-  /** Puts (count, key) at the root and lets it down to its place. */
-  #sink(count: number, key: number): void {
-    const size = this.#counts.length;
-    let at = 0;
-    for (let child = 1; child < size; child = 2 * at + 1) {
-      if (child + 1 < size && this.#before(this.#counts[child + 1]!, this.#keys[child + 1]!, child)) child++;
-      if (this.#before(count, key, child)) break;
-      this.#counts[at] = this.#counts[child]!;
-      this.#keys[at] = this.#keys[child]!;
-      at = child;
-    }
-    this.#counts[at] = count;
-    this.#keys[at] = key;
-  }
-
-  #before(count: number, key: number, other: number): boolean {
-    const otherCount = this.#counts[other]!;
-    return count > otherCount || (count === otherCount && key < this.#keys[other]!);
-  }
-}
-
-function tokenizerJson(specials: readonly string[], vocabulary: Vocabulary, merges: [string, string][]): TokenizerJson {
+function tokenizerJson(
+  specials: readonly string[],
+  vocab: Record<string, number>,
+  merges: [string, string][],
+): TokenizerJson {
   const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
   return {
     version: '1.0',
@@ -309,7 +219,7 @@ function tokenizerJson(specials: readonly string[], vocabulary: Vocabulary, merg
       fuse_unk: false,
       byte_fallback: false,
       ignore_merges: false,
-      vocab: Object.fromEntries(vocabulary.ids),
+      vocab,
       merges,
     },
   };

@@ -1,35 +1,52 @@
 /**
  * From corpora to what training reads: tokenizer, token dataset and references in one folder. The folder is built beside
- * and swapped in whole; a folder that was built from the same settings and files is kept.
+ * and swapped in whole; a folder that was built from the same settings and files is kept. A build that was killed goes on
+ * where its last whole shard ends, and gives the same bytes as one that was not.
  */
 
 import { readFile, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { DataConfig, MemoryConfig, SourceConfig } from '../config/schema.ts';
-import { isSystemError, UserError } from '../errors.ts';
+import { ignoreUserError, isSystemError, UserError } from '../errors.ts';
+import { physicalCores } from '../io/cores.ts';
 import {
+  cleanLeftovers,
+  exists,
   makeFolder,
   readJson,
   replaceFolder,
   sha256,
   sha256File,
-  temporaryName,
   writeFileAtomic,
   writeJsonAtomic,
 } from '../io/files.ts';
+import { WorkerPool } from '../io/worker_pool.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
+import { checkSize } from './arrow_file.ts';
 import { trainBpe } from './bpe_trainer.ts';
-import { type DataCounters, type Document, listSourceFiles, newCounters, readDocuments } from './documents.ts';
-import { inGroups } from './groups.ts';
+import { type CleanReport, type CleanShard, cleanDocuments } from './clean_documents.ts';
+import { readDocumentShard } from './document_shards.ts';
+import { listSourceFiles, newCounters, readDocuments } from './documents.ts';
+import {
+  type EncodeJob,
+  type EncodeResult,
+  type EncodeSetup,
+  encodeResultSchema,
+  encodeShard,
+} from './encode_shard.ts';
 import { countersSchema, REBUILD } from './manifest.ts';
 import { cutReferences, ReferenceDataset, type ReferenceManifest, writeReferences } from './references.ts';
+import { type Example, exampleSchema, type SourceReport, sourceReportSchema, stageTimeSchema } from './report.ts';
+import { type SourceGroup, sourceGroups } from './source_groups.ts';
+import { type SkipReason, strictError } from './sources/problem.ts';
+import { documentKey, splitOf } from './split.ts';
 import { textPieces } from './text_pieces.ts';
-import { type Split, TokenDataset, TokenDatasetWriter, type TokenManifest } from './token_dataset.ts';
+import { joinSplits, SPLITS, type Split, TokenDataset, type TokenSplit, writeTokenManifest } from './token_dataset.ts';
 import { Tokenizer } from './tokenizer.ts';
 
 /** Raised whenever the same inputs would give other data. */
-const VERSION = 1;
+const VERSION = 2;
 /** The tokenizer's sample is drawn in pieces of so many code units, so that one huge document cannot be all of it. */
 const SAMPLE_PIECE = 65_536;
 
@@ -43,42 +60,47 @@ export function dataPaths(folder: string) {
     references: join(folder, 'references'),
     /** Settings, input files and report of the build; written last. */
     build: join(folder, 'build.json'),
+    /** What a build that is under way needs to go on; gone when it is complete. */
+    underWay: join(folder, 'under-way'),
   };
 }
 
 export interface BuildProgress {
-  phase: 'tokenizer' | 'tokens' | 'continual tokens' | 'references';
-  /** Documents read so far in this phase. */
-  documents: number;
-  /** Bytes of the input files read so far in this phase, and in all. */
+  phase: 'documents' | 'continual documents' | 'tokenizer text' | 'tokenizer' | 'tokens' | 'references';
+  /** Documents or shards done in this phase. */
+  done: number;
+  /** Bytes done in this phase, and in all: of the input files, or of text. */
   bytes: number;
   totalBytes: number;
 }
 
-const splitReport = z.strictObject({ documents: z.int(), tokens: z.int(), bytes: z.int() });
 const reportSchema = z.strictObject({
   tokenizer: z.strictObject({ hash: z.string(), vocabSize: z.int(), trained: z.boolean() }),
-  train: splitReport,
-  validation: splitReport,
-  /** Text of stage two, when it has its own. */
-  continual: z.strictObject({ train: splitReport, validation: splitReport }).optional(),
-  references: z.strictObject({ documents: z.int(), references: z.int(), tokens: z.int() }),
-  /** What was read and skipped in `data.sources` and in `data.references`. */
-  counters: z.strictObject({ sources: countersSchema, references: countersSchema }),
+  /** What became of `data.sources`, and of the text of stage two when it has its own. */
+  sources: z.array(sourceReportSchema),
+  continual: z.array(sourceReportSchema).optional(),
+  references: z.strictObject({ references: z.int(), tokens: z.int(), counters: countersSchema }),
+  examples: z.array(exampleSchema),
+  stages: z.array(stageTimeSchema),
   /** What a user should know although it is no error. */
   warnings: z.array(z.string()),
   /** Hash of tokenizer, tokens and references. */
   contentHash: z.string(),
 });
-const buildSchema = z.strictObject({
+type BuildReport = z.infer<typeof reportSchema>;
+
+const fileSchema = z.strictObject({ path: z.string(), size: z.int(), modified: z.number(), sha256: z.string() });
+type InputFile = z.infer<typeof fileSchema>;
+/** What a build is made from. */
+const planSchema = z.strictObject({
   version: z.literal(VERSION),
   settings: z.record(z.string(), z.unknown()),
-  files: z.array(z.strictObject({ path: z.string(), size: z.int(), modified: z.number(), sha256: z.string() })),
-  report: reportSchema,
+  files: z.array(fileSchema),
 });
-type InputFile = z.infer<typeof buildSchema>['files'][number];
+type Plan = z.infer<typeof planSchema>;
+const buildSchema = planSchema.extend({ report: reportSchema });
 
-export type DataReport = z.infer<typeof reportSchema> & {
+export type DataReport = BuildReport & {
   folder: string;
   /** True when the folder was already complete. */
   kept: boolean;
@@ -89,7 +111,7 @@ export type DataReport = z.infer<typeof reportSchema> & {
 /**
  * Makes `folder` hold the data that the configuration asks for: `tokenizer.json`, `tokens/`, `references/`, `build.json`.
  * Data built from the same settings and the same input files is kept, whatever else is built anew beside and swapped in.
- * The same inputs give the same bytes and content hashes.
+ * The same inputs give the same bytes and content hashes, with any number of workers.
  * @param seed chooses, with a hash of each document, the validation split and the tokenizer's sample
  * @throws UserError config_invalid, input_missing, input_invalid, input_empty, disk_full
  */
@@ -104,30 +126,58 @@ export async function buildData(
     const action = 'name at least one corpus under `data.sources`';
     throw new UserError('config_invalid', { where: 'data.sources', what: 'there is no training text', action });
   }
-  const settings = settingsOf(data, memory, seed);
-  const before = await readBuild(folder);
-  const files = await inputFiles(data, before?.files ?? []);
-  const reason = await reasonToBuild(folder, before, settings, files);
+  const work = workFolder(folder);
+  const [before, unfinished] = [await readBuild(folder), await readPlan(work)];
+  const files = await inputFiles(data, [...(before?.files ?? []), ...(unfinished?.files ?? [])]);
+  const plan: Plan = { version: VERSION, settings: settingsOf(data, memory, seed), files };
+  const reason = await reasonToBuild(folder, before, plan);
   if (reason === undefined && before) {
-    return { ...before.report, folder, kept: true, reason: 'complete, and made from the same settings and files' };
+    const why = 'complete, and made from the same settings and files';
+    return { ...before.report, folder, kept: true, reason: why };
   }
-  const temporary = temporaryName(folder);
+  const goesOn = unfinished !== undefined && planDifference(unfinished, plan) === undefined;
+  if (!goesOn) await startAnew(work, plan);
+  else await cleanLeftovers(work);
   try {
-    await makeFolder(temporary);
-    const report = await new Build(data, memory, temporary, seed, files, onProgress).run();
-    await writeJsonAtomic(dataPaths(temporary).build, { version: VERSION, settings, files, report });
-    await replaceFolder(temporary, folder);
-    return { ...report, folder, kept: false, reason: reason ?? 'not built before' };
-  } finally {
-    await rm(temporary, { recursive: true, force: true });
+    const report =
+      (await readBuild(work))?.report ?? (await new Build(data, memory, work, seed, files, onProgress).run());
+    await writeJsonAtomic(dataPaths(work).build, { ...plan, report });
+    await rm(dataPaths(work).underWay, { recursive: true, force: true });
+    await replaceFolder(work, folder);
+    const why = `${reason ?? 'not built before'}${goesOn ? '; went on with what an earlier build had done' : ''}`;
+    return { ...report, folder, kept: false, reason: why };
+  } catch (error) {
+    // What can only be put right by other settings or files leaves nothing that could be used again.
+    if (error instanceof UserError && /^(config|input)_/.test(error.code)) await rm(work, { recursive: true });
+    throw error;
   }
 }
 
+/** Where a build of `folder` is made. */
+function workFolder(folder: string): string {
+  return join(dirname(folder), `.${basename(folder)}.building`);
+}
+
+async function startAnew(work: string, plan: Plan): Promise<void> {
+  await rm(work, { recursive: true, force: true });
+  await makeFolder(dataPaths(work).underWay);
+  await writeJsonAtomic(planPath(work), plan);
+}
+
+const planPath = (work: string) => join(dataPaths(work).underWay, 'plan.json');
+
 /** Everything in the configuration that the data depends on. */
 function settingsOf(data: DataConfig, memory: MemoryConfig, seed: number): Record<string, unknown> {
-  const { sources, continual, references, tokenizer, shardBytes, validationShare, minDocumentCharacters } = data;
+  // Weights are for reading.
+  const unweighted = (sources: readonly SourceConfig[]) => sources.map(({ weight: _, ...source }) => source);
+  const { cleaning, deduplication, tokenizer, shardBytes, validationShare, minDocumentCharacters } = data;
   return {
-    data: { sources, continual, references, tokenizer, shardBytes, validationShare, minDocumentCharacters },
+    data: {
+      sources: unweighted(data.sources),
+      continual: { ...data.continual, sources: unweighted(data.continual.sources) },
+      references: data.references,
+      ...{ cleaning, deduplication, tokenizer, shardBytes, validationShare, minDocumentCharacters },
+    },
     memory: { referenceTokens: memory.referenceTokens },
     seed,
   };
@@ -135,20 +185,33 @@ function settingsOf(data: DataConfig, memory: MemoryConfig, seed: number): Recor
 
 /** What the folder says it was built from; undefined when there is no (readable) build. */
 async function readBuild(folder: string): Promise<z.infer<typeof buildSchema> | undefined> {
-  try {
-    return buildSchema.safeParse(await readJson(dataPaths(folder).build, REBUILD)).data;
-  } catch (error) {
-    if (error instanceof UserError) return undefined;
-    throw error;
-  }
+  return buildSchema.safeParse(await readJson(dataPaths(folder).build, REBUILD).catch(ignoreUserError)).data;
+}
+
+async function readPlan(work: string): Promise<Plan | undefined> {
+  const raw = await readJson(planPath(work), REBUILD).catch(ignoreUserError);
+  return planSchema.safeParse(raw).data ?? (await readBuild(work));
+}
+
+/**
+ * The report of a data folder.
+ * @throws UserError artefact_missing, file_corrupt
+ */
+export async function readReport(folder: string): Promise<BuildReport> {
+  const where = dataPaths(folder).build;
+  const parsed = buildSchema.safeParse(await readJson(where, REBUILD));
+  if (parsed.success) return parsed.data.report;
+  const what = 'not a report of this version of the program';
+  throw new UserError('file_corrupt', { where, what, action: REBUILD, cause: parsed.error });
 }
 
 /** Input files with their hashes; a file of the same size and time as in `known` is not read again. */
 async function inputFiles(data: DataConfig, known: readonly InputFile[]): Promise<InputFile[]> {
-  const listed = await listSourceFiles([...data.sources, ...data.continual.sources, ...data.references]);
-  const paths = new Set([...listed.map(({ path }) => path), ...(data.tokenizer.path ? [data.tokenizer.path] : [])]);
+  const { sources, continual, references, tokenizer } = data;
+  const listed = await listSourceFiles([...sources, ...continual.sources, ...tokenizer.sources, ...references]);
+  const given = [tokenizer.path, tokenizer.extend].filter((path) => path !== undefined);
   const files: InputFile[] = [];
-  for (const path of paths) {
+  for (const path of new Set([...listed.map((file) => file.path), ...given])) {
     const { size, mtimeMs: modified } = await stat(path).catch((cause: unknown) => {
       if (!isSystemError(cause)) throw cause;
       throw new UserError('input_missing', { where: path, what: 'no such file', action: 'check the path', cause });
@@ -163,27 +226,33 @@ async function inputFiles(data: DataConfig, known: readonly InputFile[]): Promis
 async function reasonToBuild(
   folder: string,
   before: z.infer<typeof buildSchema> | undefined,
-  settings: Record<string, unknown>,
-  files: readonly InputFile[],
+  plan: Plan,
 ): Promise<string | undefined> {
   if (!before) return 'not built before';
-  const setting = firstDifference(before.settings, settings);
-  if (setting) return setting;
-  const hashes = new Map(before.files.map((file) => [file.path, file.sha256]));
-  const changed = files.find((file) => hashes.get(file.path) !== file.sha256);
-  if (changed) return `${changed.path} is ${hashes.has(changed.path) ? 'another file than before' : 'new'}`;
-  if (files.length !== before.files.length) return 'input files were removed';
+  const difference = planDifference(before, plan);
+  if (difference) return difference;
   try {
     const tokenizerHash = (await Tokenizer.load(dataPaths(folder).tokenizer)).hash;
-    await TokenDataset.open(dataPaths(folder).tokens, 'train', { tokenizerHash });
-    await TokenDataset.open(dataPaths(folder).tokens, 'validation', { tokenizerHash });
-    if (before.report.continual) await TokenDataset.open(dataPaths(folder).continualTokens, 'train', { tokenizerHash });
-    await ReferenceDataset.open(dataPaths(folder).references, { tokenizerHash });
+    const { tokens, continualTokens, references } = dataPaths(folder);
+    for (const path of [tokens, ...(before.report.continual ? [continualTokens] : [])]) {
+      for (const split of SPLITS) await TokenDataset.open(path, split, { tokenizerHash });
+    }
+    await ReferenceDataset.open(references, { tokenizerHash });
     return undefined;
   } catch (error) {
     if (error instanceof UserError) return error.message;
     throw error;
   }
+}
+
+/** What makes two plans give other data, in words. */
+function planDifference(before: Plan, now: Plan): string | undefined {
+  const setting = firstDifference(before.settings, now.settings);
+  if (setting) return setting;
+  const hashes = new Map(before.files.map((file) => [file.path, file.sha256]));
+  const changed = now.files.find((file) => hashes.get(file.path) !== file.sha256);
+  if (changed) return `${changed.path} is ${hashes.has(changed.path) ? 'another file than before' : 'new'}`;
+  return now.files.length === before.files.length ? undefined : 'input files were removed';
 }
 
 /** The first leaf where two JSON values differ, as `path changed from a to b`. */
@@ -201,202 +270,346 @@ function firstDifference(before: unknown, now: unknown, path = ''): string | und
   return a === b ? undefined : `${path} changed from ${a ?? 'nothing'} to ${b ?? 'nothing'}`;
 }
 
-/** One build into a folder of its own. */
+/** Cleaned documents of a list of sources. */
+interface Cleaned {
+  folder: string;
+  groups: SourceGroup[];
+  shards: CleanShard[];
+  report: CleanReport;
+}
+
+/** One build in its work folder. */
 class Build {
   readonly #data: DataConfig;
   readonly #memory: MemoryConfig;
   readonly #paths: ReturnType<typeof dataPaths>;
   readonly #seed: number;
-  readonly #sizes: Map<string, number>;
+  readonly #files: ReadonlyMap<string, InputFile>;
   readonly #onProgress: (progress: BuildProgress) => void;
+  readonly #stages: BuildReport['stages'] = [];
 
   constructor(
     data: DataConfig,
     memory: MemoryConfig,
-    folder: string,
+    work: string,
     seed: number,
     files: readonly InputFile[],
     onProgress: (progress: BuildProgress) => void,
   ) {
     this.#data = data;
     this.#memory = memory;
-    this.#paths = dataPaths(folder);
+    this.#paths = dataPaths(work);
     this.#seed = seed;
-    this.#sizes = new Map(files.map(({ path, size }) => [path, size]));
+    this.#files = new Map(files.map((file) => [file.path, file]));
     this.#onProgress = onProgress;
   }
 
-  async run(): Promise<z.infer<typeof reportSchema>> {
-    await this.#makeTokenizer();
-    const tokenizer = await Tokenizer.load(this.#paths.tokenizer);
-    const { sources, continual } = this.#data;
-    const tokens = await this.#writeTokens(tokenizer, 'tokens', this.#paths.tokens, sources, 1);
+  async run(): Promise<BuildReport> {
+    const { sources, continual, tokenizer: wanted } = this.#data;
+    const text = await this.#clean('documents', sources);
+    if (text.shards.length === 0) throw nothingUsable(text.report);
     const stageTwo =
-      continual.sources.length > 0
-        ? await this.#writeTokens(
-            tokenizer,
-            'continual tokens',
-            this.#paths.continualTokens,
-            continual.sources,
-            continual.alignDocuments,
-          )
-        : undefined;
+      continual.sources.length > 0 ? await this.#clean('continual documents', continual.sources) : undefined;
+    const own = wanted.sources.length > 0 ? [await this.#clean('tokenizer text', wanted.sources)] : undefined;
+    const tokenizer = await this.#makeTokenizer(own ?? (stageTwo ? [text, stageTwo] : [text]));
+    const tokens = await this.#writeTokens(tokenizer, text, this.#paths.tokens, 1);
+    const aligned = continual.alignDocuments;
+    const continualTokens =
+      stageTwo && (await this.#writeTokens(tokenizer, stageTwo, this.#paths.continualTokens, aligned));
     const references = await this.#writeReferences(tokenizer);
-    const trained = this.#data.tokenizer.path === undefined;
-    return {
-      tokenizer: { hash: tokenizer.hash, vocabSize: tokenizer.vocabSize, trained },
-      ...splitReports(tokens),
-      continual: stageTwo && splitReports(stageTwo),
+    const hashes = [tokenizer.hash, tokens.contentHash, continualTokens?.contentHash ?? '', references.contentHash];
+    const report = {
+      tokenizer: { hash: tokenizer.hash, vocabSize: tokenizer.vocabSize, trained: wanted.path === undefined },
+      sources: tokens.sources,
+      continual: continualTokens?.sources,
       references: {
-        documents: references.counters.documents,
         references: references.references,
         tokens: references.tokens,
+        counters: references.counters,
       },
-      counters: { sources: tokens.counters, references: references.counters },
-      warnings: this.#warnings(tokenizer, tokens, references),
-      contentHash: sha256(tokenizer.hash, tokens.contentHash, stageTwo?.contentHash ?? '', references.contentHash),
+      examples: [...text.report.examples, ...(stageTwo?.report.examples ?? []), ...references.counters.examples],
+      stages: this.#stages,
+      contentHash: sha256(...hashes),
     };
+    return { ...report, warnings: this.#warnings(report) };
+  }
+
+  async #clean(phase: BuildProgress['phase'], sources: readonly SourceConfig[]): Promise<Cleaned> {
+    const folder = join(this.#paths.underWay, phase.replaceAll(' ', '-'));
+    await makeFolder(folder);
+    const groups = sourceGroups(sources);
+    const totalBytes = await this.#bytesOf(sources);
+    const { cleaning, deduplication, strict, workers, shardBytes, minDocumentCharacters: minCharacters } = this.#data;
+    const read = bytesRead();
+    const onRead = (path: string, bytes: number, done: number) =>
+      this.#onProgress({ phase, done, bytes: read(path, bytes), totalBytes });
+    const options = { cleaning, deduplication, strict, workers, shardBytes, minCharacters, onRead };
+    const { shards, report } = await this.#timed(phase, async () => {
+      const cleaned = await cleanDocuments(folder, groups, options);
+      return { ...cleaned, bytes: cleaned.report.sources.reduce((sum, { bytes }) => sum + bytes, 0) };
+    });
+    return { folder, groups, shards, report };
   }
 
   /** Copies the given tokenizer, or trains one on a sample of the training documents. */
-  async #makeTokenizer(): Promise<void> {
+  async #makeTokenizer(texts: readonly Cleaned[]): Promise<Tokenizer> {
     const { path, vocabSize } = this.#data.tokenizer;
+    const target = this.#paths.tokenizer;
     if (path !== undefined) {
       await Tokenizer.load(path);
-      await writeFileAtomic(this.#paths.tokenizer, await readFile(path));
-    } else {
-      const json = await trainBpe(this.#sampleTexts(), { vocabSize });
-      await writeFileAtomic(this.#paths.tokenizer, JSON.stringify(json));
+      await writeFileAtomic(target, await readFile(path));
+    } else if (!(await exists(target))) {
+      await this.#timed('tokenizer', async () => {
+        const sample = { bytes: 0 };
+        await writeFileAtomic(target, JSON.stringify(await trainBpe(this.#sampleTexts(texts, sample), { vocabSize })));
+        return sample;
+      });
     }
+    return await Tokenizer.load(target);
   }
 
   /** About `sampleBytes` of the training text, pieces chosen by hash, so that every source has its share. */
-  async *#sampleTexts(): AsyncGenerator<string> {
-    const sources = [...this.#data.sources, ...this.#data.continual.sources];
-    const share = this.#data.tokenizer.sampleBytes / (await this.#sizeOf(sources));
-    for await (const document of this.#read('tokenizer', sources, newCounters())) {
-      const key = documentKey(document);
-      if (this.#splitOf(key) !== 'train') continue;
-      let piece = 0;
-      for (const text of textPieces(document.text, SAMPLE_PIECE)) {
-        piece += 1;
-        if (randomUniform(this.#seed, PURPOSE.split, piece, key) < share) yield text;
-      }
-    }
-  }
-
-  /** @param alignment every document begins at a multiple of so many tokens */
-  async #writeTokens(
-    tokenizer: Tokenizer,
-    phase: 'tokens' | 'continual tokens',
-    folder: string,
-    sources: readonly SourceConfig[],
-    alignment: number,
-  ): Promise<TokenManifest> {
-    const counters = newCounters();
-    const writer = new TokenDatasetWriter(folder, {
-      tokenizerHash: tokenizer.hash,
-      vocabSize: tokenizer.vocabSize,
-      pad: alignment > 1 ? tokenizer.pad : undefined,
-      shardTokens: this.#data.shardBytes,
-    });
-    try {
-      for await (const group of inGroups(this.#read(phase, sources, counters))) {
-        const encoded = await tokenizer.encodeBatch(group.map(({ text }) => text));
-        for (const [i, document] of group.entries()) {
-          const ids = new Int32Array(1 + encoded[i]!.length);
-          ids[0] = tokenizer.bos;
-          ids.set(encoded[i]!, 1);
-          await writer.append(this.#splitOf(documentKey(document)), document, ids);
+  async *#sampleTexts(texts: readonly Cleaned[], sample: { bytes: number }): AsyncGenerator<string> {
+    const shards = texts.flatMap(({ folder, shards: list }) => list.map((shard) => ({ folder, shard })));
+    const totalBytes = shards.reduce((sum, { shard }) => sum + shard.bytes, 0);
+    const share = this.#data.tokenizer.sampleBytes / totalBytes;
+    let bytes = 0;
+    for (const [done, { folder, shard }] of shards.entries()) {
+      this.#onProgress({ phase: 'tokenizer', done, bytes, totalBytes });
+      for await (const { text } of readDocumentShard(folder, shard.file)) {
+        if (this.#splitOf(text) !== 'train') continue;
+        const key = documentKey(text);
+        let number = 0;
+        for (const piece of textPieces(text, SAMPLE_PIECE)) {
+          number += 1;
+          if (randomUniform(this.#seed, PURPOSE.split, number, key) >= share) continue;
+          sample.bytes += Buffer.byteLength(piece);
+          yield piece;
         }
       }
-      if (counters.documents === 0) throw nothingUsable(counters);
-      return await writer.finish(counters);
-    } catch (error) {
-      await writer.abort();
-      throw error;
+      bytes += shard.bytes;
     }
+    this.#onProgress({ phase: 'tokenizer', done: shards.length, bytes, totalBytes });
+  }
+
+  /**
+   * Encodes all shards of documents and writes the manifest of their tokens.
+   * @param alignment every document begins at a multiple of so many tokens
+   */
+  async #writeTokens(tokenizer: Tokenizer, text: Cleaned, folder: string, alignment: number): Promise<WrittenTokens> {
+    const results = await this.#timed('tokens', async () => {
+      const encoded = await this.#encode(tokenizer, text, folder, alignment);
+      return { encoded, bytes: text.shards.reduce((sum, { bytes }) => sum + bytes, 0) };
+    });
+    const sources = await Promise.all(
+      text.groups.map(async ({ name, sources: members }, number) => {
+        const own = results.encoded.filter((_, i) => text.shards[i]!.state.source === number);
+        const splits = {
+          train: joinSplits(own.map((r) => r.train)),
+          validation: joinSplits(own.map((r) => r.validation)),
+        };
+        const files = (await this.#filesOf(members)).map(({ path, sha256: hash }) => ({ path, sha256: hash }));
+        return { name, files, splits };
+      }),
+    );
+    const { contentHash } = await writeTokenManifest(folder, {
+      ...{ tokenizerHash: tokenizer.hash, vocabSize: tokenizer.vocabSize, bos: tokenizer.bos },
+      ...(alignment > 1 && { pad: tokenizer.pad }),
+      sources,
+    });
+    const reports = sources.map(({ splits }, i) => this.#sourceReport(text, i, splits));
+    return { contentHash, sources: await Promise.all(reports) };
+  }
+
+  /** One result for each shard of documents; shards that an earlier process encoded are not encoded again. */
+  async #encode(tokenizer: Tokenizer, text: Cleaned, folder: string, alignment: number): Promise<EncodeResult[]> {
+    const { seed, validationShare } = { seed: this.#seed, validationShare: this.#data.validationShare };
+    const setup: EncodeSetup = {
+      tokenizer: this.#paths.tokenizer,
+      tokenizerHash: tokenizer.hash,
+      seed,
+      validationShare,
+    };
+    const jobs = text.shards.map(({ file: documents }, i): EncodeJob => {
+      const number = String(i).padStart(5, '0');
+      const path = (split: Split) => join(folder, split, `tokens-${number}.arrow`);
+      const paths = { train: path('train'), validation: path('validation') };
+      return { folder: text.folder, documents, paths, alignment, record: join(text.folder, `tokens-${number}.json`) };
+    });
+    const results = await Promise.all(jobs.map((job) => encodedBefore(folder, job)));
+    const missing = [...results.keys()].filter((i) => results[i] === undefined);
+    const totalBytes = text.shards.reduce((sum, { bytes }) => sum + bytes, 0);
+    const tell = () => {
+      const done = results.filter((result) => result !== undefined).length;
+      const bytes = text.shards.reduce((sum, shard, i) => sum + (results[i] ? shard.bytes : 0), 0);
+      this.#onProgress({ phase: 'tokens', done, bytes, totalBytes });
+    };
+    tell();
+    for await (const result of encodeAll(
+      setup,
+      missing.map((i) => jobs[i]!),
+      this.#data.workers || physicalCores(),
+    )) {
+      results[missing.shift()!] = result;
+      tell();
+    }
+    return results.map((result) => result!);
+  }
+
+  async #sourceReport(text: Cleaned, i: number, splits: Record<Split, TokenSplit>): Promise<SourceReport> {
+    const { name, sources } = text.groups[i]!;
+    const files = await this.#filesOf(sources);
+    const counts = ({ documents, tokens, bytes }: TokenSplit) => ({ documents, tokens, bytes });
+    return {
+      name,
+      files: files.length,
+      fileBytes: files.reduce((sum, { size }) => sum + size, 0),
+      ...text.report.sources[i]!,
+      train: counts(splits.train),
+      validation: counts(splits.validation),
+    };
   }
 
   async #writeReferences(tokenizer: Tokenizer): Promise<ReferenceManifest> {
     const { referenceTokens } = this.#memory;
-    const counters = newCounters();
-    const documents = this.#read('references', this.#data.references, counters);
+    const { references: sources, strict } = this.#data;
     const options = { tokenizerHash: tokenizer.hash, vocabSize: tokenizer.vocabSize, referenceTokens };
-    const references = cutReferences(documents, tokenizer, referenceTokens);
-    return await writeReferences(this.#paths.references, references, options, counters);
+    const before = await ReferenceDataset.open(this.#paths.references, options).catch(ignoreUserError);
+    if (before) return before.manifest;
+    const totalBytes = await this.#bytesOf(sources);
+    const counters = newCounters();
+    const read = bytesRead();
+    const onBytes = (path: string, bytes: number) =>
+      this.#onProgress({ phase: 'references', done: counters.documents, bytes: read(path, bytes), totalBytes });
+    return await this.#timed('references', async () => {
+      // References keep ids of their own, so a second document of an id is skipped.
+      const documents = readDocuments(sources, counters, { uniqueIds: true, strict, onBytes });
+      const references = cutReferences(documents, tokenizer, referenceTokens);
+      const manifest = await writeReferences(this.#paths.references, references, options, counters);
+      return { ...manifest, bytes: counters.bytes };
+    });
   }
 
-  /** Documents of `sources` with progress. References keep ids of their own, so a second document of an id is skipped. */
-  async *#read(
-    phase: BuildProgress['phase'],
-    sources: readonly SourceConfig[],
-    counters: DataCounters,
-  ): AsyncGenerator<Document> {
-    const isReference = phase === 'references';
-    const options = isReference ? { uniqueIds: true } : { minCharacters: this.#data.minDocumentCharacters };
-    const totalBytes = await this.#sizeOf(sources);
-    let path = '';
-    let finished = 0;
-    for await (const document of readDocuments(sources, counters, options)) {
-      if (document.source.path !== path) {
-        finished += this.#sizes.get(path) ?? 0;
-        path = document.source.path;
-      }
-      this.#onProgress({ phase, documents: counters.documents, bytes: finished + document.source.offset, totalBytes });
-      yield document;
-    }
-    this.#onProgress({ phase, documents: counters.documents, bytes: totalBytes, totalBytes });
+  /** Does the work of a stage and notes how long it took. */
+  async #timed<T extends { bytes: number }>(stage: string, work: () => Promise<T>): Promise<T> {
+    const started = performance.now();
+    const result = await work();
+    this.#stages.push({ stage, seconds: (performance.now() - started) / 1000, bytes: result.bytes });
+    return result;
   }
 
-  async #sizeOf(sources: readonly SourceConfig[]): Promise<number> {
-    const files = await listSourceFiles(sources);
-    return files.reduce((sum, { path }) => sum + (this.#sizes.get(path) ?? 0), 0);
+  async #filesOf(sources: readonly SourceConfig[]): Promise<InputFile[]> {
+    return (await listSourceFiles(sources)).flatMap(({ path }) => this.#files.get(path) ?? []);
   }
 
-  #splitOf(key: number): Split {
-    return randomUniform(this.#seed, PURPOSE.split, 0, key) < this.#data.validationShare ? 'validation' : 'train';
+  async #bytesOf(sources: readonly SourceConfig[]): Promise<number> {
+    return (await this.#filesOf(sources)).reduce((sum, { size }) => sum + size, 0);
   }
 
-  #warnings(tokenizer: Tokenizer, tokens: TokenManifest, references: ReferenceManifest): string[] {
-    const { vocabSize, path } = this.#data.tokenizer;
+  #splitOf(text: string): Split {
+    return splitOf(text, this.#seed, this.#data.validationShare);
+  }
+
+  #warnings({ tokenizer, sources, continual, references }: Omit<BuildReport, 'warnings'>): string[] {
+    const { vocabSize } = this.#data.tokenizer;
     const { sequenceLength, validationShare } = this.#data;
     const warnings: string[] = [];
-    if (path === undefined && tokenizer.vocabSize < vocabSize) {
+    if (tokenizer.trained && tokenizer.vocabSize < vocabSize) {
       warnings.push(
         `the vocabulary has ${tokenizer.vocabSize} tokens, not ${vocabSize}: no further pair occurs twice in the sample`,
       );
     }
-    const { train, validation } = tokens.splits;
-    if (train.tokens <= sequenceLength) {
-      warnings.push(`${train.tokens} training tokens do not fill one sequence of ${sequenceLength}`);
+    for (const split of validationShare > 0 ? SPLITS : (['train'] as const)) {
+      const tokens = tokensOf(sources, split);
+      const called = split === 'train' ? 'training' : split;
+      if (tokens <= sequenceLength)
+        warnings.push(`${tokens} ${called} tokens do not fill one sequence of ${sequenceLength}`);
     }
-    if (validationShare > 0 && validation.tokens <= sequenceLength) {
-      warnings.push(`${validation.tokens} validation tokens do not fill one sequence of ${sequenceLength}`);
+    for (const { name, train } of [...sources, ...(continual ?? [])]) {
+      if (train.tokens <= sequenceLength && tokensOf(sources, 'train') > sequenceLength) {
+        warnings.push(`the source ${name} does not fill one sequence of ${sequenceLength} tokens and is never seen`);
+      }
     }
     if (this.#data.references.length > 0 && references.references === 0) {
       warnings.push('`data.references` holds no usable text');
+    }
+    const skipped = [...sources, ...(continual ?? [])].map((source) => source.skipped);
+    const unread = [...skipped, references.counters.skipped]
+      .flatMap(Object.entries)
+      .filter(([reason]) => isBadInput(reason));
+    if (unread.length > 0) {
+      const reasons = unread.map(([reason, count]) => `${count} × ${reason}`).join(', ');
+      warnings.push(`not everything could be read: ${reasons}; \`memory3 data report\` says where`);
     }
     return warnings;
   }
 }
 
-function splitReports({ splits: { train, validation } }: TokenManifest): Pick<DataReport, 'train' | 'validation'> {
-  const report = ({ documents, tokens, bytes }: z.infer<typeof splitReport>) => ({ documents, tokens, bytes });
-  return { train: report(train), validation: report(validation) };
+/** Adds up the bytes of files that are read one after the other. */
+function bytesRead(): (path: string, bytesOfIt: number) => number {
+  let [finished, current, seen] = [0, '', 0];
+  return (path, bytes) => {
+    if (path !== current) finished += seen;
+    [current, seen] = [path, bytes];
+    return finished + seen;
+  };
 }
 
-/** 48 bits of a hash of the document: the number under which its random choices are looked up. */
-function documentKey(document: Document): number {
-  return Number.parseInt(sha256(document.id, '\0', document.text).slice(0, 12), 16);
+interface WrittenTokens {
+  contentHash: string;
+  sources: SourceReport[];
 }
 
-function nothingUsable(counters: DataCounters): UserError {
-  const reasons = Object.entries(counters.skipped).map(([reason, count]) => `${count} × ${reason}`);
-  const example = counters.examples[0];
+const tokensOf = (sources: readonly SourceReport[], split: Split) =>
+  sources.reduce((sum, source) => sum + source[split].tokens, 0);
+
+/** True when what is left out for this reason is a fault of the input. */
+const isBadInput = (reason: string) => strictError({ reason: reason as SkipReason, path: '', offset: 0 }) !== undefined;
+
+/** What an earlier process made of the job, when its files are there. */
+async function encodedBefore(folder: string, job: EncodeJob): Promise<EncodeResult | undefined> {
+  const raw = await readJson(job.record, REBUILD).catch(ignoreUserError);
+  const result = encodeResultSchema.safeParse(raw).data;
+  if (!result) return undefined;
+  try {
+    for (const split of SPLITS) for (const shard of result[split].shards) await checkSize(join(folder, split), shard);
+    return result;
+  } catch (error) {
+    return ignoreUserError(error);
+  }
+}
+
+/** The results of `jobs` in order; one job alone needs no threads. */
+async function* encodeAll(
+  setup: EncodeSetup,
+  jobs: readonly EncodeJob[],
+  workers: number,
+): AsyncGenerator<EncodeResult> {
+  if (jobs.length < 2) {
+    for (const job of jobs) yield await encodeShard(setup, job);
+    return;
+  }
+  const size = Math.min(workers, jobs.length);
+  const pool = new WorkerPool<EncodeJob, EncodeResult>({
+    ...{ module: './encode_worker', caller: import.meta.url, data: setup, size },
+  });
+  try {
+    yield* pool.map(jobs);
+  } finally {
+    await pool.close();
+  }
+}
+
+function nothingUsable({ sources, examples }: CleanReport): UserError {
+  const reasons = sources.flatMap(({ skipped, dropped }) => [
+    ...Object.entries(skipped),
+    ...Object.entries(dropped).map(([reason, { documents }]) => [reason, documents] as const),
+  ]);
+  const listed = reasons.map(([reason, count]) => `${count} × ${reason}`).join(', ') || 'none';
+  const example: Example | undefined = examples[0];
   return new UserError('input_empty', {
     where: example ? `${example.path} at byte ${example.offset}` : 'data.sources',
-    what: `no usable document in data.sources (skipped: ${reasons.join(', ') || 'none'})${example ? `: ${example.detail}` : ''}`,
-    action: 'check `textField`, the encoding of the files and `data.minDocumentCharacters`',
+    what: `no usable document in data.sources (skipped: ${listed})${example ? `: ${example.detail}` : ''}`,
+    action: 'check `textField`, the encoding of the files, `data.minDocumentCharacters` and `data.cleaning`',
   });
 }

@@ -1,15 +1,12 @@
 /** What a data folder holds, for `memory3 data inspect` and `memory3 data verify`. */
 
-import type { z } from 'zod';
 import { exists } from '../io/files.ts';
-import { dataPaths } from './build.ts';
-import type { DataCounters } from './documents.ts';
-import type { countersSchema } from './manifest.ts';
+import { dataPaths, readReport } from './build.ts';
 import { ReferenceDataset } from './references.ts';
+import type { Example } from './report.ts';
+import { placeOf } from './sources/problem.ts';
 import { SPLITS, type Split, TokenDataset } from './token_dataset.ts';
 import { Tokenizer } from './tokenizer.ts';
-
-type Counters = z.infer<typeof countersSchema>;
 
 export interface SplitSummary {
   documents: number;
@@ -32,7 +29,9 @@ export interface DataSummary {
     tokensPerReference: number;
     samples: { title: string; text: string }[];
   };
-  counters: { sources: Counters; references: Counters };
+  /** Records and documents left out, by reason. */
+  leftOut: Record<string, number>;
+  examples: Example[];
 }
 
 /** Windows and references shown of each split. */
@@ -51,9 +50,9 @@ export async function summarizeData(folder: string): Promise<DataSummary> {
     train: await summarizeSplit(await TokenDataset.open(tokens, 'train', options), tokenizer),
     validation: await summarizeSplit(await TokenDataset.open(tokens, 'validation', options), tokenizer),
   });
-  const { counters: sourceCounters } = (await TokenDataset.open(paths.tokens, 'train', options)).manifest;
   const references = await ReferenceDataset.open(paths.references, options);
   const { counters, tokens } = references.manifest;
+  const report = await readReport(folder);
   return {
     folder,
     tokenizer: { hash: tokenizer.hash, vocabSize: tokenizer.vocabSize },
@@ -65,12 +64,32 @@ export async function summarizeData(folder: string): Promise<DataSummary> {
       tokensPerReference: ratio(tokens, references.size),
       samples: await Promise.all(spread(references.size).map((i) => references.get(i))),
     },
-    counters: { sources: sourceCounters, references: counters },
+    leftOut: leftOut(report),
+    examples: report.examples,
   };
 }
 
+/** How many records and documents were left out for each reason. */
+function leftOut({
+  sources,
+  continual = [],
+  references,
+}: Awaited<ReturnType<typeof readReport>>): Record<string, number> {
+  const counts: Record<string, number> = {};
+  const add = (reason: string, count: number) => {
+    counts[reason] = (counts[reason] ?? 0) + count;
+  };
+  for (const { skipped, dropped } of [...sources, ...continual]) {
+    for (const [reason, count] of Object.entries(skipped)) add(reason, count);
+    for (const [reason, { documents }] of Object.entries(dropped)) add(reason, documents);
+  }
+  for (const [reason, count] of Object.entries(references.counters.skipped)) add(reason, count ?? 0);
+  return counts;
+}
+
 async function summarizeSplit(dataset: TokenDataset, tokenizer: Tokenizer): Promise<SplitSummary> {
-  const { tokens, documents, bytes, shards } = dataset.manifest.splits[dataset.split];
+  const { numTokens: tokens, numDocuments: documents, shards } = dataset;
+  const bytes = dataset.manifest.sources.reduce((sum, { splits }) => sum + splits[dataset.split].bytes, 0);
   const windows = spread(Math.ceil(tokens / WINDOW_TOKENS)).map(async (i) => {
     const start = i * WINDOW_TOKENS;
     const ids = await dataset.window(start, Math.min(WINDOW_TOKENS, tokens - start));
@@ -98,7 +117,7 @@ const ratio = (a: number, b: number) => (b === 0 ? 0 : a / b);
 /** {@link summarizeData} as text for a terminal. */
 export async function inspectData(folder: string): Promise<string> {
   const summary = await summarizeData(folder);
-  const { tokenizer, references, counters } = summary;
+  const { tokenizer, references } = summary;
   const lines = [
     `data folder ${folder}`,
     `tokenizer   ${tokenizer.vocabSize} tokens, sha256 ${tokenizer.hash.slice(0, 12)}…`,
@@ -113,7 +132,7 @@ export async function inspectData(folder: string): Promise<string> {
     `references  ${references.references} from ${references.documents} documents, ${perReference} tokens each`,
   );
   for (const { title, text } of references.samples) lines.push(`  ${title ? `[${title}] ` : ''}${oneLine(text)}`);
-  lines.push('', ...skippedLines('sources', counters.sources), ...skippedLines('references', counters.references));
+  lines.push('', ...leftOutLines(summary));
   return lines.join('\n');
 }
 
@@ -125,14 +144,14 @@ function splitLines(split: string, { documents, tokens, bytesPerToken, shards, w
   ];
 }
 
-function skippedLines(name: string, { skipped, examples }: Counters | DataCounters): string[] {
-  const reasons = Object.entries(skipped);
-  if (reasons.length === 0) return [`nothing skipped in ${name}`];
+function leftOutLines({ leftOut: counts, examples }: DataSummary): string[] {
+  const reasons = Object.entries(counts);
+  if (reasons.length === 0) return ['nothing left out'];
   return [
-    `skipped in ${name}`,
+    'left out',
     ...reasons.flatMap(([reason, count]) => [
       `  ${count} × ${reason}`,
-      ...examples.filter((e) => e.reason === reason).map((e) => `      ${e.path} at byte ${e.offset}: ${e.detail}`),
+      ...examples.filter((e) => e.reason === reason).map((e) => `      ${placeOf(e.path, e.offset)}: ${e.detail}`),
     ]),
   ];
 }
@@ -147,12 +166,20 @@ function oneLine(text: string): string {
  * Reads every byte of a data folder and compares it with the checksums.
  * @throws UserError for the first damaged or missing file, or a tokenizer that is not the one the data was made with
  */
-export async function verifyData(folder: string): Promise<void> {
+export async function verifyData(folder: string): Promise<{ files: number; bytes: number }> {
   const paths = dataPaths(folder);
   const tokenizerHash = (await Tokenizer.load(paths.tokenizer)).hash;
   const folders = [paths.tokens, ...((await exists(paths.continualTokens)) ? [paths.continualTokens] : [])];
+  const sizes: number[] = [];
   for (const tokens of folders) {
-    for (const split of SPLITS) await (await TokenDataset.open(tokens, split, { tokenizerHash })).verify();
+    for (const split of SPLITS) {
+      const dataset = await TokenDataset.open(tokens, split, { tokenizerHash });
+      await dataset.verify();
+      sizes.push(...dataset.shards.map(({ bytes }) => bytes));
+    }
   }
-  await (await ReferenceDataset.open(paths.references, { tokenizerHash })).verify();
+  const references = await ReferenceDataset.open(paths.references, { tokenizerHash });
+  await references.verify();
+  sizes.push(references.manifest.file.bytes);
+  return { files: sizes.length, bytes: sizes.reduce((sum, bytes) => sum + bytes, 0) };
 }

@@ -4,7 +4,7 @@
  */
 
 import { join } from 'node:path';
-import { type Data, Field, Int32, type RecordBatch, Schema, Utf8 } from 'apache-arrow';
+import { type Data, Field, Int32, Int64, type RecordBatch, Schema, Utf8 } from 'apache-arrow';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { sha256 } from '../io/files.ts';
@@ -14,6 +14,8 @@ import {
   checkSize,
   int32At,
   int32Column,
+  int64At,
+  int64Column,
   readBatch,
   textAt,
   textColumn,
@@ -44,13 +46,24 @@ export interface Reference {
   tokens: Int32Array;
 }
 
+/** A reference with where its document is from, and its place among the document's references. */
+export interface Piece extends Reference {
+  /** Address of the document, empty when it has none. */
+  url: string;
+  /** Where the document was read. */
+  source: Document['source'];
+  /** Its number among the `pieces` references of the document, which follow one another. */
+  piece: number;
+  pieces: number;
+}
+
 /** A reference with the text of its document in front of it. */
-export interface ReferenceInContext extends Reference {
+export interface ReferenceInContext extends Piece {
   /** Token ids of the references before it in its document, the last ones. */
   context: Int32Array;
 }
 
-const VERSION = 1;
+const VERSION = 2;
 const FILE = 'references.arrow';
 /** A reference is read alone as often as in order: a record batch stays small. */
 const BATCH_TOKENS = 16_384;
@@ -69,13 +82,21 @@ const manifestSchema = z.strictObject({
 });
 export type ReferenceManifest = z.infer<typeof manifestSchema> & { contentHash: string };
 
-const COLUMN = { id: 0, document: 1, title: 2, start: 3, end: 4, text: 5, tokens: 6 } as const;
+const COLUMN = {
+  ...{ id: 0, document: 1, title: 2, url: 3, source: 4, offset: 5 },
+  ...{ piece: 6, pieces: 7, start: 8, end: 9, text: 10, tokens: 11 },
+} as const;
 
 function rowSchema(vocabSize: number): Schema {
   return new Schema([
     new Field('id', new Utf8(), false),
     new Field('document', new Utf8(), false),
     new Field('title', new Utf8(), false),
+    new Field('url', new Utf8(), false),
+    new Field('source', new Utf8(), false),
+    new Field('offset', new Int64(), false),
+    new Field('piece', new Int32(), false),
+    new Field('pieces', new Int32(), false),
     new Field('start', new Int32(), false),
     new Field('end', new Int32(), false),
     new Field('text', new Utf8(), false),
@@ -92,19 +113,24 @@ export async function* cutReferences(
   documents: AsyncIterable<Document>,
   tokenizer: Tokenizer,
   limit: number,
-): AsyncGenerator<Reference> {
+): AsyncGenerator<Piece> {
   for await (const group of inGroups(documents)) {
     const wholes = await tokenizer.encodeBatch(group.map(({ text }) => text.trim()));
     for (const [i, document] of group.entries()) {
       const tokens = wholes[i]!;
       const whole = trimSpan(document.text, { start: 0, end: document.text.length });
-      if (tokens.length <= limit) yield makeReference(document, whole, tokens);
-      else yield* cutDocument(document, tokenizer, limit);
+      const references =
+        tokens.length <= limit
+          ? [makeReference(document, whole, tokens)]
+          : await cutDocument(document, tokenizer, limit);
+      const from = { url: document.url ?? '', source: document.source, pieces: references.length };
+      for (const [piece, reference] of references.entries()) yield { ...reference, ...from, piece };
     }
   }
 }
 
-async function* cutDocument(document: Document, tokenizer: Tokenizer, limit: number): AsyncGenerator<Reference> {
+async function cutDocument(document: Document, tokenizer: Tokenizer, limit: number): Promise<Reference[]> {
+  const references: Reference[] = [];
   const pieces = await fittingPieces(document, sentences(document.text), tokenizer, limit);
   for (let first = 0; first < pieces.length; ) {
     let last = first;
@@ -119,9 +145,10 @@ async function* cutDocument(document: Document, tokenizer: Tokenizer, limit: num
       span = { start: span.start, end: pieces[--last]!.end };
       tokens = await tokenizer.encode(document.text.slice(span.start, span.end));
     }
-    yield makeReference(document, span, tokens);
+    references.push(makeReference(document, span, tokens));
     first = last + 1;
   }
+  return references;
 }
 
 /** `spans` with their numbers of tokens, those above the limit halved until they fit. */
@@ -161,12 +188,12 @@ function makeReference(document: Document, { start, end }: Span, tokens: Int32Ar
 
 /** References in the order in which `cutReferences` gives them, each with at most `count` tokens of context. */
 export async function* inContext(
-  references: AsyncIterable<Reference> | Iterable<Reference>,
+  references: AsyncIterable<Piece> | Iterable<Piece>,
   count: number,
 ): AsyncGenerator<ReferenceInContext> {
-  let before: Reference[] = [];
+  let before: Piece[] = [];
   for await (const reference of references) {
-    if (before[0]?.document !== reference.document) before = [];
+    if (reference.piece === 0) before = [];
     yield { ...reference, context: lastTokens(before, count) };
     before.push(reference);
     if (before.slice(1).reduce((sum, { tokens }) => sum + tokens.length, 0) >= count) before.shift();
@@ -192,13 +219,13 @@ export interface WriteReferencesOptions {
  */
 export async function writeReferences(
   folder: string,
-  references: AsyncIterable<Reference>,
+  references: AsyncIterable<Piece>,
   options: WriteReferencesOptions,
   counters: DataCounters,
 ): Promise<ReferenceManifest> {
   const writer = await ArrowFileWriter.create(join(folder, FILE), rowSchema(options.vocabSize));
   const total = { references: 0, tokens: 0 };
-  let rows: Reference[] = [];
+  let rows: Piece[] = [];
   let rowTokens = 0;
   const flush = async () => {
     if (rows.length > 0) await writer.append(toColumns(rows, options.vocabSize), rows.length, rowTokens);
@@ -222,7 +249,7 @@ export async function writeReferences(
   return await readManifest(folder, VERSION, manifestSchema);
 }
 
-function toColumns(rows: Reference[], vocabSize: number): Data[] {
+function toColumns(rows: Piece[], vocabSize: number): Data[] {
   const ends = [0];
   for (const { tokens } of rows) ends.push((ends.at(-1) ?? 0) + tokens.length);
   const tokens = new Int32Array(ends.at(-1) ?? 0);
@@ -233,11 +260,21 @@ function toColumns(rows: Reference[], vocabSize: number): Data[] {
     textColumn(rows.map(({ id }) => id)),
     textColumn(rows.map(({ document }) => document)),
     textColumn(rows.map(({ title }) => title)),
+    textColumn(rows.map(({ url }) => url)),
+    textColumn(rows.map(({ source }) => source.path)),
+    int64Column(rows.map(({ source }) => source.offset)),
+    int32Column(rows.map(({ piece }) => piece)),
+    int32Column(rows.map(({ pieces }) => pieces)),
     int32Column(rows.map(({ span }) => span[0])),
     int32Column(rows.map(({ span }) => span[1])),
     textColumn(rows.map(({ text }) => text)),
     tokensColumn(vocabSize, ends, tokens),
   ];
+}
+
+export interface OpenReferencesOptions extends OpenOptions {
+  /** Bytes of record batches kept in memory. */
+  cacheBytes?: number;
 }
 
 /** Reads stored references by number or in order. */
@@ -268,7 +305,7 @@ export class ReferenceDataset {
    * Opens stored references; checks the manifest and the size of the file.
    * @throws UserError artefact_missing, version_unsupported, file_corrupt, file_truncated, artefact_mismatch
    */
-  static async open(folder: string, options: OpenOptions = {}): Promise<ReferenceDataset> {
+  static async open(folder: string, options: OpenReferencesOptions = {}): Promise<ReferenceDataset> {
     const manifest = await readManifest(folder, VERSION, manifestSchema);
     requireTokenizer(folder, manifest.tokenizerHash, options.tokenizerHash);
     await checkSize(folder, manifest.file);
@@ -279,7 +316,7 @@ export class ReferenceDataset {
    * Reference number `i`.
    * @throws RangeError outside [0, size); UserError when the file is damaged
    */
-  async get(i: number): Promise<Reference> {
+  async get(i: number): Promise<Piece> {
     if (!Number.isInteger(i) || i < 0 || i >= this.size)
       throw new RangeError(`reference ${i} is outside [0, ${this.size})`);
     const number = this.#starts.findLastIndex((start) => start <= i);
@@ -289,15 +326,20 @@ export class ReferenceDataset {
   /** Reference number `i` with at most `count` tokens of context. @throws as `get` */
   async getInContext(i: number, count: number): Promise<ReferenceInContext> {
     const reference = await this.get(i);
-    const before: Reference[] = [];
+    const before: Piece[] = [];
     let tokens = 0;
-    for (let earlier = i - 1; earlier >= 0 && tokens < count; earlier--) {
-      const candidate = await this.get(earlier);
-      if (candidate.document !== reference.document) break;
-      before.unshift(candidate);
-      tokens += candidate.tokens.length;
+    for (let back = 1; back <= reference.piece && tokens < count; back++) {
+      const earlier = await this.get(i - back);
+      before.unshift(earlier);
+      tokens += earlier.tokens.length;
     }
     return { ...reference, context: lastTokens(before, count) };
+  }
+
+  /** All references of the document that reference `i` was cut from, in order. @throws as `get` */
+  async document(i: number): Promise<Piece[]> {
+    const { piece, pieces } = await this.get(i);
+    return await Promise.all(Array.from({ length: pieces }, (_, k) => this.get(i - piece + k)));
   }
 
   /**
@@ -314,8 +356,8 @@ export class ReferenceDataset {
   }
 
   /** All references in order, `count` at a time (the last group may be smaller). */
-  async *batches(count: number): AsyncGenerator<Reference[]> {
-    let group: Reference[] = [];
+  async *batches(count: number): AsyncGenerator<Piece[]> {
+    let group: Piece[] = [];
     for (const number of this.#starts.keys()) {
       const batch = await this.#read(number);
       for (let row = 0; row < batch.numRows; row++) {
@@ -339,7 +381,8 @@ export class ReferenceDataset {
   async #read(number: number): Promise<RecordBatch> {
     const entry = this.manifest.file.batches[number]!;
     const path = join(this.#folder, this.manifest.file.file);
-    return await this.#cache.get(number, entry.bytes, () => readBatch(path, rowSchema(this.manifest.vocabSize), entry));
+    const schema = rowSchema(this.manifest.vocabSize);
+    return await this.#cache.get(number, entry.bytes, async () => (await readBatch(path, schema, entry)).batch);
   }
 }
 
@@ -354,11 +397,15 @@ function* groupsOf<T>(values: Iterable<T>, size: number): Generator<T[]> {
   if (group.length > 0) yield group;
 }
 
-function referenceAt(batch: RecordBatch, row: number): Reference {
+function referenceAt(batch: RecordBatch, row: number): Piece {
   return {
     id: textAt(batch, COLUMN.id, row),
     document: textAt(batch, COLUMN.document, row),
     title: textAt(batch, COLUMN.title, row),
+    url: textAt(batch, COLUMN.url, row),
+    source: { path: textAt(batch, COLUMN.source, row), offset: int64At(batch, COLUMN.offset, row) },
+    piece: int32At(batch, COLUMN.piece, row),
+    pieces: int32At(batch, COLUMN.pieces, row),
     span: [int32At(batch, COLUMN.start, row), int32At(batch, COLUMN.end, row)],
     text: textAt(batch, COLUMN.text, row),
     tokens: tokensAt(batch, COLUMN.tokens, row),

@@ -45,3 +45,14 @@ export const stageTimeSchema = z.strictObject({
   bytes: z.int(),
 });
 export type StageTime = z.infer<typeof stageTimeSchema>;
+
+/** All that `memory3 data report` shows of a data folder. */
+export interface ShownReport {
+  folder: string;
+  sources: SourceReport[];
+  examples: Example[];
+  stages: StageTime[];
+  warnings: string[];
+  tokenizer: { vocabSize: number; hash: string; trained: boolean };
+  references: { references: number; documents: number; tokens: number };
+}

@@ -1,11 +1,13 @@
 /**
- * Token datasets: for each split the documents' tokens back to back in Arrow shards, and a manifest that names the
- * tokenizer and holds the checksums. A row is a document, or a piece of one where a record batch or shard is full: so
+ * Token datasets: for each source and split the documents' tokens back to back in Arrow shards, and a manifest that names
+ * tokenizer and sources and holds the checksums. A row is a document, or a piece of one where a record batch is full: so
  * every record batch but the last of a shard holds the same number of tokens, however long the documents are.
  */
 
+import { close, open } from 'node:fs';
 import { join } from 'node:path';
-import { type Data, Field, Int32, Int64, type RecordBatch, Schema, Utf8 } from 'apache-arrow';
+import { promisify } from 'node:util';
+import { type Data, Field, Int32, Int64, Schema, Utf8 } from 'apache-arrow';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import {
@@ -16,81 +18,94 @@ import {
   checkSize,
   int32Column,
   int64Column,
+  missingFile,
   readBatch,
+  readInto,
   textColumn,
   tokenListType,
   tokensColumn,
+  tokenType,
   tokenValues,
   verifyFile,
 } from './arrow_file.ts';
-import { BatchCache } from './batch_cache.ts';
-import type { DataCounters, Document } from './documents.ts';
-import { countersSchema, MANIFEST, REBUILD, readManifest, writeManifest } from './manifest.ts';
+import type { Document } from './documents.ts';
+import { MANIFEST, REBUILD, readManifest, writeManifest } from './manifest.ts';
 
 export const SPLITS = ['train', 'validation'] as const;
 export type Split = (typeof SPLITS)[number];
 
-const VERSION = 1;
-/** A random window reads one record batch: small enough to be read for it, large enough to be worth a read. */
+const VERSION = 2;
+/** Read whole once, to be checked, before windows of it are read. */
 const BATCH_TOKENS = 65_536;
+/** Shards that a dataset keeps open. */
+const OPEN_SHARDS = 8;
 
-const splitSchema = z.strictObject({
+export const tokenSplitSchema = z.strictObject({
   tokens: z.int().min(0),
   documents: z.int().min(0),
   /** UTF-8 bytes of the documents' texts. */
   bytes: z.int().min(0),
   shards: z.array(arrowFileSchema),
 });
+export type TokenSplit = z.infer<typeof tokenSplitSchema>;
+
 const manifestSchema = z.strictObject({
   tokenizerHash: z.string(),
   vocabSize: z.int().min(1),
-  /** The token in the gaps between documents; absent where there are none. */
+  /** The token that begins every document and stands nowhere else. */
+  bos: z.int().min(0),
+  /** The token in the gaps between documents, no target of training; absent where there are no gaps. */
   pad: z.int().min(0).optional(),
-  /** Tokens of a record batch and of a shard; the last ones may hold fewer. */
-  batchTokens: z.int().min(1),
-  shardTokens: z.int().min(1),
-  splits: z.strictObject({ train: splitSchema, validation: splitSchema }),
-  counters: countersSchema,
+  sources: z.array(
+    z.strictObject({
+      name: z.string(),
+      /** What it was made from. */
+      files: z.array(z.strictObject({ path: z.string(), sha256: z.string() })),
+      splits: z.strictObject({ train: tokenSplitSchema, validation: tokenSplitSchema }),
+    }),
+  ),
 });
-export type TokenManifest = z.infer<typeof manifestSchema> & { contentHash: string };
+type ManifestBody = z.infer<typeof manifestSchema>;
+export type TokenManifest = ManifestBody & { contentHash: string };
+export type TokenSource = ManifestBody['sources'][number];
 
 function rowSchema(vocabSize: number): Schema {
   return new Schema([
     new Field('tokens', tokenListType(vocabSize), false),
     new Field('document', new Utf8(), false),
     new Field('title', new Utf8(), false),
+    new Field('url', new Utf8(), false),
     new Field('source', new Utf8(), false),
     new Field('offset', new Int64(), false),
     new Field('part', new Int32(), false),
   ]);
 }
 
-export interface TokenDatasetOptions {
-  tokenizerHash: string;
-  vocabSize: number;
-  /** The token that fills gaps between documents, where there are gaps: it is no target of training. */
-  pad?: number;
-  /** Tokens of a shard. */
-  shardTokens: number;
-  /** Tokens of a record batch. */
-  batchTokens?: number;
+/** The rows of a record batch being filled. */
+interface Rows {
+  /** Where each row's tokens end, after a leading 0. */
+  ends: number[];
+  documents: Document[];
+  parts: number[];
 }
+const noRows = (): Rows => ({ ends: [0], documents: [], parts: [] });
 
-type ShardOptions = TokenDatasetOptions & { batchTokens: number };
+/** Writes one shard; a shard without documents leaves no file. */
+export class TokenShardWriter {
+  readonly #path: string;
+  readonly #vocabSize: number;
+  readonly #tokens: Int32Array;
+  readonly #total = { tokens: 0, documents: 0, bytes: 0 };
+  #file: ArrowFileWriter | undefined;
+  #rows = noRows();
+  /** Tokens in the batch being filled. */
+  #used = 0;
 
-/** Writes `<folder>/{train,validation}/tokens-00000.arrow …` and, last, `<folder>/manifest.json`. */
-export class TokenDatasetWriter {
-  readonly #folder: string;
-  readonly #options: ShardOptions;
-  readonly #splits: Record<Split, SplitWriter>;
-
-  constructor(folder: string, options: TokenDatasetOptions) {
-    this.#folder = folder;
-    this.#options = { ...options, batchTokens: Math.min(options.batchTokens ?? BATCH_TOKENS, options.shardTokens) };
-    this.#splits = {
-      train: new SplitWriter(join(folder, 'train'), this.#options),
-      validation: new SplitWriter(join(folder, 'validation'), this.#options),
-    };
+  /** @param batchTokens tokens of a record batch */
+  constructor(path: string, vocabSize: number, batchTokens = BATCH_TOKENS) {
+    this.#path = path;
+    this.#vocabSize = vocabSize;
+    this.#tokens = new Int32Array(batchTokens);
   }
 
   /**
@@ -98,123 +113,73 @@ export class TokenDatasetWriter {
    * @param ids its tokens, from the begin of text on; at least one
    * @throws UserError disk_full
    */
-  async append(split: Split, document: Document, ids: Int32Array): Promise<void> {
-    await this.#splits[split].append(document, ids);
-  }
-
-  /** Closes the shards and writes the manifest. */
-  async finish(counters: DataCounters): Promise<TokenManifest> {
-    const body = {
-      ...this.#options,
-      splits: { train: await this.#splits.train.finish(), validation: await this.#splits.validation.finish() },
-      counters,
-    };
-    await writeManifest(this.#folder, VERSION, body);
-    return await readManifest(this.#folder, VERSION, manifestSchema);
-  }
-
-  /** Gives up: removes unfinished files. */
-  async abort(): Promise<void> {
-    for (const split of SPLITS) await this.#splits[split].abort();
-  }
-}
-
-/** The rows of a record batch being filled. */
-interface Rows {
-  /** Where each row's tokens end, after a leading 0. */
-  ends: number[];
-  documents: string[];
-  titles: string[];
-  sources: string[];
-  offsets: number[];
-  parts: number[];
-}
-const noRows = (): Rows => ({ ends: [0], documents: [], titles: [], sources: [], offsets: [], parts: [] });
-
-class SplitWriter {
-  readonly #folder: string;
-  readonly #options: ShardOptions;
-  readonly #tokens: Int32Array;
-  readonly #shards: ArrowFileEntry[] = [];
-  #shard: ArrowFileWriter | undefined;
-  #rows = noRows();
-  /** Tokens in the batch being filled, and in the current shard with it. */
-  #batchUsed = 0;
-  #shardUsed = 0;
-  #total = { tokens: 0, documents: 0, bytes: 0 };
-
-  constructor(folder: string, options: ShardOptions) {
-    this.#folder = folder;
-    this.#options = options;
-    this.#tokens = new Int32Array(options.batchTokens);
-  }
-
   async append(document: Document, ids: Int32Array): Promise<void> {
-    const { batchTokens, shardTokens } = this.#options;
     for (let done = 0, part = 0; done < ids.length; part++) {
-      const room = Math.min(batchTokens - this.#batchUsed, shardTokens - this.#shardUsed);
-      const piece = ids.subarray(done, done + room);
-      this.#addRow(document, part, piece);
+      const piece = ids.subarray(done, done + this.#tokens.length - this.#used);
+      this.#tokens.set(piece, this.#used);
+      this.#used += piece.length;
+      this.#rows.ends.push(this.#used);
+      this.#rows.documents.push(document);
+      this.#rows.parts.push(part);
       done += piece.length;
-      if (piece.length === room) await this.#flush();
+      if (this.#used === this.#tokens.length) await this.#flush();
     }
     this.#total.tokens += ids.length;
     this.#total.documents += 1;
     this.#total.bytes += Buffer.byteLength(document.text);
   }
 
-  #addRow(document: Document, part: number, tokens: Int32Array): void {
-    this.#tokens.set(tokens, this.#batchUsed);
-    this.#batchUsed += tokens.length;
-    this.#shardUsed += tokens.length;
-    this.#rows.ends.push(this.#batchUsed);
-    this.#rows.documents.push(document.id);
-    this.#rows.titles.push(document.title ?? '');
-    this.#rows.sources.push(document.source.path);
-    this.#rows.offsets.push(document.source.offset);
-    this.#rows.parts.push(part);
-  }
-
-  /** Writes the batch, and closes the shard when it is full. */
   async #flush(): Promise<void> {
-    const { vocabSize, shardTokens } = this.#options;
-    if (this.#batchUsed > 0) {
-      const name = `tokens-${String(this.#shards.length).padStart(5, '0')}.arrow`;
-      this.#shard ??= await ArrowFileWriter.create(join(this.#folder, name), rowSchema(vocabSize));
-      const rows = this.#rows;
-      const columns: Data[] = [
-        tokensColumn(vocabSize, rows.ends, this.#tokens.subarray(0, this.#batchUsed)),
-        ...[rows.documents, rows.titles, rows.sources].map(textColumn),
-        int64Column(rows.offsets),
-        int32Column(rows.parts),
-      ];
-      await this.#shard.append(columns, rows.parts.length, this.#batchUsed);
-      this.#rows = noRows();
-      this.#batchUsed = 0;
-    }
-    if (this.#shardUsed === shardTokens) await this.#closeShard();
+    if (this.#used === 0) return;
+    this.#file ??= await ArrowFileWriter.create(this.#path, rowSchema(this.#vocabSize));
+    const { ends, documents, parts } = this.#rows;
+    const columns: Data[] = [
+      tokensColumn(this.#vocabSize, ends, this.#tokens.subarray(0, this.#used)),
+      textColumn(documents.map(({ id }) => id)),
+      textColumn(documents.map(({ title }) => title ?? '')),
+      textColumn(documents.map(({ url }) => url ?? '')),
+      textColumn(documents.map(({ source }) => source.path)),
+      int64Column(documents.map(({ source }) => source.offset)),
+      int32Column(parts),
+    ];
+    await this.#file.append(columns, parts.length, this.#used);
+    this.#rows = noRows();
+    this.#used = 0;
   }
 
-  async #closeShard(): Promise<void> {
-    if (this.#shard) this.#shards.push(await this.#shard.close());
-    this.#shard = undefined;
-    this.#shardUsed = 0;
-  }
-
-  async finish(): Promise<z.infer<typeof splitSchema>> {
+  /** Puts the file in place; tells what it holds. */
+  async close(): Promise<TokenSplit> {
     await this.#flush();
-    await this.#closeShard();
-    return { ...this.#total, shards: this.#shards };
+    const shards = this.#file ? [await this.#file.close()] : [];
+    return { ...this.#total, shards };
   }
 
+  /** Gives up: removes the unfinished file. */
   async abort(): Promise<void> {
-    await this.#shard?.abort();
+    await this.#file?.abort();
   }
 }
 
+/** The shards of `splits` as one. */
+export function joinSplits(splits: readonly TokenSplit[]): TokenSplit {
+  const sum = (count: (split: TokenSplit) => number) => splits.reduce((total, split) => total + count(split), 0);
+  return {
+    tokens: sum(({ tokens }) => tokens),
+    documents: sum(({ documents }) => documents),
+    bytes: sum(({ bytes }) => bytes),
+    shards: splits.flatMap(({ shards }) => shards),
+  };
+}
+
+/** Writes `<folder>/manifest.json`, which makes the shards in `<folder>/<split>/` a dataset. */
+export async function writeTokenManifest(folder: string, body: ManifestBody): Promise<TokenManifest> {
+  await writeManifest(folder, VERSION, body);
+  return await readManifest(folder, VERSION, manifestSchema);
+}
+
 interface PlacedBatch {
-  /** File of the shard. */
-  path: string;
+  folder: string;
+  shard: ArrowFileEntry;
   entry: BatchEntry;
   /** Position of its first token in the stream of the split. */
   start: number;
@@ -223,38 +188,52 @@ interface PlacedBatch {
 export interface OpenOptions {
   /** Hash of the tokenizer that the dataset must have been made with. */
   tokenizerHash?: string;
-  /** Bytes of record batches kept in memory. */
-  cacheBytes?: number;
 }
 
-/** Reads the tokens of one split as one stream: documents back to back, each begun by its begin-of-text token. */
+/** Tokens of one source in the stream of a split. */
+export interface TokenSegment {
+  name: string;
+  start: number;
+  tokens: number;
+}
+
+/**
+ * Reads the tokens of one split as one stream: the sources in order, in each the documents back to back, each begun by its
+ * begin-of-text token. Nothing is held in memory; what is read often stays in the operating system's page cache.
+ */
 export class TokenDataset {
   readonly folder: string;
   readonly split: Split;
   readonly manifest: TokenManifest;
   readonly numTokens: number;
   readonly numDocuments: number;
+  readonly segments: readonly TokenSegment[];
   /** Hash of all splits' content. */
   readonly contentHash: string;
-  readonly #batches: PlacedBatch[];
-  readonly #cache: BatchCache<RecordBatch>;
+  readonly #batches: PlacedBatch[] = [];
+  /** Where the token values of a batch lie in its file; there once its checksum was compared. */
+  readonly #valuesAt = new Map<number, Promise<number>>();
+  readonly #files = new OpenFiles();
 
-  private constructor(folder: string, split: Split, manifest: TokenManifest, cacheBytes: number) {
+  private constructor(folder: string, split: Split, manifest: TokenManifest) {
     this.folder = folder;
     this.split = split;
     this.manifest = manifest;
     this.contentHash = manifest.contentHash;
-    this.numTokens = manifest.splits[split].tokens;
-    this.numDocuments = manifest.splits[split].documents;
-    this.#cache = new BatchCache(cacheBytes);
+    const segments: TokenSegment[] = [];
     let start = 0;
-    this.#batches = manifest.splits[split].shards.flatMap((shard) =>
-      shard.batches.map((entry) => {
-        const placed = { path: join(folder, split, shard.file), entry, start };
-        start += entry.tokens;
-        return placed;
-      }),
-    );
+    for (const { name, splits } of manifest.sources) {
+      segments.push({ name, start, tokens: splits[split].tokens });
+      for (const shard of splits[split].shards) {
+        for (const entry of shard.batches) {
+          this.#batches.push({ folder: join(folder, split), shard, entry, start });
+          start += entry.tokens;
+        }
+      }
+    }
+    this.segments = segments;
+    this.numTokens = start;
+    this.numDocuments = manifest.sources.reduce((sum, { splits }) => sum + splits[split].documents, 0);
   }
 
   /**
@@ -266,8 +245,14 @@ export class TokenDataset {
   static async open(folder: string, split: Split, options: OpenOptions = {}): Promise<TokenDataset> {
     const manifest = await readManifest(folder, VERSION, manifestSchema);
     requireTokenizer(folder, manifest.tokenizerHash, options.tokenizerHash);
-    for (const shard of manifest.splits[split].shards) await checkSize(join(folder, split), shard);
-    return new TokenDataset(folder, split, manifest, options.cacheBytes ?? 64 * 2 ** 20);
+    const dataset = new TokenDataset(folder, split, manifest);
+    for (const shard of dataset.shards) await checkSize(join(folder, split), shard);
+    return dataset;
+  }
+
+  /** The files of the split in the order of the stream. */
+  get shards(): ArrowFileEntry[] {
+    return this.manifest.sources.flatMap(({ splits }) => splits[this.split].shards);
   }
 
   /**
@@ -279,13 +264,12 @@ export class TokenDataset {
       throw new RangeError(`tokens [${start}, ${start + length}) are outside the ${this.numTokens} of the dataset`);
     }
     const out = new Int32Array(length);
-    for (let done = 0, i = this.#find(start); done < length; i++) {
+    for (let done = 0, i = length > 0 ? this.#find(start) : 0; done < length; i++) {
       const batch = this.#batches[i]!;
-      const values = tokenValues(await this.#read(i), 0);
       const from = start + done - batch.start;
-      const part = values.subarray(from, from + length - done);
-      out.set(part, done);
-      done += part.length;
+      const count = Math.min(length - done, batch.entry.tokens - from);
+      out.set(await this.#read(i, from, count), done);
+      done += count;
     }
     return out;
   }
@@ -295,12 +279,40 @@ export class TokenDataset {
    * @throws UserError file_truncated, file_corrupt or artefact_missing for the first damaged file
    */
   async verify(): Promise<void> {
-    for (const shard of this.manifest.splits[this.split].shards) await verifyFile(join(this.folder, this.split), shard);
+    for (const shard of this.shards) await verifyFile(join(this.folder, this.split), shard);
   }
 
-  async #read(i: number): Promise<RecordBatch> {
-    const { path, entry } = this.#batches[i]!;
-    return await this.#cache.get(i, entry.bytes, () => readBatch(path, rowSchema(this.manifest.vocabSize), entry));
+  /** Closes its files; a later `window` opens them again. */
+  async close(): Promise<void> {
+    await this.#files.close();
+  }
+
+  /** Tokens [from, from + count) of batch `i`. */
+  async #read(i: number, from: number, count: number): Promise<Uint16Array | Uint32Array> {
+    const { folder, shard } = this.#batches[i]!;
+    const path = join(folder, shard.file);
+    const valuesAt = await this.#checked(i, path);
+    const { ArrayType } = tokenType(this.manifest.vocabSize);
+    const values = new ArrayType(count);
+    const bytes = new Uint8Array(values.buffer);
+    await this.#files.use(path, (file) => readInto(file, bytes, valuesAt + from * ArrayType.BYTES_PER_ELEMENT, path));
+    return values;
+  }
+
+  /** Compares a batch with its checksum the first time; gives the byte of the file where its token values begin. */
+  #checked(i: number, path: string): Promise<number> {
+    const known = this.#valuesAt.get(i);
+    if (known) return known;
+    const { vocabSize } = this.manifest;
+    const { entry } = this.#batches[i]!;
+    const checked = readBatch(path, rowSchema(vocabSize), entry).then(({ batch, body }) => {
+      const values = tokenValues(batch, 0);
+      return entry.offset + values.byteOffset - body.byteOffset;
+    });
+    this.#valuesAt.set(i, checked);
+    // A failed read is not remembered.
+    checked.catch(() => this.#valuesAt.delete(i));
+    return checked;
   }
 
   /** The batch that holds token `position`: the last that starts at or before it. */
@@ -312,6 +324,47 @@ export class TokenDataset {
       else high = middle;
     }
     return low;
+  }
+}
+
+const openFd = promisify(open);
+const closeFd = promisify(close);
+
+/** A few files kept open, those used last. */
+class OpenFiles {
+  /** Descriptors: a handle that is forgotten would be closed with a complaint. */
+  readonly #open = new Map<string, { file: Promise<number>; users: number }>();
+
+  /** Calls `read` with the open file; it stays open while anybody reads. */
+  async use(path: string, read: (file: number) => Promise<void>): Promise<void> {
+    const known = this.#open.get(path);
+    const entry = known ?? { file: openFd(path, 'r'), users: 0 };
+    if (known) this.#open.delete(path);
+    this.#open.set(path, entry);
+    entry.users += 1;
+    try {
+      await read(await entry.file);
+    } catch (error) {
+      throw missingFile(error, path);
+    } finally {
+      entry.users -= 1;
+      await this.#closeBeyond(OPEN_SHARDS);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#closeBeyond(0);
+  }
+
+  async #closeBeyond(count: number): Promise<void> {
+    if (this.#open.size <= count) return;
+    for (const [path, { file, users }] of this.#open) {
+      if (this.#open.size <= count) break;
+      if (users > 0) continue;
+      this.#open.delete(path);
+      // One that could not be opened has told so to whoever wanted to read it.
+      await file.then(closeFd, () => undefined);
+    }
   }
 }
 

@@ -3,7 +3,7 @@
 import { rm, stat } from 'node:fs/promises';
 import { type SourceConfig, sourceSchema } from '../config/schema.ts';
 import { type DataCounters, type Document, listSourceFiles, newCounters, readDocuments } from '../data/documents.ts';
-import { cutReferences, inContext, type Reference } from '../data/references.ts';
+import { cutReferences, inContext, type Piece } from '../data/references.ts';
 import { UserError } from '../errors.ts';
 import { linkFolder, sha256, temporaryName } from '../io/files.ts';
 import { Bank } from '../memory/bank.ts';
@@ -88,12 +88,12 @@ export async function withBankCopy(session: Session, work: () => Promise<void>):
 }
 
 /** The references that one text is cut into. @throws UserError input_empty */
-async function referencesOf(session: Session, { text, title, document }: Knowledge): Promise<Reference[]> {
+async function referencesOf(session: Session, { text, title, document }: Knowledge): Promise<Piece[]> {
   const id = document ?? sha256(text).slice(0, 16);
   async function* one(): AsyncGenerator<Document> {
     if (text.trim() !== '') yield { id, title, text, source: { path: '-', offset: 0 } };
   }
-  const references: Reference[] = [];
+  const references: Piece[] = [];
   for await (const reference of cutReferences(one(), session.tokenizer, session.config.memory.referenceTokens)) {
     references.push(reference);
   }
@@ -107,7 +107,7 @@ function nothingToAdd(where?: string): UserError {
 }
 
 /** Named by what it says: the span that names other references may be that of another one of the same document. */
-function editedReference(reference: Reference): Reference {
+function editedReference(reference: Piece): Piece {
   const { document, span, text } = reference;
   return { ...reference, id: sha256(`${document}\0${span.join(':')}\0${text}`).slice(0, 16) };
 }
@@ -115,13 +115,13 @@ function editedReference(reference: Reference): Reference {
 async function changeBank(
   session: Session,
   remove: readonly string[],
-  add: AsyncIterable<Reference> | Iterable<Reference>,
+  add: AsyncIterable<Piece> | Iterable<Piece>,
   onProgress?: (done: number) => void,
 ): Promise<string[]> {
   // A change builds on the version that the session reads; a killed run may have left later ones of other weights.
   const writer = await Bank.openForWriting(session.bank.folder, { version: session.bank.version });
   const ids: string[] = [];
-  async function* named(): AsyncGenerator<Reference> {
+  async function* named(): AsyncGenerator<Piece> {
     for await (const reference of add) {
       ids.push(reference.id);
       yield reference;
@@ -142,6 +142,7 @@ async function changeBank(
 
 async function sizeOf(source: SourceConfig): Promise<number> {
   let bytes = 0;
-  for (const { path } of await listSourceFiles([source])) bytes += (await stat(path)).size;
+  const files = await listSourceFiles([source], newCounters(), { strict: true });
+  for (const { path } of files) bytes += (await stat(path)).size;
   return bytes;
 }

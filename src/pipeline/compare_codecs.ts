@@ -3,7 +3,7 @@
 import type { RunConfig } from '../config/schema.ts';
 import type { Batch } from '../data/batches.ts';
 import { dataPaths } from '../data/build.ts';
-import { TokenDataset } from '../data/token_dataset.ts';
+import { continualSources } from '../data/source_groups.ts';
 import { UserError } from '../errors.ts';
 import type { Session } from '../infer/session.ts';
 import type { Bank } from '../memory/bank.ts';
@@ -22,7 +22,7 @@ import { type RowFormat, rowFormat } from '../memory/row_format.ts';
 import { type StoredMemories, stepMemories } from '../memory/step_memories.ts';
 import { PURPOSE, permute } from '../random.ts';
 import type { MicroBatch } from '../train/stage.ts';
-import { TextBatches, timed } from '../train/text_batches.ts';
+import { openText, TextBatches, timed } from '../train/text_batches.ts';
 import { meanLoss } from '../train/validation.ts';
 import { openSession } from './session.ts';
 
@@ -181,8 +181,7 @@ class Validation {
     const { config, folder, tokenizer } = session;
     const { tokens, continualTokens } = dataPaths(folder.data);
     const path = config.data.continual.sources.length > 0 ? continualTokens : tokens;
-    const open = (split: 'train' | 'validation') => TokenDataset.open(path, split, { tokenizerHash: tokenizer.hash });
-    const text = { train: await open('train'), validation: await open('validation') };
+    const text = await openText(path, continualSources(config.data), { tokenizerHash: tokenizer.hash });
     const batches = new TextBatches(config, config.continual, text);
     return batches.validationCount === 0 ? undefined : new Validation(session, batches);
   }

@@ -13,7 +13,6 @@ import { ContinualStage } from '../continual/continual.ts';
 import { TrainingBank } from '../continual/training_bank.ts';
 import { type BuildProgress, buildData, type DataReport, dataPaths } from '../data/build.ts';
 import { ReferenceDataset } from '../data/references.ts';
-import { TokenDataset } from '../data/token_dataset.ts';
 import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';
 import { sha256 } from '../io/files.ts';
@@ -36,7 +35,7 @@ import { train } from '../train/loop.ts';
 import { type Provenance, TrainingRecord } from '../train/record.ts';
 import { findCheckpoint, requireFit, trainingState, weightValues } from '../train/resume.ts';
 import type { Stage, StageName } from '../train/stage.ts';
-import type { TrainingText } from '../train/text_batches.ts';
+import { openText, type TrainingText } from '../train/text_batches.ts';
 import { WarmupStage } from '../warmup/warmup.ts';
 import { bankIdentity, makeEncoder } from './bank_setup.ts';
 import { makeCodecs } from './codec_setup.ts';
@@ -94,15 +93,16 @@ export async function buildRunData({ config, folder }: Pick<Workspace, 'config' 
       progress = new Progress({ label: `data: ${now.phase}`, total: now.totalBytes, unit: 'bytes' });
       phase = now.phase;
     }
-    progress?.update(now.bytes, { documents: now.documents });
+    progress?.update(now.bytes, { [now.phase === 'tokens' ? 'shards' : 'documents']: now.done });
   };
   try {
     const report = await buildData(config.data, config.memory, folder.data, config.seed, onProgress);
     progress?.stop();
     for (const warning of report.warnings) say(`data: ${warning}`);
+    const sum = (count: 'documents' | 'tokens') => report.sources.reduce((total, { train }) => total + train[count], 0);
     say(
-      `data: ${report.kept ? 'kept' : 'built'} (${report.reason}); ${report.train.documents} documents, ` +
-        `${report.train.tokens} tokens, vocabulary ${report.tokenizer.vocabSize}, ${report.references.references} references`,
+      `data: ${report.kept ? 'kept' : 'built'} (${report.reason}); ${sum('documents')} documents, ` +
+        `${sum('tokens')} tokens, vocabulary ${report.tokenizer.vocabSize}, ${report.references.references} references`,
     );
     return report;
   } finally {
@@ -121,15 +121,8 @@ interface Inputs {
 async function openInputs({ config, folder }: Workspace): Promise<Inputs> {
   const paths = dataPaths(folder.data);
   const tokenizer = await Tokenizer.load(paths.tokenizer);
-  return { tokenizer, text: await openText(paths.tokens, tokenizer), shape: modelShape(config, tokenizer) };
-}
-
-async function openText(tokens: string, tokenizer: Tokenizer): Promise<TrainingText> {
-  const options = { tokenizerHash: tokenizer.hash };
-  return {
-    train: await TokenDataset.open(tokens, 'train', options),
-    validation: await TokenDataset.open(tokens, 'validation', options),
-  };
+  const text = await openText(paths.tokens, config.data.sources, { tokenizerHash: tokenizer.hash });
+  return { tokenizer, text, shape: modelShape(config, tokenizer) };
 }
 
 /** Stage one. @returns true when it is complete */
@@ -157,7 +150,11 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   const inputs = await openInputs(workspace);
   const checkpoint = await findCheckpoint(folder, 'continual', resume, say);
   const hasOwnText = config.data.continual.sources.length > 0;
-  const text = hasOwnText ? await openText(dataPaths(folder.data).continualTokens, inputs.tokenizer) : inputs.text;
+  const text = hasOwnText
+    ? await openText(dataPaths(folder.data).continualTokens, config.data.continual.sources, {
+        tokenizerHash: inputs.tokenizer.hash,
+      })
+    : inputs.text;
   const references = await openReferences(workspace, inputs.tokenizer);
   const read = [text.train, inputs.text.train, references].map(({ contentHash }) => contentHash);
   const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: sha256(...read) };

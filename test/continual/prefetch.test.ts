@@ -54,9 +54,9 @@ async function openBank({ config, folder, model, references, tokenizer }: Random
 }
 
 async function openStage(run: RandomRun, version?: number): Promise<{ stage: ContinualStage; bank: TrainingBank }> {
-  const { config, folder, model, train, validation, tokenizer } = run;
+  const { config, folder, model, train, validation, weights, tokenizer } = run;
   const bank = await openBank(run, version);
-  const text = { train, validation };
+  const text = { train, validation, weights };
   const stage = new ContinualStage({
     ...{ config, model, text, plainText: text, bank, prefix: tokenizer.referencePrefix, parent: 'p' },
     ...{ tokenizer: dataPaths(folder.data).tokenizer, checkpoints: folder.checkpoints('continual'), say: () => {} },

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { BPE, byteLevelPreTokenizer, Tokenizer } from 'tokenizers';
 import { describe, expect, it } from 'vitest';
-import { byteCharacters, SPECIALS, trainBpe } from '../../src/data/bpe_trainer.ts';
+import { byteCharacters } from '../../src/data/bpe/words.ts';
+import { SPECIALS, trainBpe } from '../../src/data/bpe_trainer.ts';
 import { factTexts, stream, temporaryFolder } from './support.ts';
 
 /** Counts all pairs of all words anew before each merge. Words are given as characters of a small alphabet. */

@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { type BuildProgress, buildData, dataPaths } from '../../src/data/build.ts';
 import { inspectData, verifyData } from '../../src/data/inspect.ts';
 import { ReferenceDataset } from '../../src/data/references.ts';
-import { TokenDataset } from '../../src/data/token_dataset.ts';
+import type { SourceReport } from '../../src/data/report.ts';
+import { type Split, TokenDataset } from '../../src/data/token_dataset.ts';
 import { Tokenizer } from '../../src/data/tokenizer.ts';
 import {
   dataConfig,
@@ -30,28 +31,41 @@ function project(fields: object = {}) {
     references: [{ path: facts }],
     tokenizer: { vocabSize: 400 },
     sequenceLength: 64,
-    shardBytes: 1024,
     validationShare: 0.1,
     ...fields,
   });
   return { folder, corpus, data: join(folder, 'data'), config };
 }
 
+/** Documents or tokens of all sources in a split. */
+const total = (sources: readonly SourceReport[], split: Split, of: 'documents' | 'tokens') =>
+  sources.reduce((sum, source) => sum + source[split][of], 0);
+
 const memory = memoryConfig({ referenceTokens: 12 });
 
 describe('buildData', () => {
   it('makes tokenizer, tokens of both splits and references', async () => {
-    const { data, config, folder } = project();
+    const { data, config, folder, corpus } = project();
     const progress: BuildProgress[] = [];
     const report = await buildData(config, memory, data, 1, (p) => progress.push(p));
-    expect(report).toMatchObject({ kept: false, reason: 'not built before', warnings: [], folder: data });
+    expect(report).toMatchObject({ kept: false, reason: 'not built before', folder: data });
     expect(report.tokenizer).toMatchObject({ vocabSize: 400, trained: true });
-    expect(report.train.documents + report.validation.documents).toBe(120);
-    expect(report.validation.documents).toBeGreaterThan(3);
-    expect(report.counters.sources.skipped).toEqual({ 'invalid JSON': 1, 'empty text': 1 });
-    expect(report.references.documents).toBe(30);
+    expect(report.warnings).toEqual([
+      'not everything could be read: 1 × invalid JSON; `memory3 data report` says where',
+    ]);
+    const { sources } = report;
+    expect(total(sources, 'train', 'documents') + total(sources, 'validation', 'documents')).toBe(120);
+    expect(total(sources, 'validation', 'documents')).toBeGreaterThan(3);
+    expect(sources[0]).toMatchObject({ name: corpus, files: 1, documents: 120, dropped: {} });
+    expect(sources[0]?.skipped).toEqual({ 'invalid JSON': 1, 'empty text': 1 });
+    expect(report.references.counters.documents).toBe(30);
     expect(report.references.references).toBeGreaterThan(30);
-    expect([...new Set(progress.map(({ phase }) => phase))]).toEqual(['tokenizer', 'tokens', 'references']);
+    expect([...new Set(progress.map(({ phase }) => phase))]).toEqual([
+      'documents',
+      'tokenizer',
+      'tokens',
+      'references',
+    ]);
     for (const p of progress) expect(p.bytes).toBeLessThanOrEqual(p.totalBytes);
 
     const tokenizer = await Tokenizer.load(dataPaths(data).tokenizer);
@@ -77,7 +91,9 @@ describe('buildData', () => {
     );
     expect(hashes[0]).toBe(hashes[1]);
     const files = (root: string) => {
-      const names = readdirSync(root, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+      const names = readdirSync(root, { recursive: true, withFileTypes: true }).filter(
+        (entry) => entry.isFile() && entry.name !== 'build.json',
+      );
       return names.map(({ name, parentPath }) => [name, readFileSync(join(parentPath, name), 'utf8')]).sort();
     };
     expect(files(a)).toEqual(files(b));
@@ -88,7 +104,7 @@ describe('buildData', () => {
     const { data, config, corpus } = project();
     const first = await buildData(config, memory, data, 1);
     const again = () => buildData(config, memory, data, 1);
-    expect(await again()).toMatchObject({ kept: true, contentHash: first.contentHash, train: first.train });
+    expect(await again()).toMatchObject({ kept: true, contentHash: first.contentHash, sources: first.sources });
     utimesSync(corpus, new Date(0), new Date(0));
     expect(await again()).toMatchObject({ kept: true });
 
@@ -125,7 +141,7 @@ describe('buildData', () => {
     const whole = await buildData(dataConfig({ ...config, tokenizer: { vocabSize: 8192 } }), memory, data, 1);
     expect(report.tokenizer.vocabSize).toBeGreaterThan(270);
     expect(report.tokenizer.vocabSize).toBeLessThan(whole.tokenizer.vocabSize);
-    expect(whole.warnings).toEqual([expect.stringContaining(`${whole.tokenizer.vocabSize} tokens, not 8192`)]);
+    expect(whole.warnings[0]).toContain(`${whole.tokenizer.vocabSize} tokens, not 8192`);
   });
 
   it('refuses to build from nothing, and leaves nothing behind', async () => {
@@ -135,9 +151,11 @@ describe('buildData', () => {
     const wrongField = await build(dataConfig({ sources: [{ path: corpus, textField: 'body' }] }));
     expect(wrongField.code).toBe('input_empty');
     expect(wrongField.message).toMatch(/121 × no text field.*no string "body"; fields: id, text/s);
-    expect(await build(dataConfig({ sources: [{ path: join(folder, 'gone') }] }))).toMatchObject({
-      code: 'input_missing',
-    });
+    const gone = await build(dataConfig({ sources: [{ path: join(folder, 'gone') }] }));
+    expect(gone).toMatchObject({ code: 'input_empty', message: expect.stringContaining('1 × no such file') });
+    const strict = dataConfig({ sources: [{ path: join(folder, 'gone') }, { path: corpus }], strict: true });
+    expect(await build(strict)).toMatchObject({ code: 'input_missing' });
+    expect(await build(dataConfig({ ...config, strict: true }))).toMatchObject({ code: 'input_invalid' });
     const noTokenizer = dataConfig({ ...config, tokenizer: { path: join(folder, 'gone.json') } });
     expect(await build(noTokenizer)).toMatchObject({ code: 'input_missing' });
     expect(readdirSync(folder).sort()).toEqual(['corpus.jsonl', 'facts.jsonl']);
@@ -149,7 +167,125 @@ describe('buildData', () => {
     expect(warnings).toEqual([
       expect.stringContaining('training tokens'),
       expect.stringContaining('validation tokens'),
+      expect.stringContaining('not everything could be read'),
     ]);
+  });
+});
+
+describe('a build in many shards', () => {
+  /** Three sources with repeated, nearly repeated and bad texts, in shards of a few documents. */
+  function manyShards(fields: object = {}) {
+    const made = project();
+    const long = (i: number) =>
+      factTexts(400)
+        .slice(8 * i, 8 * i + 8)
+        .join(' ');
+    const rows = Array.from({ length: 40 }, (_, i) => ({ id: `l${i}`, url: `https://x.org/${i}`, text: long(i) }));
+    const copies = [3, 9, 30].map((i) => ({ text: `${long(i)} ` }));
+    const near = [5, 12].map((i) => ({ text: long(i).replace('people say', 'many people say') }));
+    const lines = (all: object[]) => all.map((row) => JSON.stringify(row)).join('\n');
+    writeFileSync(
+      join(made.folder, 'b.jsonl'),
+      lines([...rows, ...copies, { text: '1 2 3 4 5 6 7 8 9 + - *' }, ...near]),
+    );
+    writeFileSync(join(made.folder, 'c.txt'), long(41));
+    const config = dataConfig({
+      ...made.config,
+      sources: [
+        { path: made.corpus, name: 'facts', weight: 1 },
+        { path: join(made.folder, 'b.jsonl'), name: 'long', weight: 3 },
+        { path: join(made.folder, 'c.txt'), name: 'long', weight: 3 },
+      ],
+      cleaning: { maxNonAlphabetic: 0.5 },
+      deduplication: { exact: true, near: true },
+      shardBytes: 2048,
+      ...fields,
+    });
+    return { ...made, config };
+  }
+
+  it('drops what the rules and earlier documents say, and tells it', async () => {
+    const { data, config, folder } = manyShards();
+    const report = await buildData(config, memory, data, 1);
+    const [facts, long] = report.sources;
+    expect(report.sources).toHaveLength(2);
+    expect(facts?.dropped).toEqual({});
+    const bytes = expect.any(Number);
+    expect(long).toMatchObject({ name: 'long', files: 2, documents: 47 });
+    expect(long?.dropped).toEqual({
+      duplicate: { documents: 3, bytes },
+      'near duplicate': { documents: 2, bytes },
+      'too few letters': { documents: 1, bytes },
+    });
+    const details = report.examples.map(({ reason, detail }) => [reason, detail]);
+    expect(details).toContainEqual(['duplicate', 'the same as l3']);
+    expect(details).toContainEqual(['near duplicate', expect.stringMatching(/^0\.\d\d the same as l12$/)]);
+    const tokenizer = await Tokenizer.load(dataPaths(data).tokenizer);
+    const tokens = await TokenDataset.open(dataPaths(data).tokens, 'train');
+    expect(tokens.shards.length).toBeGreaterThan(8);
+    expect(tokens.segments.map(({ name }) => name)).toEqual(['facts', 'long']);
+    const decoded = await tokenizer.decode(await tokens.window(0, tokens.numTokens));
+    expect(decoded.split('<s>')).toHaveLength(1 + total(report.sources, 'train', 'documents'));
+    expect((await verifyData(data)).files).toBeGreaterThan(8);
+    expect(readdirSync(folder).sort()).toEqual(['b.jsonl', 'c.txt', 'corpus.jsonl', 'data', 'facts.jsonl']);
+    expect(report.stages.map(({ stage }) => stage)).toEqual(['documents', 'tokenizer', 'tokens', 'references']);
+  });
+
+  it('is the same with any number of workers, and goes on where it was stopped', async () => {
+    const { data, config, folder } = manyShards({ workers: 1 });
+    const whole = await buildData(config, memory, data, 1);
+    expect((await buildData({ ...config, workers: 3 }, memory, join(folder, 'w3'), 1)).contentHash).toBe(
+      whole.contentHash,
+    );
+    const places = [
+      { phase: 'documents', done: 60 },
+      { phase: 'documents', done: 150 },
+      { phase: 'tokenizer', done: 3 },
+      { phase: 'tokens', done: 1 },
+      { phase: 'tokens', done: 7 },
+      { phase: 'references', done: 0 },
+    ];
+    const stopped = join(folder, 'stopped');
+    for (const place of places) {
+      const stop = (now: BuildProgress) => {
+        if (now.phase === place.phase && now.done >= place.done) throw new Error('stopped');
+      };
+      await expect(buildData({ ...config, workers: 2 }, memory, stopped, 1, stop)).rejects.toThrow('stopped');
+    }
+    const resumed = await buildData({ ...config, workers: 2 }, memory, stopped, 1);
+    expect(resumed.reason).toBe('not built before; went on with what an earlier build had done');
+    expect(resumed.contentHash).toBe(whole.contentHash);
+    const { stages: _, ...rest } = resumed;
+    const { stages: __, ...expected } = whole;
+    expect(rest).toEqual({ ...expected, folder: stopped, reason: resumed.reason });
+  });
+
+  it('begins anew when the settings changed after it was stopped', async () => {
+    const { data, config } = manyShards();
+    const stop = (now: BuildProgress) => {
+      if (now.phase === 'tokens') throw new Error('stopped');
+    };
+    await expect(buildData(config, memory, data, 1, stop)).rejects.toThrow('stopped');
+    const changed = dataConfig({ ...config, cleaning: {} });
+    const report = await buildData(changed, memory, data, 1);
+    expect(report.reason).toBe('not built before');
+    expect(report.sources[1]?.dropped).not.toHaveProperty('too few letters');
+  });
+
+  it('lets documents begin at multiples of the alignment, and padding be no target', async () => {
+    const { data, config, corpus } = project();
+    const aligned = dataConfig({ ...config, continual: { sources: [{ path: corpus }], alignDocuments: 8 } });
+    await buildData(aligned, memory, data, 1);
+    const tokens = await TokenDataset.open(dataPaths(data).continualTokens, 'train');
+    const tokenizer = await Tokenizer.load(dataPaths(data).tokenizer);
+    const ids = await tokens.window(0, tokens.numTokens);
+    const begins = [...ids.keys()].filter((i) => ids[i] === tokenizer.bos);
+    expect(begins).toHaveLength(tokens.numDocuments);
+    expect(begins.every((begin) => begin % 8 === 0)).toBe(true);
+    expect(tokens.manifest.pad).toBe(tokenizer.pad);
+    expect(ids.includes(tokenizer.pad)).toBe(true);
+    const plain = await TokenDataset.open(dataPaths(data).tokens, 'train');
+    expect((await plain.window(0, plain.numTokens)).includes(tokenizer.pad)).toBe(false);
   });
 });
 
@@ -158,14 +294,15 @@ describe('inspectData', () => {
     const { data, config, corpus } = project();
     const report = await buildData(config, memory, data, 1);
     const text = await inspectData(data);
-    expect(text).toContain(`${report.train.documents} documents, ${report.train.tokens} tokens`);
+    const { documents, tokens } = report.sources[0]!.train;
+    expect(text).toContain(`${documents} documents, ${tokens} tokens`);
     expect(text).toMatch(/[2-9]\.\d\d bytes a token/);
-    expect(text).toMatch(/tokens-00000\.arrow {2}1024 tokens, \d+ bytes/);
+    expect(text).toMatch(/tokens-00000\.arrow {2}\d+ tokens, \d+ bytes/);
     expect(text).toContain('at token 0: <s>');
     expect(text).toContain('[Fact 0]');
     expect(text).toMatch(/1 × invalid JSON\n +.*corpus\.jsonl at byte \d+: /);
     expect(text).toContain(corpus);
-    expect(text).toContain('nothing skipped in references');
+    expect(text).toMatch(/1 × empty text\n +.*corpus\.jsonl at byte \d+: /);
   });
 
   it('points to `data build` when nothing is built, and verify finds damage', async () => {

@@ -6,6 +6,7 @@ import { onTestFinished } from 'vitest';
 import { dataSchema, memorySchema, type SourceConfig, sourceSchema } from '../../src/config/schema.ts';
 import { trainBpe } from '../../src/data/bpe_trainer.ts';
 import type { Document } from '../../src/data/documents.ts';
+import { joinSplits, TokenShardWriter, type TokenSplit, writeTokenManifest } from '../../src/data/token_dataset.ts';
 import { Tokenizer } from '../../src/data/tokenizer.ts';
 
 /** Any Unicode character but halves of surrogate pairs; fast-check's own `binary` unit takes a second to set up. */
@@ -75,4 +76,42 @@ export async function userErrorOf(work: Promise<unknown>): Promise<{ code: strin
     throw error;
   }
   throw new Error('nothing was thrown');
+}
+
+export interface DatasetShape {
+  vocabSize?: number;
+  batchTokens?: number;
+  /** Documents of a shard. */
+  shardDocuments?: number;
+  pad?: number;
+}
+
+/** Writes documents of these token ids, by source, to the training split of a new token dataset; gives its folder. */
+export async function writeTokens(sources: Record<string, number[][]>, shape: DatasetShape = {}): Promise<string> {
+  const folder = temporaryFolder();
+  const { vocabSize = 1000, batchTokens = 16, shardDocuments = 2, pad } = shape;
+  const empty: TokenSplit = { tokens: 0, documents: 0, bytes: 0, shards: [] };
+  const made = [];
+  let number = 0;
+  for (const [name, documents] of Object.entries(sources)) {
+    const shards: TokenSplit[] = [];
+    for (let first = 0; first < documents.length; first += shardDocuments) {
+      const path = join(folder, 'train', `tokens-${String(number++).padStart(5, '0')}.arrow`);
+      const writer = new TokenShardWriter(path, vocabSize, batchTokens);
+      for (const [i, ids] of documents.slice(first, first + shardDocuments).entries()) {
+        const written = document(`document ${first + i} é`, 'text', `title ${first + i}`);
+        await writer.append(written, Int32Array.from(ids));
+      }
+      shards.push(await writer.close());
+    }
+    made.push({ name, files: [], splits: { train: joinSplits(shards), validation: empty } });
+  }
+  await writeTokenManifest(folder, {
+    tokenizerHash: 'aa',
+    vocabSize,
+    bos: 0,
+    ...(pad !== undefined && { pad }),
+    sources: made,
+  });
+  return folder;
 }

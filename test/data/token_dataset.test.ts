@@ -1,30 +1,14 @@
-import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RecordBatchReader, tableFromIPC } from 'apache-arrow';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { newCounters } from '../../src/data/documents.ts';
-import { TokenDataset, TokenDatasetWriter } from '../../src/data/token_dataset.ts';
-import { document, flipBit, temporaryFolder, userErrorOf } from './support.ts';
+import { TokenDataset } from '../../src/data/token_dataset.ts';
+import { type DatasetShape, flipBit, temporaryFolder, userErrorOf, writeTokens } from './support.ts';
 
-interface Shape {
-  vocabSize?: number;
-  shardTokens?: number;
-  batchTokens?: number;
-}
-
-/** Writes documents of these token ids to the training split of a new folder. */
-async function write(documents: number[][], shape: Shape = {}): Promise<string> {
-  const folder = temporaryFolder();
-  const options = { tokenizerHash: 'aa', vocabSize: 1000, shardTokens: 64, batchTokens: 16, ...shape };
-  const writer = new TokenDatasetWriter(folder, options);
-  for (const [i, ids] of documents.entries()) {
-    await writer.append('train', document(`document ${i} é`, 'text', `title ${i}`), Int32Array.from(ids));
-  }
-  await writer.finish(newCounters());
-  return folder;
-}
+/** Writes documents of these token ids as one source. */
+const write = (documents: number[][], shape: DatasetShape = {}) => writeTokens({ source: documents }, shape);
 
 const counting = (count: number) => Array.from({ length: count }, (_, i) => i % 1000);
 const firstShard = (folder: string) => join(folder, 'train', 'tokens-00000.arrow');
@@ -35,14 +19,16 @@ describe('TokenDataset', () => {
       maxLength: 12,
     });
     const sizes = fc.record({
-      shardTokens: fc.integer({ min: 60, max: 200 }),
+      shardDocuments: fc.integer({ min: 1, max: 5 }),
       batchTokens: fc.integer({ min: 1, max: 40 }),
     });
     await fc.assert(
       fc.asyncProperty(documents, sizes, fc.boolean(), fc.nat(), fc.nat(), async (rows, size, wide, a, b) => {
         const ids = rows.map((row) => row.map((id) => (wide ? id : id % 65_536)));
-        const folder = await write(ids, { ...size, vocabSize: wide ? 70_000 : 65_536 });
-        const dataset = await TokenDataset.open(folder, 'train', { cacheBytes: 1000 });
+        const cut = a % (ids.length + 1);
+        const sources = { first: ids.slice(0, cut), second: ids.slice(cut) };
+        const folder = await writeTokens(sources, { ...size, vocabSize: wide ? 70_000 : 65_536 });
+        const dataset = await TokenDataset.open(folder, 'train');
         const all = ids.flat();
         expect(dataset.numTokens).toBe(all.length);
         expect(dataset.numDocuments).toBe(rows.length);
@@ -50,14 +36,20 @@ describe('TokenDataset', () => {
         const length = b % (all.length - start + 1);
         expect([...(await dataset.window(start, length))]).toEqual(all.slice(start, start + length));
         expect([...(await dataset.window(0, all.length))]).toEqual(all);
+        const firstTokens = ids.slice(0, cut).flat().length;
+        expect(dataset.segments).toEqual([
+          { name: 'first', start: 0, tokens: firstTokens },
+          { name: 'second', start: firstTokens, tokens: all.length - firstTokens },
+        ]);
         await dataset.verify();
+        await dataset.close();
       }),
       { numRuns: 12 },
     );
   });
 
   it('writes files that any Arrow reader reads', async () => {
-    const folder = await write([counting(5), counting(30), counting(2)]);
+    const folder = await write([counting(5), counting(30), counting(2)], { shardDocuments: 3 });
     const table = tableFromIPC(readFileSync(firstShard(folder)));
     const rows = table.toArray().map((row) => row.toJSON());
     expect(rows.map(({ document: id, part }) => [id, part])).toEqual([
@@ -67,7 +59,7 @@ describe('TokenDataset', () => {
       ['document 1 é', 2],
       ['document 2 é', 0],
     ]);
-    expect(rows[0]).toMatchObject({ title: 'title 0', source: 'memory', offset: 0n });
+    expect(rows[0]).toMatchObject({ title: 'title 0', url: '', source: 'memory', offset: 0n });
     expect(rows.flatMap(({ tokens }) => [...tokens])).toEqual([...counting(5), ...counting(30), ...counting(2)]);
     const handle = await open(firstShard(folder));
     const reader = await (await RecordBatchReader.from(handle)).open();
@@ -87,13 +79,19 @@ describe('TokenDataset', () => {
     expect(await hash(a)).not.toBe(await hash(other));
   });
 
-  it('reads concurrent windows through a small cache', async () => {
-    const folder = await write([counting(500)]);
-    const dataset = await TokenDataset.open(folder, 'train', { cacheBytes: 1 });
-    const starts = Array.from({ length: 60 }, (_, i) => (i * 37) % 470);
+  it('reads concurrent windows of more shards than it keeps open', async () => {
+    const documents = Array.from({ length: 40 }, (_, i) => counting(500).slice(12 * i, 12 * i + 12));
+    const dataset = await TokenDataset.open(await write(documents, { shardDocuments: 1 }), 'train');
+    const openFiles = () => readdirSync('/proc/self/fd').length;
+    const before = openFiles();
+    const starts = Array.from({ length: 60 }, (_, i) => (i * 37) % 450);
     const windows = await Promise.all(starts.map((start) => dataset.window(start, 30)));
     expect(windows.map((window) => [...window])).toEqual(starts.map((start) => counting(500).slice(start, start + 30)));
-    await expect(dataset.window(490, 11)).rejects.toThrow(RangeError);
+    for (const start of starts) await dataset.window(start, 30);
+    expect(openFiles() - before).toBeLessThanOrEqual(8);
+    await dataset.close();
+    expect(openFiles()).toBeLessThanOrEqual(before);
+    await expect(dataset.window(470, 11)).rejects.toThrow(RangeError);
     await expect(dataset.window(-1, 1)).rejects.toThrow(RangeError);
   });
 
@@ -116,8 +114,7 @@ describe('TokenDataset', () => {
   it('finds any flipped bit of a shard by `verify`, and of a record batch when it is read', async () => {
     const folder = await write([counting(100)]);
     const path = firstShard(folder);
-    const { splits } = (await TokenDataset.open(folder, 'train')).manifest;
-    const second = splits.train.shards[0]?.batches[1];
+    const second = (await TokenDataset.open(folder, 'train')).shards[0]?.batches[1];
     if (!second) throw new Error('the shard has two batches');
     for (const at of [
       0,
@@ -157,7 +154,7 @@ describe('TokenDataset', () => {
       writeFileSync(path, changed);
       return userErrorOf(TokenDataset.open(folder, 'train'));
     };
-    expect(await reopen(text.replace('"version": 1', '"version": 2'))).toMatchObject({ code: 'version_unsupported' });
+    expect(await reopen(text.replace('"version": 2', '"version": 3'))).toMatchObject({ code: 'version_unsupported' });
     expect(await reopen(text.replace('"tokens": 20', '"tokens": 21'))).toMatchObject({ code: 'file_corrupt' });
     expect(await reopen(text.slice(0, -20))).toMatchObject({ code: 'file_corrupt' });
     expect(await reopen('[]')).toMatchObject({ code: 'file_corrupt' });

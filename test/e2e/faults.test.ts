@@ -147,10 +147,10 @@ describe.concurrent('damaged data', () => {
     await succeed('warmup', ...args);
   });
 
-  it('a flipped bit in a shard is found by `data inspect --verify`', async () => {
+  it('a flipped bit in a shard is found by `data verify`', async () => {
     const { args, run } = copy('flipped-shard');
     flipBit(shard(run), Math.floor(statSync(shard(run)).size / 2));
-    expect(await fail('file_corrupt', 4, 'data', 'inspect', ...args, '--verify')).toContain(shard(run));
+    expect(await fail('file_corrupt', 4, 'data', 'verify', ...args)).toContain(shard(run));
   });
 
   it('a missing tokenizer is named', async () => {

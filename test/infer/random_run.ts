@@ -7,7 +7,6 @@ import { type RunConfig, runSchema } from '../../src/config/schema.ts';
 import { modelHash } from '../../src/continual/training_bank.ts';
 import { buildData, dataPaths } from '../../src/data/build.ts';
 import { ReferenceDataset } from '../../src/data/references.ts';
-import { TokenDataset } from '../../src/data/token_dataset.ts';
 import { Tokenizer } from '../../src/data/tokenizer.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import { RunFolder } from '../../src/io/run_folder.ts';
@@ -18,6 +17,7 @@ import { memoryLayout, modelKey, type StoredCodecs } from '../../src/memory/layo
 import { compileReferences } from '../../src/memory/write.ts';
 import { Model } from '../../src/model/model.ts';
 import { initParameters, type ModelShape, parameterShapes } from '../../src/model/shape.ts';
+import { openText, type TrainingText } from '../../src/train/text_batches.ts';
 import { collect, source, temporaryFolder } from '../data/support.ts';
 
 /** Weights so large that every token and memory moves the scores. */
@@ -32,13 +32,11 @@ export const fact = (i: number): { id: string; text: string; title: string } => 
   return { id: `e${i}`, title: name, text: `${name} has color ${'aeiou'[i % 5]}l${'aeiou'[Math.floor(i / 5) % 5]}.` };
 };
 
-export interface RandomRun {
+export interface RandomRun extends TrainingText {
   config: RunConfig;
   folder: RunFolder;
   model: Model;
   tokenizer: Tokenizer;
-  train: TokenDataset;
-  validation: TokenDataset;
   references: ReferenceDataset;
 }
 
@@ -55,7 +53,7 @@ export async function randomRun(changes: Record<string, object> = {}): Promise<R
     ...changes,
     data: {
       ...{ sources: [source(path)], references: [source(path)], tokenizer: { vocabSize: 280 } },
-      ...{ sequenceLength: 32, shardBytes: 1024, validationShare: 0.3 },
+      ...{ sequenceLength: 32, validationShare: 0.3 },
     },
     model: MODEL,
     memory: { referenceTokens: 24, keptTokens: 4, chunkLength: 8, memoriesPerChunk: 2, ...changes.memory },
@@ -68,8 +66,7 @@ export async function randomRun(changes: Record<string, object> = {}): Promise<R
   const shape = { ...config.model, vocabSize: tokenizer.vocabSize };
   const run = {
     ...{ config, folder, tokenizer, model: new Model(shape, initParameters(shape, 5)) },
-    train: await TokenDataset.open(paths.tokens, 'train'),
-    validation: await TokenDataset.open(paths.tokens, 'validation'),
+    ...(await openText(paths.tokens, config.data.sources)),
     references: await ReferenceDataset.open(paths.references),
   };
   await saveRandom(run, shape);
