@@ -3,6 +3,7 @@
 import type { CommandModule } from 'yargs';
 import { loadConfig } from '../config/load.ts';
 import { fetchCommand } from './data_fetch.ts';
+import { reportCommand } from './data_report.ts';
 import { type ConfigArguments, configOptions } from './options.ts';
 
 const build: CommandModule<object, ConfigArguments & { strict: boolean }> = {
@@ -25,6 +26,11 @@ const build: CommandModule<object, ConfigArguments & { strict: boolean }> = {
     await runDataBuild(config);
   },
 };
+
+const report = reportCommand(async (folder, data) => {
+  const { readReport } = await import('../data/build.ts');
+  return await readReport(folder, data);
+});
 
 const inspect: CommandModule<object, ConfigArguments> = {
   command: 'inspect',
@@ -58,6 +64,7 @@ export const dataCommand: CommandModule = {
     yargs
       .command(fetchCommand)
       .command(build)
+      .command(report)
       .command(inspect)
       .command(verify)
       .demandCommand(1, 'Name one of: fetch, build, report, inspect, verify.')

@@ -2,6 +2,7 @@
 
 import type { CommandModule } from 'yargs';
 import { loadConfig } from '../config/load.ts';
+import type { DataConfig } from '../config/schema.ts';
 import type { ShownReport } from '../data/report.ts';
 import { isSystemError, UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
@@ -10,7 +11,7 @@ import { type ConfigArguments, configOptions } from './options.ts';
 type Arguments = ConfigArguments & { html: string | undefined };
 
 /** @param read gives the report of a data folder; throws UserError artefact_missing when nothing is built there */
-export function reportCommand(read: (folder: string) => Promise<ShownReport>): CommandModule<object, Arguments> {
+export function reportCommand(read: (folder: string, data: DataConfig) => Promise<ShownReport>): CommandModule<object, Arguments> {
   return {
     command: 'report',
     describe: 'Show what the build read, what it dropped and why, with examples, and how long it took',
@@ -23,7 +24,7 @@ export function reportCommand(read: (folder: string) => Promise<ShownReport>): C
       const { config } = await loadConfig(args.config, { set: args.set });
       const { runFolder } = await import('../pipeline/workspace.ts');
       const { reportText } = await import('../data/report_text.ts');
-      const report = await read(runFolder(config).data);
+      const report = await read(runFolder(config).data, config.data);
       process.stdout.write(`${reportText(report, process.stdout.columns)}\n`);
       if (args.html === undefined) return;
       await writePage(args.html, report);

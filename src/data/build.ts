@@ -24,7 +24,7 @@ import {
 import { WorkerPool } from '../io/worker_pool.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
 import { checkSize } from './arrow_file.ts';
-import { trainBpe } from './bpe_trainer.ts';
+import { type BpeProgress, extendBpe, trainBpe } from './bpe_trainer.ts';
 import { type CleanReport, type CleanShard, cleanDocuments } from './clean_documents.ts';
 import { readDocumentShard } from './document_shards.ts';
 import { listSourceFiles, newCounters, readDocuments } from './documents.ts';
@@ -37,8 +37,15 @@ import {
 } from './encode_shard.ts';
 import { countersSchema, REBUILD } from './manifest.ts';
 import { cutReferences, ReferenceDataset, type ReferenceManifest, writeReferences } from './references.ts';
-import { type Example, exampleSchema, type SourceReport, sourceReportSchema, stageTimeSchema } from './report.ts';
-import { type SourceGroup, sourceGroups } from './source_groups.ts';
+import {
+  type Example,
+  exampleSchema,
+  type ShownReport,
+  type SourceReport,
+  sourceReportSchema,
+  stageTimeSchema,
+} from './report.ts';
+import { type SourceGroup, sourceGroups, sourceWeights } from './source_groups.ts';
 import { type SkipReason, strictError } from './sources/problem.ts';
 import { documentKey, splitOf } from './split.ts';
 import { textPieces } from './text_pieces.ts';
@@ -49,6 +56,8 @@ import { Tokenizer } from './tokenizer.ts';
 const VERSION = 2;
 /** The tokenizer's sample is drawn in pieces of so many code units, so that one huge document cannot be all of it. */
 const SAMPLE_PIECE = 65_536;
+/** Less text than this is not worth starting threads for. */
+const THREADS_FROM = 4 * 2 ** 20;
 
 /** Paths inside a data folder. */
 export function dataPaths(folder: string) {
@@ -66,10 +75,10 @@ export function dataPaths(folder: string) {
 }
 
 export interface BuildProgress {
-  phase: 'documents' | 'continual documents' | 'tokenizer text' | 'tokenizer' | 'tokens' | 'references';
-  /** Documents or shards done in this phase. */
+  phase: 'documents' | 'continual documents' | 'tokenizer text' | 'tokenizer' | 'merges' | 'tokens' | 'references';
+  /** Documents, shards or merges done in this phase. */
   done: number;
-  /** Bytes done in this phase, and in all: of the input files, or of text. */
+  /** Bytes done in this phase, and in all: of the input files, or of text; `merges` counts tokens. */
   bytes: number;
   totalBytes: number;
 }
@@ -87,7 +96,7 @@ const reportSchema = z.strictObject({
   /** Hash of tokenizer, tokens and references. */
   contentHash: z.string(),
 });
-type BuildReport = z.infer<typeof reportSchema>;
+export type BuildReport = z.infer<typeof reportSchema>;
 
 const fileSchema = z.strictObject({ path: z.string(), size: z.int(), modified: z.number(), sha256: z.string() });
 type InputFile = z.infer<typeof fileSchema>;
@@ -194,15 +203,36 @@ async function readPlan(work: string): Promise<Plan | undefined> {
 }
 
 /**
- * The report of a data folder.
+ * What the build of a data folder told.
  * @throws UserError artefact_missing, file_corrupt
  */
-export async function readReport(folder: string): Promise<BuildReport> {
+export async function readBuildReport(folder: string): Promise<BuildReport> {
   const where = dataPaths(folder).build;
   const parsed = buildSchema.safeParse(await readJson(where, REBUILD));
   if (parsed.success) return parsed.data.report;
   const what = 'not a report of this version of the program';
   throw new UserError('file_corrupt', { where, what, action: REBUILD, cause: parsed.error });
+}
+
+/**
+ * What `memory3 data report` shows of a data folder.
+ * @param data gives the weights, which belong to reading
+ * @throws UserError artefact_missing, file_corrupt
+ */
+export async function readReport(folder: string, { sources, continual }: DataConfig): Promise<ShownReport> {
+  const report = await readBuildReport(folder);
+  const weighted = (reports: readonly SourceReport[], list: readonly SourceConfig[]) => {
+    const weights = sourceWeights(list);
+    return reports.map((source) => ({ ...source, weight: weights?.get(source.name) }));
+  };
+  const { references, tokens, counters } = report.references;
+  return {
+    ...report,
+    folder,
+    sources: weighted(report.sources, sources),
+    ...(report.continual && { continual: weighted(report.continual, continual.sources) }),
+    references: { references, tokens, documents: counters.documents },
+  };
 }
 
 /** Input files with their hashes; a file of the same size and time as in `known` is not read again. */
@@ -304,6 +334,10 @@ class Build {
     this.#onProgress = onProgress;
   }
 
+  get #workers(): number {
+    return this.#data.workers || physicalCores();
+  }
+
   async run(): Promise<BuildReport> {
     const { sources, continual, tokenizer: wanted } = this.#data;
     const text = await this.#clean('documents', sources);
@@ -346,14 +380,14 @@ class Build {
     const options = { cleaning, deduplication, strict, workers, shardBytes, minCharacters, onRead };
     const { shards, report } = await this.#timed(phase, async () => {
       const cleaned = await cleanDocuments(folder, groups, options);
-      return { ...cleaned, bytes: cleaned.report.sources.reduce((sum, { bytes }) => sum + bytes, 0) };
+      return { ...cleaned, bytes: bytesOf(cleaned.report.sources) };
     });
     return { folder, groups, shards, report };
   }
 
-  /** Copies the given tokenizer, or trains one on a sample of the training documents. */
+  /** Copies the given tokenizer, or trains or extends one on a sample of the training documents. */
   async #makeTokenizer(texts: readonly Cleaned[]): Promise<Tokenizer> {
-    const { path, vocabSize } = this.#data.tokenizer;
+    const { path, extend, vocabSize } = this.#data.tokenizer;
     const target = this.#paths.tokenizer;
     if (path !== undefined) {
       await Tokenizer.load(path);
@@ -361,17 +395,29 @@ class Build {
     } else if (!(await exists(target))) {
       await this.#timed('tokenizer', async () => {
         const sample = { bytes: 0 };
-        await writeFileAtomic(target, JSON.stringify(await trainBpe(this.#sampleTexts(texts, sample), { vocabSize })));
+        const sampled = this.#sampleTexts(texts, sample);
+        const workers = bytesOf(texts.flatMap(({ shards }) => shards)) < THREADS_FROM ? 0 : this.#workers;
+        const options = { vocabSize, workers, progress: ({ tokens }: BpeProgress) => this.#tellMerges(tokens) };
+        const json =
+          extend === undefined
+            ? await trainBpe(sampled, options)
+            : await extendBpe(await readFile(extend, 'utf8'), sampled, { ...options, path: extend });
+        await writeFileAtomic(target, JSON.stringify(json));
         return sample;
       });
     }
     return await Tokenizer.load(target);
   }
 
+  #tellMerges(tokens: number): void {
+    if (tokens === 0) return;
+    this.#onProgress({ phase: 'merges', done: tokens, bytes: tokens, totalBytes: this.#data.tokenizer.vocabSize });
+  }
+
   /** About `sampleBytes` of the training text, pieces chosen by hash, so that every source has its share. */
   async *#sampleTexts(texts: readonly Cleaned[], sample: { bytes: number }): AsyncGenerator<string> {
     const shards = texts.flatMap(({ folder, shards: list }) => list.map((shard) => ({ folder, shard })));
-    const totalBytes = shards.reduce((sum, { shard }) => sum + shard.bytes, 0);
+    const totalBytes = bytesOf(shards.map(({ shard }) => shard));
     const share = this.#data.tokenizer.sampleBytes / totalBytes;
     let bytes = 0;
     for (const [done, { folder, shard }] of shards.entries()) {
@@ -399,7 +445,7 @@ class Build {
   async #writeTokens(tokenizer: Tokenizer, text: Cleaned, folder: string, alignment: number): Promise<WrittenTokens> {
     const results = await this.#timed('tokens', async () => {
       const encoded = await this.#encode(tokenizer, text, folder, alignment);
-      return { encoded, bytes: text.shards.reduce((sum, { bytes }) => sum + bytes, 0) };
+      return { encoded, bytes: bytesOf(text.shards) };
     });
     const sources = await Promise.all(
       text.groups.map(async ({ name, sources: members }, number) => {
@@ -438,7 +484,7 @@ class Build {
     });
     const results = await Promise.all(jobs.map((job) => encodedBefore(folder, job)));
     const missing = [...results.keys()].filter((i) => results[i] === undefined);
-    const totalBytes = text.shards.reduce((sum, { bytes }) => sum + bytes, 0);
+    const totalBytes = bytesOf(text.shards);
     const tell = () => {
       const done = results.filter((result) => result !== undefined).length;
       const bytes = text.shards.reduce((sum, shard, i) => sum + (results[i] ? shard.bytes : 0), 0);
@@ -560,6 +606,7 @@ interface WrittenTokens {
   sources: SourceReport[];
 }
 
+const bytesOf = (parts: readonly { bytes: number }[]) => parts.reduce((sum, { bytes }) => sum + bytes, 0);
 const tokensOf = (sources: readonly SourceReport[], split: Split) =>
   sources.reduce((sum, source) => sum + source[split].tokens, 0);
 

@@ -1,7 +1,7 @@
 /** What a data folder holds, for `memory3 data inspect` and `memory3 data verify`. */
 
 import { exists } from '../io/files.ts';
-import { dataPaths, readReport } from './build.ts';
+import { type BuildReport, dataPaths, readBuildReport } from './build.ts';
 import { ReferenceDataset } from './references.ts';
 import type { Example } from './report.ts';
 import { placeOf } from './sources/problem.ts';
@@ -52,7 +52,7 @@ export async function summarizeData(folder: string): Promise<DataSummary> {
   });
   const references = await ReferenceDataset.open(paths.references, options);
   const { counters, tokens } = references.manifest;
-  const report = await readReport(folder);
+  const report = await readBuildReport(folder);
   return {
     folder,
     tokenizer: { hash: tokenizer.hash, vocabSize: tokenizer.vocabSize },
@@ -70,11 +70,7 @@ export async function summarizeData(folder: string): Promise<DataSummary> {
 }
 
 /** How many records and documents were left out for each reason. */
-function leftOut({
-  sources,
-  continual = [],
-  references,
-}: Awaited<ReturnType<typeof readReport>>): Record<string, number> {
+function leftOut({ sources, continual = [], references }: BuildReport): Record<string, number> {
   const counts: Record<string, number> = {};
   const add = (reason: string, count: number) => {
     counts[reason] = (counts[reason] ?? 0) + count;

@@ -50,6 +50,8 @@ export type StageTime = z.infer<typeof stageTimeSchema>;
 export interface ShownReport {
   folder: string;
   sources: SourceReport[];
+  /** Text of stage two, when it has its own. */
+  continual?: SourceReport[];
   examples: Example[];
   stages: StageTime[];
   warnings: string[];

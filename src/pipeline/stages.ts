@@ -83,6 +83,14 @@ export async function runDataBuild(config: RunConfig): Promise<void> {
   }
 }
 
+/** What is counted beside the bytes of a phase. */
+const DONE_UNITS: Partial<Record<BuildProgress['phase'], string>> = {
+  documents: 'documents',
+  'continual documents': 'documents',
+  references: 'documents',
+  tokens: 'shards',
+};
+
 /** Builds tokenizer, token dataset and references, or keeps them when they are complete and fit the configuration. */
 export async function buildRunData({ config, folder }: Pick<Workspace, 'config' | 'folder'>): Promise<DataReport> {
   let progress: Progress | undefined;
@@ -90,10 +98,14 @@ export async function buildRunData({ config, folder }: Pick<Workspace, 'config' 
   const onProgress = (now: BuildProgress): void => {
     if (now.phase !== phase) {
       progress?.stop();
-      progress = new Progress({ label: `data: ${now.phase}`, total: now.totalBytes, unit: 'bytes' });
+      progress = new Progress({
+        label: `data: ${now.phase}`,
+        total: now.totalBytes,
+        unit: now.phase === 'merges' ? 'tokens' : 'bytes',
+      });
       phase = now.phase;
     }
-    progress?.update(now.bytes, { [now.phase === 'tokens' ? 'shards' : 'documents']: now.done });
+    progress?.update(now.bytes, DONE_UNITS[now.phase] ? { [DONE_UNITS[now.phase]!]: now.done } : {});
   };
   try {
     const report = await buildData(config.data, config.memory, folder.data, config.seed, onProgress);
