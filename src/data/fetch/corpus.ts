@@ -22,6 +22,8 @@ export interface NpmPackage {
 export interface DebianPackage {
   manager: 'debian';
   name: string;
+  /** `name` only names the package of the release: the one that it depends on whose name begins so. */
+  dependency?: string;
 }
 
 /** The English descriptions of all packages of that release: a folder with one `<release>.txt` each. */
@@ -36,6 +38,9 @@ export interface Corpus {
   name: string;
   /** One line for the list. */
   describe: string;
+  language: 'English' | 'Chinese';
+  /** About how many million bytes of UTF-8 its texts have, as measured on Debian 12. */
+  megabytes: number;
   licence: string;
   packages: readonly PackageRequest[];
   /** Files that state the licence, by package: paths inside its folder. */

@@ -1,5 +1,6 @@
 /** The countries of the world as short paragraphs of facts. */
 
+import { z } from 'zod';
 import type { Corpus, CorpusText, NpmPackage } from './corpus.ts';
 import { packageList } from './package_file.ts';
 
@@ -11,31 +12,34 @@ export const COUNTRIES_PACKAGE: NpmPackage = {
 };
 
 /** What is used of an entry of world-countries. */
-export interface Country {
-  cca2: string;
-  cca3: string;
-  name: { common: string; official: string };
-  capital?: string[];
-  region?: string;
-  subregion?: string;
-  languages?: Record<string, string>;
-  currencies?: Record<string, { name: string }>;
+export const countrySchema = z.object({
+  cca2: z.string(),
+  cca3: z.string(),
+  name: z.object({ common: z.string(), official: z.string() }),
+  capital: z.array(z.string()).optional(),
+  region: z.string().optional(),
+  subregion: z.string().optional(),
+  languages: z.record(z.string(), z.string()).optional(),
+  currencies: z.union([z.record(z.string(), z.object({ name: z.string() })), z.array(z.never())]).optional(),
   /** Codes (cca3) of the neighbours. */
-  borders?: string[];
-  landlocked?: boolean;
+  borders: z.array(z.string()).optional(),
+  landlocked: z.boolean().optional(),
   /** Square kilometres. */
-  area?: number;
-  demonyms?: { eng?: { m: string } };
-}
+  area: z.number().optional(),
+  demonyms: z.object({ eng: z.object({ m: z.string() }).optional() }).optional(),
+});
+export type Country = z.infer<typeof countrySchema>;
 
 export const countries: Corpus = {
   name: 'countries',
   describe: 'countries with capital, languages, currency, neighbours and area',
+  language: 'English',
+  megabytes: 0.1,
   licence: 'ODbL-1.0',
   packages: [COUNTRIES_PACKAGE],
   licenceFiles: [['LICENSE']],
   async *read([folder]) {
-    yield* countryTexts(await packageList<Country>(folder!, 'countries.json'));
+    yield* countryTexts(await packageList(folder!, 'countries.json', countrySchema));
   },
 };
 

@@ -1,19 +1,20 @@
 /** What each package of Debian says of itself: apt's English descriptions. */
 
-import { readdir } from 'node:fs/promises';
 import type { Corpus, CorpusText } from './corpus.ts';
-import { packageFile, unexpected } from './package_file.ts';
+import { packageFile, packageFiles, unexpected } from './package_file.ts';
 
 export const debianPackages: Corpus = {
   name: 'debian-packages',
   describe: "descriptions of the packages of this machine's Debian release",
+  language: 'English',
+  megabytes: 27.4,
   licence: 'as the packages that they describe',
   packages: [{ manager: 'debian-descriptions', name: 'Translation-en' }],
   licenceFiles: [[]],
   async *read([folder]) {
     const seen = new Set<string>();
     // The release itself sorts before `-security` and `-updates`, and its description is the one that is kept.
-    for (const file of (await readdir(folder!)).filter((name) => name.endsWith('.txt')).sort()) {
+    for (const file of (await packageFiles(folder!, '.')).filter((name) => name.endsWith('.txt'))) {
       const release = file.replace(/(-security|-updates)?\.txt$/, '');
       const text = (await packageFile(folder!, file)).toString('utf8');
       for (const description of packageDescriptions(text, file, release)) {

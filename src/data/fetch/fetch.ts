@@ -21,18 +21,34 @@ import {
   writeJsonAtomic,
 } from '../../io/files.ts';
 import { lockRunFolder } from '../../io/run_folder.ts';
+import { chinesePoetry } from './chinese_poetry.ts';
 import { cities } from './cities.ts';
 import type { Corpus, CorpusText } from './corpus.ts';
 import { countries } from './countries.ts';
 import { debianPackages } from './debian_packages.ts';
+import { foldoc } from './foldoc.ts';
 import { gcide } from './gcide.ts';
 import { gutenberg } from './gutenberg.ts';
+import { jargon } from './jargon.ts';
+import { manuals } from './manuals.ts';
 import { packageFile } from './package_file.ts';
 import { PackageCache, type UnpackedPackage } from './packages.ts';
 import { sotu } from './sotu.ts';
 import { wordnet } from './wordnet.ts';
 
-export const CORPORA: readonly Corpus[] = [wordnet, cities, debianPackages, gcide, gutenberg, sotu, countries];
+export const CORPORA: readonly Corpus[] = [
+  wordnet,
+  cities,
+  countries,
+  gutenberg,
+  sotu,
+  debianPackages,
+  gcide,
+  foldoc,
+  jargon,
+  chinesePoetry,
+  ...manuals,
+];
 
 /** Raised whenever the same packages would give another text. */
 const VERSION = 1;
@@ -71,27 +87,55 @@ export interface FetchOptions {
   force?: boolean;
   /** Told what is going on. */
   say?: (text: string) => void;
+  /** Told of each corpus as soon as it is in place. */
+  done?: (corpus: FetchedCorpus) => void;
 }
 
 /**
  * Makes the corpora `names`, one after the other; each is in place whole or not at all. The same packages give the same
- * bytes.
+ * bytes. One that cannot be made does not keep the others from being made: the error comes at the end.
  * @throws UserError usage_invalid (no such corpus), download_failed, input_missing, input_invalid, run_locked, disk_full
  */
 export async function fetchCorpora(names: readonly string[], options: FetchOptions): Promise<FetchedCorpus[]> {
   const corpora = names.map(corpusNamed);
-  const { out, force = false, say = () => undefined } = options;
+  const { out, force = false, say = () => undefined, done = () => undefined } = options;
   const lock = await lockRunFolder(out);
   try {
     const packages = join(out, '.packages');
     if (force) await rm(packages, { recursive: true, force: true });
     const cache = new PackageCache(packages, say);
     const fetched: FetchedCorpus[] = [];
-    for (const corpus of corpora) fetched.push(await fetchCorpus(corpus, cache, { out, force, say }));
+    const failures: Failure[] = [];
+    for (const [i, corpus] of corpora.entries()) {
+      const told = corpora.length > 1 ? (text: string) => say(`[${i + 1}/${corpora.length}] ${text}`) : say;
+      try {
+        fetched.push(await fetchCorpus(corpus, cache, { out, force, say: told }));
+        done(fetched.at(-1)!);
+      } catch (error) {
+        if (!(error instanceof UserError)) throw error;
+        failures.push({ name: corpus.name, error });
+        if (corpora.length > 1) told(`${corpus.name} cannot be made: ${error.what}`);
+      }
+    }
+    if (failures.length > 0) throw failure(failures, corpora.length);
     return fetched;
   } finally {
     lock.release();
   }
+}
+
+interface Failure {
+  name: string;
+  error: UserError;
+}
+
+/** The one error, or all of them in one. */
+function failure(failures: readonly Failure[], asked: number): UserError {
+  const [{ error }] = failures as [Failure];
+  if (asked === 1) return error;
+  const all = failures.map(({ name, error: { message } }) => `\n  ${name}: ${message.replaceAll('\n', '\n  ')}`);
+  const what = `${failures.length} of ${asked} corpora could not be made, the others are in place${all.join('')}`;
+  return new UserError(error.code, { what, action: 'run the command again: what is there is kept', cause: error });
 }
 
 function corpusNamed(name: string): Corpus {
@@ -107,7 +151,7 @@ function corpusNamed(name: string): Corpus {
 async function fetchCorpus(
   corpus: Corpus,
   cache: PackageCache,
-  { out, force, say }: Required<FetchOptions>,
+  { out, force, say }: Required<Omit<FetchOptions, 'done'>>,
 ): Promise<FetchedCorpus> {
   const folder = join(out, corpus.name);
   const before = force ? undefined : await wholeCorpus(folder, corpus);

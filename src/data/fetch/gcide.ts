@@ -1,48 +1,23 @@
 /** The GNU version of the Collaborative International Dictionary of English, from its dictd files. */
 
-import { promisify } from 'node:util';
-import { gunzip } from 'node:zlib';
-import type { Corpus, CorpusText } from './corpus.ts';
-import { decodeText, packageFile, unexpected } from './package_file.ts';
-
-const FILES = 'usr/share/dictd/gcide';
+import type { Corpus } from './corpus.ts';
+import { packageDictionary } from './dictd.ts';
 
 export const gcide: Corpus = {
   name: 'gcide',
   describe: "a dictionary of English: Webster's of 1913 with additions",
+  language: 'English',
+  megabytes: 25,
   licence: 'GPL-2+',
   packages: [{ manager: 'debian', name: 'dict-gcide' }],
   licenceFiles: [['usr/share/doc/dict-gcide/copyright']],
   async *read([folder]) {
-    // dictzip is gzip with an index of its own in the header.
-    const dictionary = await promisify(gunzip)(await packageFile(folder!, `${FILES}.dict.dz`));
-    const index = (await packageFile(folder!, `${FILES}.index`)).toString('utf8');
-    yield* dictionaryEntries(dictionary, index);
+    for await (const { offset, text } of packageDictionary(folder!, 'usr/share/dictd/gcide')) {
+      const entry = cleanEntry(text);
+      if (entry) yield { id: `gcide-${offset}`, ...entry };
+    }
   },
 };
-
-/** The entries of a dictd dictionary in the order of its text. */
-export function* dictionaryEntries(dictionary: Uint8Array, index: string): Generator<CorpusText> {
-  const lengths = new Map<number, number>();
-  for (const line of index.split('\n')) {
-    const [word = '', offset = '', length = ''] = line.split('\t');
-    if (word === '' || word.startsWith('00-')) continue;
-    lengths.set(base64Number(offset), base64Number(length));
-  }
-  for (const [offset, length] of [...lengths].sort(([a], [b]) => a - b)) {
-    if (offset + length > dictionary.length) throw unexpected(`${FILES}.index`, `it names byte ${offset + length}`);
-    const entry = cleanEntry(decodeText(dictionary.subarray(offset, offset + length)));
-    if (entry) yield { id: `gcide-${offset}`, ...entry };
-  }
-}
-
-const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
-
-function base64Number(digits: string): number {
-  let value = 0;
-  for (const digit of digits) value = value * 64 + DIGITS.indexOf(digit);
-  return value;
-}
 
 /**
  * Headword and text without pronunciation, etymology and marks of sources, lines joined to paragraphs; undefined when

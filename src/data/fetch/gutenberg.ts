@@ -1,13 +1,13 @@
 /** Eighteen books of Project Gutenberg, the selection of NLTK. */
 
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Corpus, CorpusText } from './corpus.ts';
-import { decodeText, packageFile, unexpected } from './package_file.ts';
+import { decodeText, packageFile, packageFiles, unexpected } from './package_file.ts';
 
 export const gutenberg: Corpus = {
   name: 'gutenberg',
   describe: 'eighteen books of Project Gutenberg',
+  language: 'English',
+  megabytes: 11.7,
   licence: 'public domain; packaging CC0-1.0',
   packages: [
     {
@@ -19,7 +19,7 @@ export const gutenberg: Corpus = {
   ],
   licenceFiles: [['LICENSE.md', 'gutenberg/README']],
   async *read([folder]) {
-    const names = (await readdir(join(folder!, 'gutenberg'))).filter((name) => name.endsWith('.txt')).sort();
+    const names = (await packageFiles(folder!, 'gutenberg')).filter((name) => name.endsWith('.txt'));
     for (const name of names) yield book(name, await packageFile(folder!, `gutenberg/${name}`));
   },
 };

@@ -128,7 +128,8 @@ class Apt {
     return apt;
   }
 
-  async package({ manager, name }: DebianPackage): Promise<UnpackedPackage> {
+  async package({ manager, name: asked, dependency }: DebianPackage): Promise<UnpackedPackage> {
+    const name = dependency === undefined ? asked : await this.#dependency(asked, dependency);
     const uris = await this.#run('apt-get', ['-q', '--print-uris', 'download', name]);
     // 'http://…' name_version_architecture.deb size SHA256:…
     const [, file, version, sha256] = /^'[^']+' (\S+?_(\S+?)_\S+\.deb) \d+ SHA256:([0-9a-f]{64})/m.exec(uris) ?? [];
@@ -150,6 +151,16 @@ class Apt {
       await rm(archive);
     });
     return { ...told, folder };
+  }
+
+  /** The package that `name` depends on in this release. */
+  async #dependency(name: string, beginning: string): Promise<string> {
+    const told = await this.#run('apt-cache', ['depends', name]);
+    const names = told.split('\n').flatMap((line) => /^\s*\|?Depends: (\S+)$/.exec(line)?.[1] ?? []);
+    const found = names.find((candidate) => candidate.startsWith(beginning));
+    if (found !== undefined) return found;
+    const what = `in this release it depends on no package ${beginning}…, but on ${names.join(', ') || 'nothing'}`;
+    throw new UserError('download_failed', { where: name, what, action: DEBIAN_ACTION });
   }
 
   /** The descriptions of all packages; their version is the hash of what they say. */

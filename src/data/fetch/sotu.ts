@@ -1,13 +1,14 @@
 /** The State of the Union addresses of the presidents of the United States. */
 
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { z } from 'zod';
 import type { Corpus, CorpusText } from './corpus.ts';
-import { packageFile, unexpected } from './package_file.ts';
+import { checked, packageFile, packageFiles, parseJson } from './package_file.ts';
 
 export const sotu: Corpus = {
   name: 'sotu',
   describe: 'State of the Union addresses since 1790',
+  language: 'English',
+  megabytes: 10.8,
   licence: 'public domain; packaging Apache-2.0',
   packages: [
     {
@@ -19,16 +20,15 @@ export const sotu: Corpus = {
   ],
   licenceFiles: [['LICENSE', 'NOTICE']],
   async *read([folder]) {
-    const names = (await readdir(join(folder!, 'data'))).filter((name) => name.endsWith('.json')).sort();
-    for (const name of names) yield speech(name, (await packageFile(folder!, `data/${name}`)).toString('utf8'));
+    const names = (await packageFiles(folder!, 'data')).filter((name) => name.endsWith('.json'));
+    for (const name of names) yield speech(name, await packageFile(folder!, `data/${name}`));
   },
 };
 
-/** A speech from its JSON file: `{year, name, text}`. */
-export function speech(file: string, json: string): CorpusText {
-  const { year, name, text } = JSON.parse(json) as { year?: number; name?: string; text?: string };
-  if (year === undefined || name === undefined || typeof text !== 'string') {
-    throw unexpected(file, 'no speech with year, name and text');
-  }
+const speechSchema = z.object({ year: z.number(), name: z.string(), text: z.string() });
+
+/** A speech from its JSON file. */
+export function speech(file: string, json: Uint8Array): CorpusText {
+  const { year, name, text } = checked(parseJson(json, file), file, speechSchema);
   return { id: `sotu-${file.replace(/\.json$/, '')}`, title: `${name}, ${year}`, text: text.trim() };
 }

@@ -8,6 +8,8 @@ const PARTS: Record<string, string> = { n: 'noun', v: 'verb', a: 'adjective', s:
 export const wordnet: Corpus = {
   name: 'wordnet',
   describe: 'WordNet 3.1: words with their glosses and examples',
+  language: 'English',
+  megabytes: 12.4,
   licence: 'WordNet licence; packaging MIT',
   packages: [
     {
@@ -33,14 +35,16 @@ export function* synsets(data: string, path: string): Generator<CorpusText> {
     const bar = line.indexOf('|');
     const [offset, , type = '', count = ''] = line.split(' ', 4);
     const part = PARTS[type];
-    if (bar < 0 || part === undefined) throw unexpected(path, `not a set of synonyms: ${line.slice(0, 60)}`);
     const fields = line.slice(0, bar).split(' ');
-    const words = Array.from({ length: Number.parseInt(count, 16) }, (_, i) => readable(fields[4 + 2 * i] ?? ''));
+    const words = fields.slice(4, 4 + 2 * Number.parseInt(count, 16)).filter((_, i) => i % 2 === 0);
+    if (bar < 0 || part === undefined || words.length === 0) {
+      throw unexpected(path, `not a set of synonyms: ${line.slice(0, 60)}`);
+    }
     const gloss = line.slice(bar + 1).trim();
     yield {
       id: `wordnet-${type}-${offset}`,
-      title: words[0] ?? '',
-      text: `${words.join(', ')} (${part}): ${gloss.replace(/[^.!?"]$/, '$&.')}`,
+      title: readable(words[0]!),
+      text: `${words.map(readable).join(', ')} (${part}): ${gloss.replace(/[^.!?"]$/, '$&.')}`,
     };
   }
 }
