@@ -12,6 +12,8 @@ import { printBankReport } from './bank/table.ts';
 import { cases } from './cpu/cases.ts';
 import { benchmarkCpu } from './cpu/cpu.ts';
 import { printReport } from './cpu/table.ts';
+import { printTokenizerReport } from './data/table.ts';
+import { benchmarkTokenizer } from './data/tokenizer.ts';
 import { benchmarkFaiss, printFaissReport } from './faiss/faiss.ts';
 
 const say = (line: string): void => console.error(line);
@@ -108,7 +110,24 @@ await yargs(process.argv.slice(2))
       await keep(json, report);
     },
   )
-  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank, faiss, prefetch')
+  .command(
+    'tokenizer <text..>',
+    'training a tokenizer, and encoding with threads of ours beside `tokenizers` alone, in turn',
+    (command) =>
+      command
+        .positional('text', { type: 'string', array: true, demandOption: true, describe: 'JSONL files with `text`' })
+        .option('merges', { type: 'number', default: 32_768, describe: 'merges that are learned' })
+        .option('train', { type: 'number', default: 40, describe: 'MB of text to train on, a like part of every file' })
+        .option('encode', { type: 'number', default: 20, describe: 'MB of text to encode, a like part of every file' })
+        .option('rounds', { type: 'number', default: 3, describe: 'rounds: in each, all ways run once in turn' })
+        .example('$0 tokenizer .cache/corpora/{gcide,gutenberg,sotu,debian-packages}/*.jsonl', 'English'),
+    async ({ text, merges, train, encode, rounds, json }) => {
+      const report = await benchmarkTokenizer({ texts: text, merges, train, encode, rounds, say });
+      printTokenizerReport(report);
+      await keep(json, report);
+    },
+  )
+  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank, faiss, prefetch, tokenizer')
   .strict()
   .version(false)
   .help()

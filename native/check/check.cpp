@@ -352,11 +352,25 @@ void checkAdamw(Context& context) {
   report("GlobalNorm", errorOf(norm, {std::sqrt(squares)}));
 }
 
-/** The fields of AttentionShape, the number of memories, the memory in each slot. */
+/** The fields of AttentionShape, the length of each memory, the memory in each slot, the first token of each document. */
 struct AttentionCase {
   const char* name;
   int64_t batch, tokens, keyTokens, heads, kvHeads, dim, kept, chunks, slots, start, chunkLength, room;
   std::vector<int32_t> lengths, index;
+  std::vector<int64_t> documents = {};  // the same in all sequences but the first, which is one document; empty: no such input
+
+  /** [B, T] */
+  std::vector<int32_t> firstVisible() const {
+    std::vector<int32_t> first;
+    for (int64_t i = 0; !documents.empty() && i < batch * tokens; i++) {
+      const int64_t key = i % tokens + keyTokens - tokens;
+      first.push_back(0);
+      for (const int64_t begin : documents) {
+        if (i >= tokens && begin <= key) first.back() = static_cast<int32_t>(begin);
+      }
+    }
+    return first;
+  }
 
   Numbers shape() const {
     static std::vector<int64_t> numbers;
@@ -372,6 +386,10 @@ const AttentionCase ATTENTION[] = {
     {"Attention, one query", 2, 1, 40, 4, 2, 20, 0, 0, 0, 0, 0, 48, {}, {}},
     {"Attention, memories", 2, 45, 45, 4, 2, 16, 3, 2, 3, 5, 16, 45, {3, 2, 0, 1}, {0, 1, 2, 3, -1, 0, 1, 1, 3, -1, -1, -1}},
     {"Attention, memories, one query", 1, 1, 30, 6, 2, 7, 3, 1, 2, 0, 16, 32, {3, 2}, {0, 1}},
+    {"Attention, documents", 2, 133, 133, 4, 2, 16, 0, 0, 0, 0, 0, 133, {}, {}, {0, 1, 47, 48, 97, 131}},
+    {"Attention, documents, memories", 2, 45, 50, 4, 2, 7, 3, 2, 3, 5, 16, 52, {3, 2, 0, 1},
+     {0, 1, 2, 3, -1, 0, 1, 1, 3, -1, -1, -1}, {0, 17, 32}},
+    {"Attention, documents, few queries", 2, 3, 40, 4, 2, 20, 0, 0, 0, 0, 0, 48, {}, {}, {0, 7, 38}},
 };
 
 /** What attention and its gradient give. */
@@ -405,7 +423,8 @@ std::vector<Seen> seenBy(const AttentionCase& c, int64_t b, int64_t token, int64
       }
     }
   }
-  for (int64_t key = 0; key <= token + c.keyTokens - c.tokens; key++) {
+  const std::vector<int32_t> first = c.firstVisible();
+  for (int64_t key = first.empty() ? 0 : first[b * c.tokens + token]; key <= token + c.keyTokens - c.tokens; key++) {
     seen.push_back({-1, ((b * c.room + key) * c.kvHeads + kvHead) * c.dim});
   }
   return seen;
@@ -458,11 +477,12 @@ void checkAttention(Context& context, const AttentionCase& c) {
     attendNaively(c, x, row / c.heads / c.tokens, row / c.heads % c.tokens, row % c.heads, expected);
   }
   Attended<Values32> actual(c, queries, keys);
-  attention(context, in(x.q), in(x.k), in(x.v), in(x.memoryKeys), in(x.memoryValues), in(c.lengths), in(c.index), c.shape(),
-            out(actual.y), out(actual.share), out(actual.lse));
+  const std::vector<int32_t> first = c.firstVisible();
+  attention(context, in(x.q), in(x.k), in(x.v), in(x.memoryKeys), in(x.memoryValues), in(c.lengths), in(c.index), in(first),
+            c.shape(), out(actual.y), out(actual.share), out(actual.lse));
   attentionGrad(context, in(x.q), in(x.k), in(x.v), in(x.memoryKeys), in(x.memoryValues), in(c.lengths), in(c.index),
-                c.shape(), in(x.dy), in(actual.y), in(actual.lse), out(actual.dq), out(actual.dk), out(actual.dv),
-                out(actual.dMemoryKeys), out(actual.dMemoryValues));
+                in(first), c.shape(), in(x.dy), in(actual.y), in(actual.lse), out(actual.dq), out(actual.dk),
+                out(actual.dv), out(actual.dMemoryKeys), out(actual.dMemoryValues));
   report(c.name, std::max({errorOf(actual.y, expected.y), errorOf(actual.share, expected.share),
                            errorOf(actual.lse, expected.lse)}));
   report("  gradients", std::max({errorOf(actual.dq, expected.dq), errorOf(actual.dk, expected.dk),

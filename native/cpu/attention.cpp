@@ -2,10 +2,10 @@
  * `Attention`: grouped-query attention, causal over the context and unmasked over the memories of a query's chunk, one
  * softmax over both. Each (sequence, key-value head) is a task of its own, which packs its keys and values once and then
  * walks blocks of queries that share their memories; only the scores of a block exist. Inside a block the queries of one
- * head go in strips, and a strip computes no further than its last query sees.
+ * head go in strips, and a strip computes only from the first key that its first query sees to the last of its last query.
  * Legend: B batch, T query tokens, Tk context tokens, H query heads, K key-value heads, G = H/K, D headDim, M memories,
  * S kept tokens per memory, C chunks, R memory slots per chunk, Z places of keys in a block: those of the memories, padded
- * to a multiple of 16, then the context.
+ * to a multiple of 16, then the context from the first panel that the block sees.
  */
 
 #include "attention.h"
@@ -35,6 +35,13 @@ struct Block {
   int64_t end;
   int64_t chunk;
   int64_t tokens() const { return end - begin; }
+};
+
+/** Keys of the context that are read for some queries: from the panel of the first that one sees to the last, plus one. */
+struct Keys {
+  int64_t begin;  // a multiple of PANEL
+  int64_t end;
+  int64_t count() const { return end - begin; }
 };
 
 /** A memory that a chunk reads. */
@@ -103,8 +110,15 @@ struct Dealer {
   }
 };
 
-/** Columns of a row of scores that are worked on, for a row (or a strip) that sees so many keys of the context. */
-static int64_t extent(const Workspace& work, int64_t seen) { return work.memory.places + padded(seen); }
+/** What of the rows of a strip is to be seen: the keys of memories, and of the context one more in each row. */
+struct Visible {
+  int64_t memoryKeys;
+  int64_t memoryPlaces;
+  int64_t contextBegin;  // key of the context at the first place behind the memories
+  const int32_t* first;  // first key of the context that each row sees; null: all from the start
+  int64_t seen;          // keys of the context up to the last that the first row sees
+  int64_t extent;        // columns to work on, a multiple of 16
+};
 
 class Task {
  public:
@@ -133,9 +147,22 @@ class Task {
   void forStrips(const Block& block, const Body& body) const;
   int64_t paddedDim() const { return padded(s_.dim); }
   int64_t rowsOf(const Block& block) const { return block.tokens() * s_.group(); }
-  /** Context tokens that the first query of a block sees. */
-  int64_t seenBy(const Block& block) const { return block.begin + s_.keyTokens - s_.tokens + 1; }
-  int64_t contextOf(const Block& block) const { return block.end + s_.keyTokens - s_.tokens; }
+  /** The first key of the context that a query sees. */
+  int64_t firstSeenBy(int64_t token) const {
+    return in_.firstVisible.size > 0 ? in_.firstVisible.data[b_ * s_.tokens + token] : 0;
+  }
+  /** The keys of the context for queries [begin, end); the first key does not fall from one query to the next. */
+  Keys contextOf(int64_t begin, int64_t end) const {
+    return {firstSeenBy(begin) / PANEL * PANEL, end + s_.keyTokens - s_.tokens};
+  }
+  Keys contextOf(const Block& block) const { return contextOf(block.begin, block.end); }
+  /** Place of a key of the context in the rows of a block. */
+  int64_t placeOf(const Block& block, int64_t key) const {
+    return work_.memory.places + key - contextOf(block).begin;
+  }
+  /** Places that are worked on up to a key of the context, a multiple of 16. */
+  int64_t extent(const Block& block, int64_t end) const { return placeOf(block, padded(end)); }
+  Visible visibleTo(const Block& block, int64_t row, int64_t count, Keys keys) const;
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(s_.dim)); }
   int64_t contextStride() const { return s_.kvHeads * s_.dim; }
   int64_t contextAt() const { return (b_ * s_.room * s_.kvHeads + kvHead_) * s_.dim; }
@@ -227,46 +254,55 @@ void Task::unpackRows(const Block& block, const float* from, float scale, float*
   }
 }
 
-/** Calls `body(first row, rows, keys of the context that its last query sees)` for each strip of a block. */
+/** Calls `body(first row, rows, keys of the context that its queries see)` for each strip of a block. */
 template <class Body>
 void Task::forStrips(const Block& block, const Body& body) const {
   for (int64_t g = 0; g < s_.group(); g++) {
     for (int64_t token = 0; token < block.tokens(); token += STRIP_ROWS) {
       const int64_t rows = std::min(STRIP_ROWS, block.tokens() - token);
-      body(g * block.tokens() + token, rows, seenBy(block) + token + rows - 1);
+      const int64_t begin = block.begin + token;
+      body(g * block.tokens() + token, rows, contextOf(begin, begin + rows));
     }
   }
 }
 
+/** What the rows of a strip see, of which its queries read `keys` of the context. */
+Visible Task::visibleTo(const Block& block, int64_t row, int64_t count, Keys keys) const {
+  const int64_t token = block.begin + row % block.tokens();
+  const int32_t* first = in_.firstVisible.size > 0 ? in_.firstVisible.data + b_ * s_.tokens + token : nullptr;
+  return {memoryKeyCount(), work_.memory.places, contextOf(block).begin, first, keys.end - count + 1,
+          extent(block, keys.end)};
+}
+
 /** Products of the rows of a block with keys, or with values. */
 void Task::score(const Block& block, const float* queries, bool values, float* scores) const {
-  const auto panels = [&](const Packed& packed) {
-    return Panels{values ? packed.valuesTransposed : packed.keysTransposed, s_.dim * PANEL};
+  const auto panels = [&](const Packed& packed, int64_t key) {
+    return Panels{(values ? packed.valuesTransposed : packed.keysTransposed) + key * s_.dim, s_.dim * PANEL};
   };
-  const int64_t memoryPlaces = work_.memory.places;
-  forStrips(block, [&](int64_t row, int64_t rows, int64_t seen) {
+  forStrips(block, [&](int64_t row, int64_t rows, Keys keys) {
     const Left from{queries + row * paddedDim(), paddedDim(), 1};
     float* to = scores + row * work_.stride;
-    tiles_.strip(rows, from, panels(work_.memory), s_.dim, {to, work_.stride, memoryPlaces, nullptr});
-    tiles_.strip(rows, from, panels(work_.context), s_.dim, {to + memoryPlaces, work_.stride, padded(seen), nullptr});
+    tiles_.strip(rows, from, panels(work_.memory, 0), s_.dim, {to, work_.stride, work_.memory.places, nullptr});
+    tiles_.strip(rows, from, panels(work_.context, keys.begin), s_.dim,
+                 {to + placeOf(block, keys.begin), work_.stride, padded(keys.count()), nullptr});
   });
 }
 
 /** Sums of values, or of keys, weighted by the scores, for the rows of a block. */
 void Task::combine(const Block& block, const float* scores, bool keys, float* to) const {
-  const auto panels = [&](const Packed& packed) {
-    return Panels{keys ? packed.keyColumns : packed.valueColumns, packed.places * PANEL};
+  const auto panels = [&](const Packed& packed, int64_t key) {
+    return Panels{(keys ? packed.keyColumns : packed.valueColumns) + key * PANEL, packed.places * PANEL};
   };
   const int64_t memoryPlaces = work_.memory.places;
-  forStrips(block, [&](int64_t row, int64_t rows, int64_t seen) {
+  forStrips(block, [&](int64_t row, int64_t rows, Keys context) {
     const float* from = scores + row * work_.stride;
     float* out = to + row * paddedDim();
-    const auto add = [&](const Packed& packed, int64_t place, int64_t count, const float* before) {
-      tiles_.strip(rows, {from + place, work_.stride, 1}, panels(packed), count,
-                   {out, paddedDim(), paddedDim(), before});
+    const auto add = [&](Panels summed, int64_t place, int64_t count, const float* before) {
+      tiles_.strip(rows, {from + place, work_.stride, 1}, summed, count, {out, paddedDim(), paddedDim(), before});
     };
-    if (memoryPlaces > 0) add(work_.memory, 0, memoryPlaces, nullptr);
-    add(work_.context, memoryPlaces, seen, memoryPlaces > 0 ? out : nullptr);
+    if (memoryPlaces > 0) add(panels(work_.memory, 0), 0, memoryPlaces, nullptr);
+    add(panels(work_.context, context.begin), placeOf(block, context.begin), context.count(),
+        memoryPlaces > 0 ? out : nullptr);
   });
 }
 
@@ -275,17 +311,11 @@ MEMORY3_INLINE void hide(float* row, int64_t from, int64_t to, float hidden) {
   for (int64_t j = from; j < to; j++) row[j] = hidden;
 }
 
-/** What of the rows of a strip is to be seen: the keys of memories, and of the context one more in each row. */
-struct Visible {
-  int64_t memoryKeys;
-  int64_t memoryPlaces;
-  int64_t seen;    // keys of the context that the first row sees
-  int64_t extent;  // columns to work on, a multiple of 16
-};
-
 MEMORY3_INLINE void hideUnseen(float* row, int64_t index, const Visible& visible, float hidden) {
   hide(row, visible.memoryKeys, visible.memoryPlaces, hidden);
-  hide(row, visible.memoryPlaces + visible.seen + index, visible.extent, hidden);
+  const int64_t context = visible.memoryPlaces - visible.contextBegin;
+  if (visible.first) hide(row, visible.memoryPlaces, context + visible.first[index], hidden);
+  hide(row, context + visible.seen + index, visible.extent, hidden);
 }
 
 /** Scores to exponentials relative to the largest of the row. Gives the sums and the largest. */
@@ -315,10 +345,9 @@ void Task::forward(const Block& block, const AttentionOutputs& out) {
   float* largest = sums + rows;
   packRows(block, in_.q.data, scale(), work_.queries);
   score(block, work_.queries, false, work_.scores);
-  forStrips(block, [&](int64_t row, int64_t count, int64_t seen) {
-    exponentiateRows(work_.scores + row * work_.stride, count, work_.stride,
-                     {memoryKeyCount(), work_.memory.places, seen - count + 1, extent(work_, seen)}, sums + row,
-                     largest + row);
+  forStrips(block, [&](int64_t row, int64_t count, Keys keys) {
+    exponentiateRows(work_.scores + row * work_.stride, count, work_.stride, visibleTo(block, row, count, keys),
+                     sums + row, largest + row);
   });
   combine(block, work_.scores, false, work_.output);
   divideRows(work_.output, sums, rows, paddedDim());
@@ -346,7 +375,9 @@ void Task::forwardFew(const Block& block, const AttentionOutputs& out) {
   work_.sums.resize(rowsOf(block));
   const int64_t group = s_.group();
   for (int64_t token = 0; token < block.tokens(); token++) {
-    const int64_t seen = seenBy(block) + token;
+    const int64_t first = firstSeenBy(block.begin + token);
+    const int64_t seen = block.begin + token + s_.keyTokens - s_.tokens + 1 - first;
+    const int64_t contextFrom = contextAt() + first * contextStride();
     const int64_t at = s_.rowAt(b_, block.begin + token, kvHead_ * group);
     scaleRow(in_.q.data + at, scale(), group * s_.dim, work_.queries);
     float* scores = work_.scores + token * work_.stride;
@@ -355,7 +386,7 @@ void Task::forwardFew(const Block& block, const AttentionOutputs& out) {
       tiles_.dots(group, work_.queries, s_.dim, keys, stride, s_.dim, {scores + place, rowStep, count, nullptr});
     };
     for (const Slot& slot : work_.slots) score(in_.memoryKeys.data + memoryAt(slot), s_.dim, slot.offset, slot.count);
-    score(in_.k.data + contextAt(), contextStride(), memoryKeyCount(), seen);
+    score(in_.k.data + contextFrom, contextStride(), memoryKeyCount(), seen);
     for (int64_t g = 0; g < group; g++) {
       float largest;
       float& sum = work_.sums[g * block.tokens() + token];
@@ -367,7 +398,7 @@ void Task::forwardFew(const Block& block, const AttentionOutputs& out) {
     for (const Slot& slot : work_.slots) {
       addValues(scores + slot.offset, rowStep, in_.memoryValues.data + memoryAt(slot), s_.dim, slot.count, to);
     }
-    addValues(scores + memoryKeyCount(), rowStep, in_.v.data + contextAt(), contextStride(), seen, to);
+    addValues(scores + memoryKeyCount(), rowStep, in_.v.data + contextFrom, contextStride(), seen, to);
     for (int64_t g = 0; g < group; g++) divideRows(to + g * s_.dim, &work_.sums[g * block.tokens() + token], 1, s_.dim);
   }
   if (s_.slots > 0) writeShares(block, out.share.data);
@@ -436,11 +467,11 @@ void Task::backward(const Block& block, const AttentionGradients& out) {
   packRows(block, out.out.data, 1, work_.output);
   score(block, work_.queries, false, work_.scores);
   score(block, work_.dOutput, true, work_.dScores);
-  forStrips(block, [&](int64_t row, int64_t count, int64_t seen) {
+  const int64_t end = extent(block, contextOf(block).end);
+  forStrips(block, [&](int64_t row, int64_t count, Keys keys) {
     const float* lse = out.lse.data + lseAt(row / block.tokens()) + block.begin + row % block.tokens();
     scoreGradRows(work_.scores + row * work_.stride, work_.dScores + row * work_.stride, count, work_.stride,
-                  {memoryKeyCount(), work_.memory.places, seen - count + 1, extent(work_, seen)},
-                  extent(work_, contextOf(block)), lse, work_.output + row * paddedDim(),
+                  visibleTo(block, row, count, keys), end, lse, work_.output + row * paddedDim(),
                   work_.dOutput + row * paddedDim(), paddedDim());
   });
   // The packed output has done its duty; its place takes the gradient of the queries.
@@ -460,8 +491,10 @@ void Task::addKeyGradients(const Block& block, const AttentionGradients& out) {
     }
   };
   const int64_t places = work_.memory.places;
-  spread(work_.dScores + places, contextOf(block), work_.queries, out.dk.data + contextAt(), contextStride());
-  spread(work_.scores + places, contextOf(block), work_.dOutput, out.dv.data + contextAt(), contextStride());
+  const Keys keys = contextOf(block);
+  const int64_t at = contextAt() + keys.begin * contextStride();
+  spread(work_.dScores + places, keys.count(), work_.queries, out.dk.data + at, contextStride());
+  spread(work_.scores + places, keys.count(), work_.dOutput, out.dv.data + at, contextStride());
   if (!work_.dMemories || places == 0) return;
   float* dKeys = work_.dMemoryRows;
   float* dValues = dKeys + places * s_.dim;
@@ -597,6 +630,17 @@ static AttentionShape shapeFrom(Numbers n) {
   return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11]};
 }
 
+static void expectFirstVisible(const AttentionInputs& in) {
+  const AttentionShape& s = in.shape;
+  if (in.firstVisible.size == 0) return;
+  expectSize("Attention: firstVisible", in.firstVisible.size, s.batch * s.tokens);
+  for (int64_t i = 0; i < in.firstVisible.size; i++) {
+    const int64_t token = i % s.tokens, before = token == 0 ? 0 : in.firstVisible.data[i - 1];
+    expect(in.firstVisible.data[i] >= before, "Attention: firstVisible is negative or falls in a row");
+    expect(in.firstVisible.data[i] <= token + s.keyTokens - s.tokens, "Attention: a token that does not see itself");
+  }
+}
+
 static void expectInputs(const AttentionInputs& in) {
   const AttentionShape& s = in.shape;
   expect(s.batch > 0 && s.tokens > 0 && s.keyTokens >= s.tokens && s.dim > 0, "Attention: an empty or impossible shape");
@@ -609,6 +653,7 @@ static void expectInputs(const AttentionInputs& in) {
   expectSize("Attention: memoryKeys", in.memoryKeys.size, in.lengths.size * s.kvHeads * s.kept * s.dim);
   expectSize("Attention: memoryValues", in.memoryValues.size, in.memoryKeys.size);
   expectSize("Attention: index", in.index.size, s.batch * s.chunks * s.slots);
+  expectFirstVisible(in);
   if (s.slots == 0) return;
   expect(s.chunks > 0 && s.chunkLength > 0 && s.start >= 0, "Attention: an impossible chunk");
   for (int64_t m = 0; m < in.lengths.size; m++) {
@@ -620,8 +665,8 @@ static void expectInputs(const AttentionInputs& in) {
 }
 
 void attention(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
-               Ints index, Numbers shape, FloatsOut out, FloatsOut share, FloatsOut lse) {
-  const AttentionInputs in{shapeFrom(shape), q, k, v, memoryKeys, memoryValues, lengths, index};
+               Ints index, Ints firstVisible, Numbers shape, FloatsOut out, FloatsOut share, FloatsOut lse) {
+  const AttentionInputs in{shapeFrom(shape), q, k, v, memoryKeys, memoryValues, lengths, index, firstVisible};
   expectInputs(in);
   const AttentionShape& s = in.shape;
   expectSize("Attention: out", out.size, q.size);
@@ -631,9 +676,9 @@ void attention(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys
 }
 
 void attentionGrad(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
-                   Ints index, Numbers shape, Floats dy, Floats out, Floats lse, FloatsOut dq, FloatsOut dk, FloatsOut dv,
-                   FloatsOut dMemoryKeys, FloatsOut dMemoryValues) {
-  const AttentionInputs in{shapeFrom(shape), q, k, v, memoryKeys, memoryValues, lengths, index};
+                   Ints index, Ints firstVisible, Numbers shape, Floats dy, Floats out, Floats lse, FloatsOut dq,
+                   FloatsOut dk, FloatsOut dv, FloatsOut dMemoryKeys, FloatsOut dMemoryValues) {
+  const AttentionInputs in{shapeFrom(shape), q, k, v, memoryKeys, memoryValues, lengths, index, firstVisible};
   expectInputs(in);
   expectSize("AttentionGrad: dy", dy.size, q.size);
   expectSize("AttentionGrad: out", out.size, q.size);

@@ -37,6 +37,7 @@ struct AttentionInputs {
   Floats memoryValues;  // [M, K, S, D]
   Ints lengths;         // [M]
   Ints index;           // [B, C, R], negative for an empty slot
+  Ints firstVisible;    // [B, T], first key of the context that a query sees, rising in a row; empty: all from the start
 };
 
 struct AttentionOutputs {

@@ -29,12 +29,15 @@ void linearGrad(Context& context, Floats x, FloatsList weights, FloatsList dys, 
 void rope(Context& context, Floats x, Ints positions, int64_t heads, int64_t dim, double theta, bool inverse,
           FloatsOut out);
 
-/** `shape` holds the fields of AttentionShape in order; without memories their arrays are empty. */
+/**
+ * `shape` holds the fields of AttentionShape in order; without memories their arrays are empty, and so is `firstVisible`
+ * where the context is seen from its start.
+ */
 void attention(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
-               Ints index, Numbers shape, FloatsOut out, FloatsOut share, FloatsOut lse);
+               Ints index, Ints firstVisible, Numbers shape, FloatsOut out, FloatsOut share, FloatsOut lse);
 void attentionGrad(Context& context, Floats q, Floats k, Floats v, Floats memoryKeys, Floats memoryValues, Ints lengths,
-                   Ints index, Numbers shape, Floats dy, Floats out, Floats lse, FloatsOut dq, FloatsOut dk, FloatsOut dv,
-                   FloatsOut dMemoryKeys, FloatsOut dMemoryValues);
+                   Ints index, Ints firstVisible, Numbers shape, Floats dy, Floats out, Floats lse, FloatsOut dq,
+                   FloatsOut dk, FloatsOut dv, FloatsOut dMemoryKeys, FloatsOut dMemoryValues);
 
 void swiglu(Context& context, Floats gate, Floats up, FloatsOut out);
 void swigluGrad(Context& context, Floats gate, Floats up, Floats dy, FloatsOut dGate, FloatsOut dUp);

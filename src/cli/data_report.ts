@@ -11,7 +11,9 @@ import { type ConfigArguments, configOptions } from './options.ts';
 type Arguments = ConfigArguments & { html: string | undefined };
 
 /** @param read gives the report of a data folder; throws UserError artefact_missing when nothing is built there */
-export function reportCommand(read: (folder: string, data: DataConfig) => Promise<ShownReport>): CommandModule<object, Arguments> {
+export function reportCommand(
+  read: (folder: string, data: DataConfig) => Promise<ShownReport>,
+): CommandModule<object, Arguments> {
   return {
     command: 'report',
     describe: 'Show what the build read, what it dropped and why, with examples, and how long it took',

@@ -1,6 +1,7 @@
 /** The figures of a report as tables of words, the same for a terminal and for a page. */
 
 import type { Example, ShownReport, SourceReport } from './report.ts';
+import { placeOf } from './sources/problem.ts';
 
 export interface Table {
   title: string;
@@ -89,19 +90,30 @@ function totals(all: readonly Figures[]): Figures {
   };
 }
 
+/** All sources, those of stage two named so. */
+function allSources({ sources, continual = [] }: ShownReport): SourceReport[] {
+  return [...sources, ...continual.map((source) => ({ ...source, name: `stage two: ${source.name}` }))];
+}
+
 /** The sums over all sources. */
-export function totalFigures({ sources }: ShownReport): Figures {
-  return totals(sources.map(figures));
+export function totalFigures(report: ShownReport): Figures {
+  return totals(allSources(report).map(figures));
 }
 
 /** All tables, in the order in which they are shown; those without rows are left out. */
 export function reportTables(report: ShownReport): Table[] {
-  const tables = [readTable(report), trainedTable(report), leftOutTable(report), stageTable(report)];
+  const tables = [
+    readTable(report),
+    trainedTable('Trained on', report.sources),
+    trainedTable('Trained on in stage two', report.continual ?? []),
+    leftOutTable(report),
+    stageTable(report),
+  ];
   return tables.filter(({ rows }) => rows.length > 0);
 }
 
-function readTable({ sources }: ShownReport): Table {
-  const all = sources.map(figures);
+function readTable(report: ShownReport): Table {
+  const all = allSources(report).map(figures);
   const row = (f: Figures) => [
     visible(f.name),
     integer(f.files),
@@ -122,7 +134,7 @@ function readTable({ sources }: ShownReport): Table {
   };
 }
 
-function trainedTable({ sources }: ShownReport): Table {
+function trainedTable(title: string, sources: readonly SourceReport[]): Table {
   const all = sources.map(figures);
   const weights = sources.map(({ weight }) => weight);
   // Without weights a source is met as often as it has tokens.
@@ -137,7 +149,7 @@ function trainedTable({ sources }: ShownReport): Table {
     epoch,
   ];
   return {
-    title: 'Trained on',
+    title,
     note: 'Tokens: of training. Epoch: the part of its sequences that come from the source.',
     header: ['source', 'documents', 'held out', 'tokens', 'B/token', 'weight', 'epoch'],
     labels: 1,
@@ -152,8 +164,8 @@ function bytesPerToken(...splits: SourceReport['train'][]): string {
   return tokens > 0 ? fixed(sum(splits.map(({ bytes }) => bytes)) / tokens, 2) : '–';
 }
 
-function leftOutTable({ sources }: ShownReport): Table {
-  const rows = sources.flatMap((source) => {
+function leftOutTable(report: ShownReport): Table {
+  const rows = allSources(report).flatMap((source) => {
     const { records } = figures(source);
     const reasons = [
       ...sorted(source.skipped, (count) => count).map(([reason, count]) => [`skipped: ${reason}`, count, '–'] as const),
@@ -192,8 +204,8 @@ function stageTable({ stages }: ShownReport): Table {
 }
 
 /** What became of the records of each source: kept, skipped, dropped by reason. */
-export function fates({ sources }: ShownReport): Fate[] {
-  return sources.map((source) => {
+export function fates(report: ShownReport): Fate[] {
+  return allSources(report).map((source) => {
     const { name, records, kept, skipped } = figures(source);
     const dropped = sorted(source.dropped, ({ documents }) => documents);
     const parts = [
@@ -213,17 +225,17 @@ export interface ExampleGroup {
 }
 
 /** The examples of each reason, the most frequent reason first. */
-export function exampleGroups({ sources, examples }: ShownReport): ExampleGroup[] {
+export function exampleGroups(report: ShownReport): ExampleGroup[] {
   const groups = new Map<string, Example[]>();
-  for (const example of examples) groups.set(example.reason, [...(groups.get(example.reason) ?? []), example]);
+  for (const example of report.examples) groups.set(example.reason, [...(groups.get(example.reason) ?? []), example]);
   const count = (reason: string) =>
-    sum(sources.map(({ skipped, dropped }) => (skipped[reason] ?? 0) + (dropped[reason]?.documents ?? 0)));
+    sum(allSources(report).map(({ skipped, dropped }) => (skipped[reason] ?? 0) + (dropped[reason]?.documents ?? 0)));
   return [...groups]
     .map(([reason, list]) => ({
       reason: visible(reason),
       records: count(reason),
       examples: list.map(({ path, offset, detail, excerpt }) => ({
-        place: visible(`${path} at ${offset}`),
+        place: visible(placeOf(path, offset)),
         detail: visible(detail),
         excerpt: excerpt === undefined ? undefined : visible(excerpt.trim()),
       })),

@@ -42,6 +42,8 @@ export interface BlockContext {
   layer: number;
   /** One position per token, the same for all sequences of the batch, `[T]`. */
   positions: Int32Array;
+  /** Where the document of each token begins, int32 `[B, T]`, when a token sees no other; absent: all before it. */
+  firstVisible?: tf.Tensor;
   /** The memories that this block reads; none outside the memory layers. */
   memory?: AttentionMemory;
   cache?: KeyValueCache;
@@ -52,14 +54,15 @@ export interface BlockContext {
  * @returns the new residual stream `[N, d]` and, with memories, the attention mass on each memory slot `[B, T, H, R]`
  */
 export function block(
-  { shape, layer, positions, memory, cache }: BlockContext,
+  { shape, layer, positions, firstVisible, memory, cache }: BlockContext,
   weights: LayerWeights,
   x: tf.Tensor2D,
 ): { x: tf.Tensor2D; share?: tf.Tensor4D } {
   const { query, key, value } = project(shape, weights, x, positions.length);
   const rotated = rope(key, positions, shape.ropeTheta);
   const stored = cache?.append(layer, rotated, value);
-  const { keys, values, length } = stored ?? { keys: rotated, values: value, length: positions.length };
-  const { out, share } = attention(rope(query, positions, shape.ropeTheta), keys, values, memory, length);
+  const { keys, values, length: keyTokens } = stored ?? { keys: rotated, values: value, length: positions.length };
+  const rotatedQuery = rope(query, positions, shape.ropeTheta);
+  const { out, share } = attention(rotatedQuery, keys, values, memory, { keyTokens, firstVisible });
   return { x: finish(shape, weights, x, out), ...(memory && { share }) };
 }

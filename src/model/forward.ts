@@ -36,6 +36,11 @@ export interface ForwardInput {
   ids: TokenIds;
   /** Position of each token, `[T]`, the same for all sequences. */
   positions: Int32Array;
+  /**
+   * For each token the place in its sequence of the first token that it attends to, `[B, T]`: the begin of its document
+   * (`firstVisibleOf`). Memories are read as without. Absent: all tokens before it; so with a cache.
+   */
+  firstVisible?: Int32Array;
   memories?: LayerMemories;
   /** Decoding: the tokens read before; grows by these. */
   cache?: KeyValueCache;
@@ -55,17 +60,19 @@ export interface ForwardOutput {
  * the interval of the memories, at p + l_ref … (paper §3.1); `memories.start` is p.
  * @returns tensors owned by the caller (or by the enclosing `tf.tidy`)
  */
-export function forward(model: Model, { ids, positions, memories, cache, recompute }: ForwardInput): ForwardOutput {
+export function forward(model: Model, input: ForwardInput): ForwardOutput {
+  const { ids, positions, memories, cache, recompute } = input;
   const { shape } = model;
   return tf.tidy(() => {
+    const firstVisible = input.firstVisible && tf.tensor1d(input.firstVisible, 'int32').reshape([-1, positions.length]);
     let x = embedding(flatIds(ids), model.embedding);
     const shares: tf.Tensor4D[] = [];
     for (const [layer, weights] of model.layers.entries()) {
       const memory = memories && layer < shape.memoryLayers ? memoryOfLayer(memories, layer) : undefined;
-      const context = { shape, layer, positions, memory, cache };
-      const input = x;
+      const context = { shape, layer, positions, firstVisible, memory, cache };
+      const before = x;
       const run = recompute && !cache ? recomputedBlock : block;
-      const result = tf.tidy(() => run(context, weights, input));
+      const result = tf.tidy(() => run(context, weights, before));
       x = result.x;
       if (result.share) shares.push(result.share);
     }
@@ -87,17 +94,18 @@ function memoryOfLayer(memories: LayerMemories, layer: number): AttentionMemory 
 }
 
 function recomputedBlock(context: BlockContext, weights: LayerWeights, x: tf.Tensor2D): ReturnType<typeof block> {
-  type Encoded = { keys?: tf.Tensor; values?: tf.Tensor; lengths?: tf.Tensor };
+  type Made = { keys?: tf.Tensor; values?: tf.Tensor; lengths?: tf.Tensor; firstVisible?: tf.Tensor };
   const { memory } = context;
-  // Given memories outlive the step; those encoded in it live as long as they are inputs.
-  const encoded: Encoded = memory?.gradient
-    ? { keys: memory.keys, values: memory.values, lengths: memory.lengths }
-    : {};
-  const run = ({ x: input, keys, values, lengths, ...rest }: LayerWeights & Encoded & { x: tf.Tensor2D }) => {
-    const read = memory && keys && values && lengths ? { ...memory, keys, values, lengths } : memory;
-    return block({ ...context, memory: read }, rest, input);
+  // Given memories outlive the step; what is made in it lives as long as it is an input.
+  const made: Made = {
+    firstVisible: context.firstVisible,
+    ...(memory?.gradient && { keys: memory.keys, values: memory.values, lengths: memory.lengths }),
   };
-  return recomputed(run, { x, ...weights, ...encoded }, x.shape[0]);
+  const run = ({ x: input, keys, values, lengths, firstVisible, ...own }: LayerWeights & Made & { x: tf.Tensor2D }) => {
+    const read = memory && keys && values && lengths ? { ...memory, keys, values, lengths } : memory;
+    return block({ ...context, firstVisible, memory: read }, own, input);
+  };
+  return recomputed(run, { x, ...weights, ...made }, x.shape[0]);
 }
 
 /** Output head: hidden states `[n, d]` to logits `[n, V]`. */

@@ -28,6 +28,8 @@ export interface TrainingBatch {
   targets: Int32Array | readonly ArrayLike<number>[];
   /** Position of each token, `[T]`. */
   positions: Int32Array;
+  /** The first token that each token attends to, `[B, T]`, as in `ForwardInput`; absent: all before it. */
+  firstVisible?: Int32Array;
   /** Precompiled memories; at most one of this and `onlineReferences`. Owned by the caller. */
   memories?: LayerMemories;
   onlineReferences?: OnlineReferences;
@@ -50,11 +52,11 @@ export interface LossAndGradients {
 export async function lossAndGradients(model: Model, batch: TrainingBatch): Promise<LossAndGradients> {
   const names = [...model.parameters.keys()];
   const variables = [...model.parameters.values()];
-  const { ids, targets, positions, recompute } = batch;
+  const { ids, targets, positions, firstVisible, recompute } = batch;
   let mass: tf.Scalar | undefined;
   const { value, gradients: ofVariables } = await valueAndGradients(() => {
     const memories = batch.onlineReferences ? encodeOnline(model, batch.onlineReferences, recompute) : batch.memories;
-    const { hidden, shares } = forward(model, { ids, positions, memories, recompute });
+    const { hidden, shares } = forward(model, { ids, positions, firstVisible, memories, recompute });
     if (shares && shares.length > 0) mass = tf.keep(tf.addN(shares.map((share) => share.sum())).asScalar());
     return loss(model, hidden, targets).lossSum;
   }, variables);

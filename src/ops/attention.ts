@@ -27,6 +27,17 @@ export interface AttentionMemory {
   gradient: boolean;
 }
 
+/** Which tokens of the context there are and which of them a query sees; by default all up to itself. */
+export interface AttentionContext {
+  /** Tk, when keys and values have room for more tokens behind those; then there is no gradient. */
+  keyTokens?: number;
+  /**
+   * For each query the first token of the context that it sees, int32 `[B, T]`: where its own document begins. It does not
+   * fall from one query to the next and is not behind the query itself.
+   */
+  firstVisible?: tf.Tensor;
+}
+
 export interface AttentionResult {
   /** `[B, T, H, D]` */
   out: tf.Tensor4D;
@@ -36,15 +47,16 @@ export interface AttentionResult {
 
 export type ContextInputs = { q: tf.Tensor; k: tf.Tensor; v: tf.Tensor };
 export type MemoryInputs = { memoryKeys: tf.Tensor; memoryValues: tf.Tensor; lengths: tf.Tensor; index: tf.Tensor };
-export type AttentionInputs = ContextInputs & Partial<MemoryInputs>;
+export type DocumentInputs = { firstVisible: tf.Tensor };
+export type AttentionInputs = ContextInputs & Partial<MemoryInputs & DocumentInputs>;
 export type AttentionGradInputs = AttentionInputs & { dy: tf.Tensor; out: tf.Tensor; state: tf.Tensor };
 export type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean; keyTokens: number };
 
 /**
- * The operation exists under two kernel names, with and without memories, because a tfjs kernel has a fixed list of
- * inputs. Outputs: out, share, and what the same engine's gradient kernel wants to keep from the forward pass, in any
- * form (the composition keeps the probabilities). Outputs of the gradient: dq, dk, dv and, with `memoryGradient`, those
- * of memory keys and values.
+ * The operation exists under four kernel names, with and without memories and documents, because a tfjs kernel has a
+ * fixed list of inputs. Outputs: out, share, and what the same engine's gradient kernel wants to keep from the forward
+ * pass, in any form (the composition keeps the probabilities). Outputs of the gradient: dq, dk, dv and, with
+ * `memoryGradient`, those of memory keys and values.
  */
 function defineAttention<I extends ContextInputs & KernelInputs>(name: string, inputs: readonly (keyof I & string)[]) {
   const gradient = defineKernel<I & AttentionGradInputs & KernelInputs, AttentionAttributes>({
@@ -70,42 +82,62 @@ function defineAttention<I extends ContextInputs & KernelInputs>(name: string, i
   });
 }
 
-const CONTEXT_INPUTS = ['q', 'k', 'v'] as const;
-const MEMORY_INPUTS = ['memoryKeys', 'memoryValues', 'lengths', 'index'] as const;
+const CONTEXT = ['q', 'k', 'v'] as const;
+const MEMORIES = ['memoryKeys', 'memoryValues', 'lengths', 'index'] as const;
+const DOCUMENTS = ['firstVisible'] as const;
 
-const attendContext = defineAttention<ContextInputs>('Attention', CONTEXT_INPUTS);
-const attendMemories = defineAttention<ContextInputs & MemoryInputs>('MemoryAttention', [
-  ...CONTEXT_INPUTS,
-  ...MEMORY_INPUTS,
+const attendContext = defineAttention<ContextInputs>('Attention', CONTEXT);
+const attendMemories = defineAttention<ContextInputs & MemoryInputs>('MemoryAttention', [...CONTEXT, ...MEMORIES]);
+const attendDocuments = defineAttention<ContextInputs & DocumentInputs>('DocumentAttention', [
+  ...CONTEXT,
+  ...DOCUMENTS,
 ]);
+const attendDocumentMemories = defineAttention<ContextInputs & MemoryInputs & DocumentInputs>(
+  'DocumentMemoryAttention',
+  [...CONTEXT, ...MEMORIES, ...DOCUMENTS],
+);
 
 /**
  * Attention with scale 1/√D. Query i sees the keys j ≤ i + (Tk − T), so that with a key-value cache the queries are the
- * last T tokens. Query i ≥ `memory.start` belongs to chunk ⌊(i − start) / chunkLength⌋ and also sees, without causal
- * mask, all valid tokens of the memories of its chunk.
+ * last T tokens, and of these, with `firstVisible`, only the keys j ≥ firstVisible[i]. Query i ≥ `memory.start` belongs to chunk
+ * ⌊(i − start) / chunkLength⌋ and also sees, without causal mask, all valid tokens of the memories of its chunk.
  * @param q `[B, T, H, D]`
  * @param k `[B, Tk, K, D]`, K divides H, Tk ≥ T; query head h reads key-value head ⌊h / G⌋
  * @param v `[B, Tk, K, D]`
- * @param keyTokens Tk when k and v have room for more tokens behind those; then there is no gradient
  */
 export function attention(
   q: tf.Tensor,
   k: tf.Tensor,
   v: tf.Tensor,
   memory?: AttentionMemory,
-  keyTokens = k.shape[1]!,
+  { keyTokens = k.shape[1]!, firstVisible }: AttentionContext = {},
 ): AttentionResult {
   const [batch, tokens, heads] = q.shape as [number, number, number];
   const readable = memory && memory.keys.size > 0 && memory.index.size > 0 && memory.start < tokens;
   const [out, share, state] = readable
-    ? attendMemories(
-        { q, k, v, memoryKeys: memory.keys, memoryValues: memory.values, lengths: memory.lengths, index: memory.index },
-        { start: memory.start, chunkLength: memory.chunkLength, memoryGradient: memory.gradient, keyTokens },
-      )
-    : attendContext({ q, k, v }, { start: 0, chunkLength: tokens, memoryGradient: false, keyTokens });
+    ? attendWith({ q, k, v }, memory, keyTokens, firstVisible)
+    : attendWithout({ q, k, v }, keyTokens, firstVisible);
   // The tape holds its own reference when it needs one.
   state!.dispose();
   if (readable || !memory) return { out: out as tf.Tensor4D, share: share as tf.Tensor4D };
   share!.dispose();
   return { out: out as tf.Tensor4D, share: tf.zeros([batch, tokens, heads, memory.index.shape[2]!]) };
+}
+
+function attendWithout(context: ContextInputs, keyTokens: number, firstVisible?: tf.Tensor): tf.Tensor[] {
+  const attributes = { start: 0, chunkLength: context.q.shape[1]!, memoryGradient: false, keyTokens };
+  return firstVisible ? attendDocuments({ ...context, firstVisible }, attributes) : attendContext(context, attributes);
+}
+
+function attendWith(
+  context: ContextInputs,
+  { keys, values, lengths, index, start, chunkLength, gradient }: AttentionMemory,
+  keyTokens: number,
+  firstVisible?: tf.Tensor,
+): tf.Tensor[] {
+  const attributes = { start, chunkLength, memoryGradient: gradient, keyTokens };
+  const inputs = { ...context, memoryKeys: keys, memoryValues: values, lengths, index };
+  return firstVisible
+    ? attendDocumentMemories({ ...inputs, firstVisible }, attributes)
+    : attendMemories(inputs, attributes);
 }

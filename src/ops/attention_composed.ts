@@ -36,9 +36,14 @@ interface Layout {
   memoryOfSlot: Int32Array;
   /** Valid tokens of each memory, `[M]`. */
   lengths: Int32Array;
+  /** First key of the context that each query sees, `[B, T]`; absent: all from the start. */
+  firstVisible: Int32Array | undefined;
 }
 
-function layoutOf({ q, k, memoryKeys, lengths, index }: AttentionInputs, attributes: AttentionAttributes): Layout {
+function layoutOf(
+  { q, k, memoryKeys, lengths, index, firstVisible }: AttentionInputs,
+  attributes: AttentionAttributes,
+): Layout {
   const [batch, tokens, heads, dim] = q.shape as [number, number, number, number];
   const [, keyTokens, kvHeads] = k.shape as [number, number, number];
   const { start } = attributes;
@@ -46,7 +51,8 @@ function layoutOf({ q, k, memoryKeys, lengths, index }: AttentionInputs, attribu
   const frontChunks = Math.ceil(start / chunkLength);
   const chunks = frontChunks + Math.ceil((tokens - start) / chunkLength);
   const front = frontChunks * chunkLength - start;
-  const base = { batch, tokens, keyTokens, kvHeads, group: heads / kvHeads, dim, chunkLength, chunks };
+  const sizes = { batch, tokens, keyTokens, kvHeads, group: heads / kvHeads, dim, chunkLength, chunks };
+  const base = { ...sizes, firstVisible: firstVisible?.dataSync<'int32'>() };
   const padding: Layout['padding'] = [front, chunks * chunkLength - front - tokens];
   if (!memoryKeys || !lengths || !index) {
     return { ...base, padding, slots: 0, kept: 0, memoryOfSlot: new Int32Array(), lengths: new Int32Array() };
@@ -154,6 +160,19 @@ function causalMask(layout: Layout): tf.Tensor | undefined {
   });
 }
 
+/** Hides the context before the document of each query, `[B, 1, C', 1, L, Z]`. */
+function documentMask(layout: Layout, firstVisible: Int32Array): tf.Tensor {
+  const { batch, tokens, keyTokens, chunks, chunkLength, padding, slots, kept } = layout;
+  const before = slots * kept;
+  const width = before + keyTokens;
+  const values = new Float32Array(batch * chunks * chunkLength * width);
+  for (const [query, first] of firstVisible.entries()) {
+    const row = Math.floor(query / tokens) * chunks * chunkLength + padding[0] + (query % tokens);
+    values.fill(HIDDEN, row * width + before, row * width + before + first);
+  }
+  return tf.tensor(values, [batch, 1, chunks, 1, chunkLength, width]);
+}
+
 /** Hides empty slots and the padding of memories, `[B, 1, C', 1, Z]`. */
 function memoryBias({ batch, chunks, slots, kept, keyTokens, memoryOfSlot, lengths }: Layout): tf.Tensor {
   const width = slots * kept + keyTokens;
@@ -167,11 +186,15 @@ function memoryBias({ batch, chunks, slots, kept, keyTokens, memoryOfSlot, lengt
 
 /** Softmax of the masked scores, `[P, G·L, Z]`; `queries` are scaled. */
 function probabilities(queries: tf.Tensor3D, keys: tf.Tensor3D, layout: Layout): tf.Tensor3D {
-  const { batch, kvHeads, chunks, group, chunkLength, slots } = layout;
+  const { batch, kvHeads, chunks, group, chunkLength, slots, firstVisible } = layout;
   const width = keys.shape[1];
   let scores: tf.Tensor = tf.matMul(queries, keys, false, true);
   const mask = causalMask(layout);
   if (mask) scores = tf.add(scores.reshape([batch * kvHeads, chunks, group, chunkLength, width]), mask);
+  if (firstVisible) {
+    const rows = scores.reshape([batch, kvHeads, chunks, group, chunkLength, width]);
+    scores = tf.add(rows, documentMask(layout, firstVisible));
+  }
   if (slots > 0) scores = tf.add(scores.reshape([batch, kvHeads, chunks, -1, width]), memoryBias(layout));
   return tf.softmax(scores.reshape(queries.shape.with(2, width) as [number, number, number]));
 }

@@ -2,7 +2,7 @@
 
 export { type AdamwOptions, adamw, type ParameterState, type ParameterUpdate } from './adamw.ts';
 export { appendTokens } from './append_tokens.ts';
-export { type AttentionMemory, type AttentionResult, attention } from './attention.ts';
+export { type AttentionContext, type AttentionMemory, type AttentionResult, attention } from './attention.ts';
 export { type CrossEntropyResult, crossEntropy } from './cross_entropy.ts';
 export { embedding } from './embedding.ts';
 export { gatherTokens } from './gather_tokens.ts';

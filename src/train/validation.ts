@@ -20,9 +20,9 @@ export async function meanLoss(
   for (let i = 0; i < count; i++) {
     const { input, dispose } = await batchAt(i);
     const lossSum = tf.tidy(() => {
-      const { ids, positions, onlineReferences } = input;
+      const { ids, positions, firstVisible, onlineReferences } = input;
       const memories = onlineReferences ? encodeOnline(model, onlineReferences) : input.memories;
-      const { hidden } = forward(model, { ids, positions, memories });
+      const { hidden } = forward(model, { ids, positions, firstVisible, memories });
       return loss(model, hidden, input.targets).lossSum;
     });
     const [value = Number.NaN] = await lossSum.data<'float32'>();

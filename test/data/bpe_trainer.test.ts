@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { BPE, byteLevelPreTokenizer, Tokenizer } from 'tokenizers';
 import { describe, expect, it } from 'vitest';
 import { byteCharacters } from '../../src/data/bpe/words.ts';
-import { SPECIALS, trainBpe } from '../../src/data/bpe_trainer.ts';
+import { type BpeProgress, SPECIALS, trainBpe } from '../../src/data/bpe_trainer.ts';
 import { factTexts, stream, temporaryFolder } from './support.ts';
 
 /** Counts all pairs of all words anew before each merge. Words are given as characters of a small alphabet. */
@@ -93,6 +93,29 @@ describe('trainBpe', () => {
     const forward = await trainBpe(stream(texts), { vocabSize: 400 });
     const backward = await trainBpe(stream([...texts].reverse()), { vocabSize: 400 });
     expect(JSON.stringify(backward)).toBe(JSON.stringify(forward));
+  });
+
+  it('learns the same in any number of threads, and tells how far it is', async () => {
+    // More than one group of texts.
+    const facts = factTexts(200).map((text) => text.repeat(30));
+    const texts = Array.from({ length: 1000 }, (_, i) => facts[i % 200]!);
+    const told: BpeProgress[] = [];
+    const options = { vocabSize: 500, progress: (progress: BpeProgress) => void told.push(progress) };
+    const alone = await trainBpe(stream(texts), options);
+    expect(told.at(-1)).toEqual({ characters: texts.join('').length, tokens: 240 });
+    expect(told.length).toBeGreaterThan(240);
+    expect(await trainBpe(stream(texts), { ...options, workers: 2 })).toEqual(alone);
+  });
+
+  it('gives Chinese and English their share of one vocabulary', async () => {
+    const lines = Array.from(
+      { length: 100 },
+      (_, i) => `床前明月光，疑是地上霜。举头望明月，低头思故乡${'一二三四五六七'[i % 7]}。`,
+    );
+    const { vocab } = (await trainBpe(stream([...factTexts(100), ...lines]), { vocabSize: 450 })).model;
+    const characters = byteCharacters();
+    const spelled = (word: string) => [...Buffer.from(word)].map((byte) => characters[byte]).join('');
+    for (const word of ['明月', ' mountain', '。']) expect(vocab[spelled(word)], word).toBeDefined();
   });
 
   it('never spells a special token by merges', async () => {

@@ -63,6 +63,7 @@ describe('buildData', () => {
     expect([...new Set(progress.map(({ phase }) => phase))]).toEqual([
       'documents',
       'tokenizer',
+      'merges',
       'tokens',
       'references',
     ]);
@@ -234,14 +235,12 @@ describe('a build in many shards', () => {
   it('is the same with any number of workers, and goes on where it was stopped', async () => {
     const { data, config, folder } = manyShards({ workers: 1 });
     const whole = await buildData(config, memory, data, 1);
-    expect((await buildData({ ...config, workers: 3 }, memory, join(folder, 'w3'), 1)).contentHash).toBe(
+    expect((await buildData({ ...config, workers: 2 }, memory, join(folder, 'two'), 1)).contentHash).toBe(
       whole.contentHash,
     );
     const places = [
-      { phase: 'documents', done: 60 },
       { phase: 'documents', done: 150 },
       { phase: 'tokenizer', done: 3 },
-      { phase: 'tokens', done: 1 },
       { phase: 'tokens', done: 7 },
       { phase: 'references', done: 0 },
     ];
@@ -250,7 +249,7 @@ describe('a build in many shards', () => {
       const stop = (now: BuildProgress) => {
         if (now.phase === place.phase && now.done >= place.done) throw new Error('stopped');
       };
-      await expect(buildData({ ...config, workers: 2 }, memory, stopped, 1, stop)).rejects.toThrow('stopped');
+      await expect(buildData(config, memory, stopped, 1, stop)).rejects.toThrow('stopped');
     }
     const resumed = await buildData({ ...config, workers: 2 }, memory, stopped, 1);
     expect(resumed.reason).toBe('not built before; went on with what an earlier build had done');

@@ -81,6 +81,10 @@ export class TrueSimilarity {
 
   add(set: Set<string>): void {
     const number = this.#sizes.push(set.size) - 1;
-    for (const shingle of set) this.#holders.set(shingle, [...(this.#holders.get(shingle) ?? []), number]);
+    for (const shingle of set) {
+      const holders = this.#holders.get(shingle);
+      if (holders) holders.push(number);
+      else this.#holders.set(shingle, [number]);
+    }
   }
 }

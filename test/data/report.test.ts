@@ -140,10 +140,10 @@ describe('reportText', () => {
       'LEFT OUT',
       'TIME',
       'DUPLICATE  1 of 40',
-      'b.jsonl at 5',
+      'b.jsonl at byte 5',
       'the same as document 3',
     );
-    inOrder.push('│ Once upon⏎a time', 'INVALID JSON  1 of 20', 'a.jsonl at 17', 'Unexpected token');
+    inOrder.push('│ Once upon⏎a time', 'INVALID JSON  1 of 20', 'a.jsonl at byte 17', 'Unexpected token');
     const places = inOrder.map((part) => text.indexOf(part));
     expect(places).not.toContain(-1);
     expect(places).toEqual([...places].sort((a, b) => a - b));

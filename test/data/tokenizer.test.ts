@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
+import { Tokenizer as NativeTokenizer } from 'tokenizers';
 import { describe, expect, it } from 'vitest';
 import { SPECIALS, type TokenizerJson } from '../../src/data/bpe_trainer.ts';
 import { textPieces } from '../../src/data/text_pieces.ts';
@@ -59,6 +60,98 @@ describe('Tokenizer', () => {
         expect(ids).toEqual([...(await tokenizer.encode(original))]);
       }),
       { numRuns: 100 },
+    );
+  });
+
+  describe('equals `tokenizers` on the whole text, token for token', () => {
+    const units: Record<string, fc.Arbitrary<string>> = {
+      English: fc.constantFrom(...factTexts(50), ' ', '\n', "don't ", "we'll", ' ’s ', '42'),
+      Chinese: fc.constantFrom('床前明月光', '，', '疑是地上霜', '。', '\n', '「', '」', '　', '3月', ' ', 'ABC'),
+      code: fc.constantFrom(
+        'for (let i = 0; i < n; i++) {',
+        '\n',
+        '    ',
+        '\t',
+        '}\n',
+        "s['a']",
+        '// x',
+        ' ',
+        '\r\n',
+        '_',
+      ),
+      emoji: fc.constantFrom('🙂', '👩‍👩‍👧‍👦', '🇩🇪', ' ', '❤️', '\n', 'ok', '!', '１'),
+      'random bytes': fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes).toString()),
+      'any characters': fc.string({ unit: anyCharacter, maxLength: 12 }),
+      'white space': fc.constantFrom(
+        ' ',
+        '  ',
+        '\n',
+        '\n\n',
+        '\t',
+        '\u0085',
+        '\u00a0',
+        '\u3000',
+        '\ufeff',
+        'a',
+        '.',
+        "'s",
+      ),
+    };
+    const whole = async (folder: string, text: string): Promise<number[]> => {
+      const native = NativeTokenizer.fromFile(join(folder, 'tokenizer-600.json'));
+      return (await native.encode(text, null, { addSpecialTokens: false })).getIds();
+    };
+    const texts = [...factTexts(200), ...Array(30).fill('床前明月光，疑是地上霜。\n    for (🙂)')] as string[];
+
+    for (const [name, unit] of Object.entries(units)) {
+      it(`${name}, short and cut in many pieces`, async () => {
+        const folder = temporaryFolder();
+        const tokenizer = await smallTokenizer(folder, 600, texts);
+        const text = fc.array(unit, { maxLength: 60 }).map((parts) => parts.join(''));
+        await fc.assert(
+          fc.asyncProperty(text, fc.integer({ min: 2, max: 50 }), async (original, wanted) => {
+            const expected = await whole(folder, original);
+            expect([...(await tokenizer.encode(original))]).toEqual(expected);
+            const pieces = [...textPieces(original, 2 ** 20, wanted)];
+            expect((await tokenizer.encodeBatch(pieces)).flatMap((ids) => [...ids])).toEqual(expected);
+          }),
+          { numRuns: 40 },
+        );
+      });
+
+      it(`${name}, longer than 2^18 characters`, async () => {
+        const folder = temporaryFolder();
+        const tokenizer = await smallTokenizer(folder, 600, texts);
+        const parts = fc.sample(unit, { numRuns: 200, seed: 1 });
+        let text = '';
+        for (let i = 0; text.length <= 2 ** 18; i = (i * 5 + 3) % 65_537) text += parts[i % 200];
+        const ours = await tokenizer.encode(text);
+        const expected = Int32Array.from(await whole(folder, text));
+        expect(Buffer.compare(Buffer.from(ours.buffer), Buffer.from(expected.buffer))).toBe(0);
+        expect((await tokenizer.decode(ours)) === text).toBe(true);
+      });
+    }
+
+    it('a single word of 600,000 letters, and other runs without a place to cut', async () => {
+      const folder = temporaryFolder();
+      const tokenizer = await smallTokenizer(folder, 600, texts);
+      for (const part of ['床前明月光疑', ' ', '\n', '0123456789', '=-', '🙂']) {
+        const text = part.repeat(Math.ceil((part === '床前明月光疑' ? 600_000 : 2 ** 16) / part.length));
+        const [ours, expected] = [await tokenizer.encode(text), Int32Array.from(await whole(folder, text))];
+        expect(Buffer.compare(Buffer.from(ours.buffer), Buffer.from(expected.buffer)), part).toBe(0);
+      }
+    }, 120_000);
+  });
+
+  it('cuts long texts within bounds, whatever they hold', () => {
+    const unit = fc.oneof(anyCharacter, fc.constantFrom(' ', '\n', 'word', '，', '🙂'));
+    fc.assert(
+      fc.property(fc.string({ unit, maxLength: 200 }), fc.integer({ min: 2, max: 40 }), (text, length) => {
+        const pieces = [...textPieces(text, 2 * length, length)];
+        expect(pieces.join('')).toBe(text);
+        expect(Math.max(0, ...pieces.map((piece) => piece.length))).toBeLessThanOrEqual(2 * length);
+        expect(pieces.every((piece) => piece.length > 0 && !/\p{Surrogate}/u.test(piece))).toBe(true);
+      }),
     );
   });
 

@@ -118,24 +118,27 @@ describe.each(ENGINES)('golden files on %s', (engine) => {
     }
   }
 
-  describe.each(['forward_untied_h4k2', 'forward_untied_h3k1', 'forward_tied_h4k2', 'forward_tied_h3k1'])(
-    '%s',
-    (name) => {
-      it('hidden states, logits and losses', () => withCase(name, async (golden) => expectForward(model, golden)));
+  describe.each([
+    'forward_untied_h4k2',
+    'forward_untied_h3k1',
+    'forward_tied_h4k2',
+    'forward_tied_h3k1',
+    'forward_documents_h3k1',
+  ])('%s', (name) => {
+    it('hidden states, logits and losses', () => withCase(name, async (golden) => expectForward(model, golden)));
 
-      it.each([false, true])('gradients, recompute %s', (recompute) =>
-        withCase(name, async (golden) => {
-          const result = await lossAndGradients(model, { ...goldenText(golden), recompute });
-          expectLoss(result, golden);
-          expectGradients(result, golden);
-          expect(result.memoryShare).toBeUndefined();
-          disposeGradients(result.gradients);
-        }),
-      );
-    },
-  );
+    it.each([false, true])('gradients, recompute %s', (recompute) =>
+      withCase(name, async (golden) => {
+        const result = await lossAndGradients(model, { ...goldenText(golden), recompute });
+        expectLoss(result, golden);
+        expectGradients(result, golden);
+        expect(result.memoryShare).toBeUndefined();
+        disposeGradients(result.gradients);
+      }),
+    );
+  });
 
-  describe.each(['bank_h4k2', 'bank_h3k1'])('%s', (name) => {
+  describe.each(['bank_h4k2', 'bank_h3k1', 'bank_documents_h4k2'])('%s', (name) => {
     it('hidden states, logits, losses and shares', () =>
       withCase(name, async (golden) => {
         const memories = goldenMemories(golden, false);

@@ -57,6 +57,7 @@ export interface GoldenCase {
     ids: GoldenArray;
     targets: GoldenArray;
     positions: GoldenArray;
+    firstVisible?: GoldenArray;
     memories: GoldenReading & { keys: GeneratedArray[]; values: GeneratedArray[]; lengths: GoldenArray };
     references: GoldenReferences;
     reading: GoldenReading;
@@ -105,11 +106,12 @@ export function goldenModel({ model, parameters }: GoldenCase): Model {
 
 export function goldenText({
   inputs,
-}: GoldenCase): Pick<TrainingBatch, 'positions'> & { ids: Int32Array; targets: Int32Array } {
+}: GoldenCase): Pick<TrainingBatch, 'positions' | 'firstVisible'> & { ids: Int32Array; targets: Int32Array } {
   return {
     ids: Int32Array.from(inputs.ids.data),
     targets: Int32Array.from(inputs.targets.data),
     positions: Int32Array.from(inputs.positions.data),
+    ...(inputs.firstVisible && { firstVisible: Int32Array.from(inputs.firstVisible.data) }),
   };
 }
 

@@ -87,6 +87,7 @@ async function everything(): Promise<number[]> {
     );
   const rule = { prefixLength: 2, keptTokens: 5, tokenScores: 'softmax' as const };
   const references = { ids: ids.subarray(0, 4 * 13), lengths: [13, 4, 2, 9], ...rule };
+  const separate = { firstVisible: ids.map((_, i) => Math.floor((i % TOKENS) / 17) * 17) };
   const results: number[] = [];
 
   const encoded = encodeReferences(model, references.ids, references.lengths, rule);
@@ -94,7 +95,12 @@ async function everything(): Promise<number[]> {
     ...{ keys: encoded.keys, values: encoded.values, lengths: tf.tensor1d(encoded.keptLengths, 'int32') },
     ...{ index: index(), gradient: false, ...reading },
   };
-  for (const given of [{ memories }, { onlineReferences: { ...references, index: index(), ...reading } }, {}]) {
+  for (const given of [
+    { memories },
+    { onlineReferences: { ...references, index: index(), ...reading } },
+    {},
+    separate,
+  ]) {
     const { lossSum, count: tokens, gradients } = await lossAndGradients(model, { ...text, ...given });
     const { gradientNorm } = await clipAndUpdate(optimizer, gradients, { learningRate: 1e-2, clipNorm: 1, tokens });
     results.push(lossSum, gradientNorm);

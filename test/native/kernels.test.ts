@@ -17,6 +17,7 @@ import {
   swiglu,
   tokenScores,
 } from '../../src/ops/index.ts';
+import { PURPOSE, randomInt } from '../../src/random.ts';
 import { addon, describeNative, expectAsComposed, int32, normals, withGradients } from './support.ts';
 
 /** Odd sizes, sizes around those of vectors and blocks, and enough work for several threads. */
@@ -187,6 +188,8 @@ interface Case {
   kvHeads: number;
   dim: number;
   memory?: Memory;
+  /** Keys where a document begins, one list for each sequence; the lists are used in turn. */
+  documents?: number[][];
 }
 
 const base = { tokens: 45, heads: 4, kvHeads: 2, dim: 16 };
@@ -226,18 +229,28 @@ const CASES: Case[] = [
   { name: 'memories and cache, some queries', ...base, tokens: 20, keyTokens: 30, memory: { ...memory, start: 3 } },
 ];
 
-function attend(
-  { batch = 3, tokens, keyTokens = tokens, heads, kvHeads, dim, memory }: Case,
-  gradient: boolean,
-): tf.Tensor[] {
+/** The first key that each query sees, int32 `[B, T]`. */
+function firstVisible({ batch = 3, tokens, keyTokens = tokens, documents }: Omit<Case, 'name'>): tf.Tensor | undefined {
+  if (!documents) return undefined;
+  const values = Array.from({ length: batch * tokens }, (_, i) => {
+    const key = (i % tokens) + keyTokens - tokens;
+    const begins = documents[Math.floor(i / tokens) % documents.length]!;
+    return Math.max(0, ...begins.filter((begin) => begin <= key));
+  });
+  return int32(values, [batch, tokens]);
+}
+
+function attend(shape: Case, gradient: boolean): tf.Tensor[] {
+  const { batch = 3, tokens, keyTokens = tokens, heads, kvHeads, dim, memory } = shape;
+  const reach = { firstVisible: firstVisible(shape) };
   const context = [batch, keyTokens, kvHeads, dim];
   const inputs = [normals([batch, tokens, heads, dim], 1, 2), normals(context, 2), normals(context, 3)];
   if (!memory) {
-    return withGradients((q, k, v) => [attention(q!, k!, v!).out], inputs);
+    return withGradients((q, k, v) => [attention(q!, k!, v!, undefined, reach).out], inputs);
   }
   const { kept, lengths, index, start, chunkLength } = memory;
-  const shape = [lengths.length, kvHeads, kept, dim];
-  const [keys, values] = [normals(shape, 4), normals(shape, 5)];
+  const size = [lengths.length, kvHeads, kept, dim];
+  const [keys, values] = [normals(size, 4), normals(size, 5)];
   const turned = Array.from({ length: batch }, (_, b) =>
     index.flat().map((slot) => (slot < 0 ? slot : (slot + b) % lengths.length)),
   );
@@ -245,15 +258,101 @@ function attend(
     ...{ lengths: int32(lengths), index: int32(turned.flat(), [batch, index.length, index[0]!.length]) },
     ...{ start, chunkLength, gradient },
   };
-  const read = gradient && start < tokens;
+  const differentiable = gradient && start < tokens;
   return withGradients(
     (q, k, v, ...given) => {
-      const { out, share } = attention(q!, k!, v!, { keys: given[0] ?? keys, values: given[1] ?? values, ...fixed });
+      const read = { keys: given[0] ?? keys, values: given[1] ?? values, ...fixed };
+      const { out, share } = attention(q!, k!, v!, read, reach);
       return [out, share];
     },
-    read ? [...inputs, keys, values] : inputs,
+    differentiable ? [...inputs, keys, values] : inputs,
   );
 }
+
+const each = (length: number): number[] => Array.from({ length }, (_, i) => i);
+
+/** Cuts at and around the borders of strips, panels and blocks, none, all, and random ones. */
+const CUTS = [
+  [],
+  each(133),
+  [11, 12, 13, 15, 16, 17, 23, 24, 25, 31, 32, 33, 47, 48, 49, 95, 96, 97, 132],
+  [48, 96],
+  [17, 130],
+];
+const randomCuts = (seed: number): number[] =>
+  each(133).filter((token) => randomInt(seed, PURPOSE.test, 0, token, 30) === 0);
+
+const long = { ...base, batch: 2, tokens: 133, dim: 8 };
+const DOCUMENT_CASES: Case[] = [
+  ...CUTS.map((cuts, i) => ({ name: `cuts ${i}`, ...long, documents: [cuts, CUTS[2]!] })),
+  ...[1, 2].map((seed) => ({ name: `random ${seed}`, ...long, documents: [randomCuts(seed), randomCuts(-seed)] })),
+  { name: 'as many key-value heads as heads', ...long, kvHeads: 4, documents: CUTS.slice(2) },
+  { name: 'eight heads a group, odd dimension', ...long, heads: 8, kvHeads: 1, dim: 5, documents: CUTS.slice(2) },
+  { name: 'few queries', ...base, tokens: 6, documents: [[2, 3], [5], []] },
+  { name: 'cache, one query', ...base, tokens: 1, keyTokens: 40, documents: [[17], [39], []] },
+  { name: 'cache, some queries', ...base, tokens: 19, keyTokens: 40, documents: [[17, 30], [21, 22, 39], [5]] },
+  { name: 'memories', ...long, memory: { ...memory, chunkLength: 48 }, documents: CUTS.slice(2) },
+  {
+    name: 'memories, start inside',
+    ...long,
+    memory: { ...memory, start: 7, chunkLength: 31 },
+    documents: CUTS.slice(3),
+  },
+  { name: 'memories, random', ...long, memory, documents: [randomCuts(7), randomCuts(8)] },
+];
+
+describeNative("attention of the native engine to a token's own document", () => {
+  it.each(DOCUMENT_CASES)('$name', (shape) => expectAsComposed(() => attend(shape, true)));
+
+  /** Output and gradients of a sequence whose first document of `cut` tokens holds `fill` everywhere, from `cut` on. */
+  function secondDocument(shape: Omit<Case, 'name'>, cut: number, fill?: number): Float32Array[] {
+    const { tokens, heads, kvHeads, dim } = shape;
+    return tf.tidy(() => {
+      const inputs = [heads, kvHeads, kvHeads].map((count, i) => {
+        const x = normals([1, tokens, count, dim], i + 1);
+        const first = fill === undefined ? normals([1, cut, count, dim], 9) : tf.fill([1, cut, count, dim], fill);
+        return tf.concat([first, x.slice([0, cut], [1, tokens - cut])], 1);
+      });
+      const reach = { firstVisible: firstVisible({ ...shape, batch: 1, documents: [[cut]] }) };
+      const read = shape.memory && {
+        ...{ keys: normals([5, kvHeads, 3, dim], 4), values: normals([5, kvHeads, 3, dim], 5), gradient: false },
+        ...{ lengths: int32(shape.memory.lengths), index: int32(shape.memory.index.flat(), [1, 3, 3]) },
+        ...{ start: shape.memory.start, chunkLength: shape.memory.chunkLength },
+      };
+      const results = withGradients((q, k, v) => [attention(q!, k!, v!, read, reach).out], inputs);
+      return results.map((x) => Float32Array.from(x.slice([0, cut], [1, tokens - cut]).dataSync<'float32'>()));
+    });
+  }
+
+  it.each([13, 48, 96, 97])('gives the same bits whatever the document before holds, cut at %i', async (cut) => {
+    await openEngine('native', 2);
+    expect(secondDocument(long, cut, 3)).toEqual(secondDocument(long, cut));
+    const reading = { ...long, memory: { ...memory, chunkLength: 31 } };
+    expect(secondDocument(reading, cut, 3)).toEqual(secondDocument(reading, cut));
+  });
+
+  it('does not read the tiles of the document before', async () => {
+    await openEngine('native', 2);
+    for (const memories of [undefined, { ...memory, chunkLength: 48 }]) {
+      const found = secondDocument({ ...long, memory: memories }, 96, Number.NaN);
+      expect(found).toEqual(secondDocument({ ...long, memory: memories }, 96, 0));
+      for (const values of found) expect(values.every(Number.isFinite)).toBe(true);
+    }
+  });
+
+  it.each([
+    { name: 'behind its token', first: [0, 2, 2], says: 'does not see itself' },
+    { name: 'falls', first: [0, 1, 0], says: 'falls' },
+    { name: 'is negative', first: [-1, 0, 0], says: 'negative' },
+    { name: 'has another size', first: [0, 0], says: '2 elements' },
+  ])('refuses a first token that $name', async ({ first, says }) => {
+    await openEngine('native', 1);
+    tf.tidy(() => {
+      const x = normals([1, 3, 1, 2], 1);
+      expect(() => attention(x, x, x, undefined, { firstVisible: int32(first) }).out.dataSync()).toThrow(says);
+    });
+  });
+});
 
 describeNative('attention of the native engine', () => {
   it.each(CASES)('$name', (shape) => expectAsComposed(() => attend(shape, true)));

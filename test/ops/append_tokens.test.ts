@@ -33,7 +33,7 @@ onEachBackend('appendTokens', () => {
       const [q, k, v] = [1, 2, 3].map((seed) => toTensor(random([2, 3, 2, 4], seed))) as tf.Tensor4D[];
       const roomy = (x: tf.Tensor4D): tf.Tensor4D => appendTokens(tf.fill([2, 7, 2, 4], 99) as tf.Tensor4D, x, 0);
       const expected = attention(q!, k!, v!).out.dataSync();
-      const actual = attention(q!, roomy(k!), roomy(v!), undefined, 3).out.dataSync();
+      const actual = attention(q!, roomy(k!), roomy(v!), undefined, { keyTokens: 3 }).out.dataSync();
       for (const [i, value] of actual.entries()) expect(value).toBeCloseTo(expected[i]!, 5);
     });
   });

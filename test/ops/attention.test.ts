@@ -32,6 +32,8 @@ interface Case {
   kvHeads: number;
   dim: number;
   memory?: MemoryCase;
+  /** The first key that each query sees, `[B][T]`. */
+  firstVisible?: number[][];
 }
 
 const slotsOf = (memory: MemoryCase | undefined): number => (memory ? memory.index[0]![0]!.length : 0);
@@ -40,6 +42,7 @@ const slotsOf = (memory: MemoryCase | undefined): number => (memory ? memory.ind
 function reference(
   [q, k, v, memoryKeys, memoryValues]: Array64[],
   memory?: MemoryCase,
+  firstVisible?: number[][],
 ): { out: Float64Array; share: Float64Array } {
   const [batch, tokens, heads, dim] = q!.shape as [number, number, number, number];
   const [, keyTokens, kvHeads] = k!.shape as [number, number, number];
@@ -63,7 +66,9 @@ function reference(
         }
       }
     }
-    for (let j = 0; j <= token + keyTokens - tokens; j++) see(k!, v!, ((b * keyTokens + j) * kvHeads + head) * dim, -1);
+    const first = firstVisible ? firstVisible[b]![token]! : 0;
+    for (let j = first; j <= token + keyTokens - tokens; j++)
+      see(k!, v!, ((b * keyTokens + j) * kvHeads + head) * dim, -1);
     const query = q!.data.subarray(row * dim, (row + 1) * dim);
     const scores = seen.map(({ key }) => key.reduce((sum, value, i) => sum + value * query[i]!, 0) / Math.sqrt(dim));
     const largest = Math.max(...scores);
@@ -97,6 +102,9 @@ function memoryOf(
   return { keys, values, lengths: int32(lengths), index: indexTensor, start, chunkLength, gradient };
 }
 
+const documents = (firstVisible: number[][] | undefined) =>
+  firstVisible && int32(firstVisible.flat(), [firstVisible.length, firstVisible[0]!.length]);
+
 const base = { batch: 2, tokens: 5, heads: 4, kvHeads: 2, dim: 2 };
 const memory: MemoryCase = {
   kept: 2,
@@ -114,6 +122,12 @@ const memory: MemoryCase = {
   start: 0,
   chunkLength: 3,
 };
+
+/** A document of two tokens and one of three; every token its own. */
+const DOCUMENTS = [
+  [0, 0, 2, 2, 2],
+  [0, 1, 2, 3, 4],
+];
 
 const CASES: Case[] = [
   { name: 'one token', batch: 1, tokens: 1, heads: 1, kvHeads: 1, dim: 1 },
@@ -148,18 +162,35 @@ const CASES: Case[] = [
   { name: 'memories, as many key-value heads as heads', ...base, kvHeads: 4, memory },
   { name: 'memories and cache, one query', ...base, tokens: 1, keyTokens: 4, memory },
   { name: 'memories and cache, some queries', ...base, tokens: 3, keyTokens: 5, memory: { ...memory, start: 1 } },
+  { name: 'one document', ...base, firstVisible: [Array(5).fill(0), Array(5).fill(0)] },
+  { name: 'documents, cut differently', ...base, firstVisible: DOCUMENTS },
+  { name: 'documents, three heads a group', ...base, heads: 6, firstVisible: DOCUMENTS },
+  {
+    name: 'documents and cache',
+    ...base,
+    tokens: 3,
+    keyTokens: 6,
+    firstVisible: [
+      [1, 4, 4],
+      [0, 0, 5],
+    ],
+  },
+  { name: 'documents and memories', ...base, memory, firstVisible: DOCUMENTS },
+  { name: 'documents and memories, start inside', ...base, memory: { ...memory, start: 2 }, firstVisible: DOCUMENTS },
 ];
 
 onEachBackend('attention', () => {
   it.each(CASES)('matches the definition: $name', (shape) => {
-    const { memory: given } = shape;
+    const { memory: given, firstVisible } = shape;
     const fixed = memoryOf(given, tf.zeros([1]), tf.zeros([1]));
     // With no query inside a chunk nothing depends on the memories, and tfjs refuses to differentiate by them.
     const read = given === undefined || given.start < shape.tokens;
+    const context = { firstVisible: documents(firstVisible) };
     checkOperation({
       inputs: inputsOf(shape),
-      run: ([q, k, v, keys, values]) => attention(q!, k!, v!, fixed && { ...fixed, keys: keys!, values: values! }).out,
-      reference: (inputs) => reference(inputs, given).out,
+      run: ([q, k, v, keys, values]) =>
+        attention(q!, k!, v!, fixed && { ...fixed, keys: keys!, values: values! }, context).out,
+      reference: (inputs) => reference(inputs, given, firstVisible).out,
       differentiable: read ? undefined : [0, 1, 2],
     });
   });
@@ -168,10 +199,11 @@ onEachBackend('attention', () => {
     const inputs = inputsOf(shape);
     tf.tidy(() => {
       const [q, k, v, keys, values] = inputs.map(toTensor);
-      const { share } = attention(q!, k!, v!, memoryOf(shape.memory, keys, values));
+      const context = { firstVisible: documents(shape.firstVisible) };
+      const { share } = attention(q!, k!, v!, memoryOf(shape.memory, keys, values), context);
       const slots = slotsOf(shape.memory);
       expect(share.shape).toEqual([shape.batch, shape.tokens, shape.heads, slots]);
-      expectClose(share, reference(inputs, shape.memory).share);
+      expectClose(share, reference(inputs, shape.memory, shape.firstVisible).share);
     });
   });
 
@@ -218,5 +250,7 @@ onEachBackend('attention', () => {
     const fixed = memoryOf(memory, keys, values);
     expectNoLeak(() => tf.dispose({ ...attention(q!, k!, v!, fixed) }));
     expectNoLeak(() => tf.dispose({ ...attention(q!, k!, v!) }));
+    const context = { firstVisible: documents(DOCUMENTS) };
+    expectNoLeak(() => tf.dispose({ ...attention(q!, k!, v!, fixed, context) }));
   });
 });

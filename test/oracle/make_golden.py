@@ -97,7 +97,8 @@ def leaf_parameters(specs, dtype):
 
 def run_text(parameters, shape, inputs, memories=None):
     """Forward and backward; the expected values that all text cases share."""
-    hidden, shares = oracle.forward(parameters, shape, inputs["ids"], inputs["positions"], memories)
+    hidden, shares = oracle.forward(parameters, shape, inputs["ids"], inputs["positions"], memories,
+                                    inputs.get("firstVisible"))  # fmt: skip
     logits = oracle.logits_of(parameters, shape, hidden)
     losses = oracle.token_losses(logits, inputs["targets"])
     loss = oracle.mean_loss(losses, inputs["targets"])
@@ -118,10 +119,17 @@ def document(case, description, shape, specs, inputs, expected):
             "expected": expected}  # fmt: skip
 
 
-def forward_case(sizes, tied, number, tokens, dtype):
+def first_visible(begins, tokens):
+    """For each token of each sequence the last begin of a document at or before it, [B, T]."""
+    return torch.tensor([[max(begin for begin in row if begin <= t) for t in range(tokens)] for row in begins])
+
+
+def forward_case(sizes, tied, number, tokens, dtype, begins=None):
     shape = ModelShape(**sizes, tieEmbeddings=tied)
     specs = parameter_specs(shape, number)
     inputs = text_inputs(shape, number + 100, 2, tokens)
+    if begins:
+        inputs["firstVisible"] = first_visible(begins, tokens)
     expected = run_text(leaf_parameters(specs, dtype), shape, inputs)
     return document("forward", "Plain causal language model, forward and backward.", shape, specs, inputs, expected)
 
@@ -152,6 +160,13 @@ def bank_h3k1(dtype):
     shape = ModelShape(**H3K1, tieEmbeddings=True)
     inputs = text_inputs(shape, 1700, 2, 11, first_position=4)
     return bank_case(shape, 1400, inputs, [5, 4, 1], 5, [[[1, -1], [1, 0]], [[2, 0], [-1, 2]]], 0, 3, dtype)
+
+
+def bank_documents_h4k2(dtype):
+    shape = ModelShape(**H4K2)
+    inputs = text_inputs(shape, 5100, 2, 15, first_position=4)
+    inputs["firstVisible"] = first_visible([[0, 6, 7, 12], [0, 9]], 15)
+    return bank_case(shape, 4800, inputs, [3, 1, 0], 3, [[[0], [1], [-1]], [[2], [0], [1]]], 1, 5, dtype)
 
 
 def reference_inputs(shape, number, lengths, prefix, kept_tokens):
@@ -286,6 +301,8 @@ CASES = {
     "forward_tied_h3k1": lambda dtype: forward_case(H3K1, True, 450, 11, dtype),
     "bank_h4k2": bank_h4k2,
     "bank_h3k1": bank_h3k1,
+    "forward_documents_h3k1": lambda dtype: forward_case(H3K1, False, 5200, 11, dtype, [[0, 3, 4, 10], range(11)]),
+    "bank_documents_h4k2": bank_documents_h4k2,
     "online_h4k2_softmax": online_h4k2,
     "online_h3k1_exp": online_h3k1,
     "selection_h4k2": lambda dtype: selection_case(ModelShape(**H4K2), 3100, [15, 9, 5, 12, 3], 2, 4, dtype),
@@ -465,6 +482,26 @@ def check_last_chunk():
     close(shares[0], doc["expected"]["shares"][0])
 
 
+def check_documents():
+    """A document of a sequence of several comes out as it does alone, at the same positions or at others."""
+    doc = docs_case("forward_documents_h3k1")
+    shape, inputs = ModelShape(**doc["model"]), doc["inputs"]
+    parameters = {name: values_of(spec, torch.float64) for name, spec in doc["parameters"].items()}
+    for begin, end in ((0, 3), (3, 4), (4, 10), (10, 11)):
+        for positions in (inputs["positions"][begin:end], torch.arange(end - begin) + 40):
+            alone, _ = oracle.forward(parameters, shape, inputs["ids"][:1, begin:end], positions)
+            close(alone[0], doc["expected"]["hidden"][0, begin:end])
+
+    doc = docs_case("bank_documents_h4k2")  # the document from token 9 on begins inside the second chunk
+    shape, inputs, memories = ModelShape(**doc["model"]), doc["inputs"], memories_of(doc, torch.float64)
+    parameters = {name: values_of(spec, torch.float64) for name, spec in doc["parameters"].items()}
+    memories.index, memories.start = [memories.index[1][1:]], -3
+    alone, shares = oracle.forward(parameters, shape, inputs["ids"][1:, 9:], inputs["positions"][9:], memories)
+    close(alone[0], doc["expected"]["hidden"][1, 9:])
+    for mine, theirs in zip(shares, doc["expected"]["shares"]):
+        close(mine[0], theirs[1, 9:])
+
+
 def check_scores_know_no_order():
     """In the first layer, shuffling a reference shuffles its scores: no mask, no positions. Later layers see order."""
     doc = docs_case("selection_h4k2")
@@ -517,7 +554,8 @@ def check_finite_differences(name, doc):
             assert encoded["kept"] == doc["expected"]["kept"].tolist()
             memories = Memories(encoded["keys"], encoded["values"], encoded["keptLengths"],
                                 reading["index"].tolist(), reading["start"], reading["chunkLength"])  # fmt: skip
-        hidden, _ = oracle.forward(parameters, shape, inputs["ids"], inputs["positions"], memories)
+        hidden, _ = oracle.forward(parameters, shape, inputs["ids"], inputs["positions"], memories,
+                                   inputs.get("firstVisible"))  # fmt: skip
         losses = oracle.token_losses(oracle.logits_of(parameters, shape, hidden), inputs["targets"])
         return oracle.mean_loss(losses, inputs["targets"]).item()
 
@@ -579,6 +617,7 @@ def self_check(docs):
     check_memory_is_context()
     check_what_must_not_matter()
     check_last_chunk()
+    check_documents()
     check_scores_know_no_order()
     check_optimizer(docs)
     check_selection_margins(docs)

@@ -85,11 +85,12 @@ def rope(x, positions, theta):
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def attention(q, k, v, memories=None, memory_layer=0):
+def attention(q, k, v, memories=None, memory_layer=0, first_visible=None):
     """Causal grouped-query attention with memories per chunk. Paper 3.1, 3.2.
 
-    q [B, T, H, D], k and v [B, T, K, D], q and k already rotated. Returns the output [B, T, H, D] and the softmax mass
-    of each memory slot [B, T, H, R] (R = 0 without memories).
+    q [B, T, H, D], k and v [B, T, K, D], q and k already rotated. With first_visible [B, T] a token sees no token of the
+    context before this one: the begin of its document. Returns the output [B, T, H, D] and the softmax mass of each
+    memory slot [B, T, H, R] (R = 0 without memories).
     """
     batch, tokens, heads, head_dim = q.shape
     group = heads // k.shape[2]
@@ -98,9 +99,10 @@ def attention(q, k, v, memories=None, memory_layer=0):
     for b in range(batch):
         for t in range(tokens):
             read = slots_of_token(memories, b, t)
+            first = first_visible[b][t] if first_visible is not None else 0
             for h in range(heads):
                 kv = h // group
-                keys, values, owners = [k[b, : t + 1, kv]], [v[b, : t + 1, kv]], [-1] * (t + 1)
+                keys, values, owners = [k[b, first : t + 1, kv]], [v[b, first : t + 1, kv]], [-1] * (t + 1 - first)
                 for slot, m in read:
                     length = memories.lengths[m]
                     keys.append(memories.keys[memory_layer][m, kv, :length])
@@ -130,14 +132,14 @@ def project(parameters, layer, name, x, heads):
     return y.reshape(x.shape[0], x.shape[1], heads, -1)
 
 
-def attention_block(parameters, shape, layer, x, positions, memories=None):
+def attention_block(parameters, shape, layer, x, positions, memories=None, first_visible=None):
     """x + o_proj(attention(norm(x))), and the memory shares."""
     normed = rms_norm(x, parameters[f"model.layers.{layer}.input_layernorm.weight"], shape.normEpsilon)
     q = rope(project(parameters, layer, "q", normed, shape.numHeads), positions, shape.ropeTheta)
     k = rope(project(parameters, layer, "k", normed, shape.kvHeads), positions, shape.ropeTheta)
     v = project(parameters, layer, "v", normed, shape.kvHeads)
     reads = memories if layer < shape.memoryLayers else None
-    out, share = attention(q, k, v, reads, layer)
+    out, share = attention(q, k, v, reads, layer, first_visible)
     out = out.reshape(x.shape[0], x.shape[1], -1) @ parameters[f"model.layers.{layer}.self_attn.o_proj.weight"].T
     return x + out, share
 
@@ -151,12 +153,12 @@ def mlp_block(parameters, shape, layer, x):
     return x + (gate * torch.sigmoid(gate) * up) @ parameters[prefix + "mlp.down_proj.weight"].T
 
 
-def forward(parameters, shape, ids, positions, memories=None):
+def forward(parameters, shape, ids, positions, memories=None, first_visible=None):
     """ids [B, T] at positions [T] -> hidden [B, T, d] after the final norm, shares per memory layer [B, T, H, R]."""
     x = parameters["model.embed_tokens.weight"][ids]
     shares = []
     for layer in range(shape.numLayers):
-        x, share = attention_block(parameters, shape, layer, x, positions, memories)
+        x, share = attention_block(parameters, shape, layer, x, positions, memories, first_visible)
         x = mlp_block(parameters, shape, layer, x)
         if memories is not None and layer < shape.memoryLayers:
             shares.append(share)

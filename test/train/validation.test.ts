@@ -34,7 +34,7 @@ beforeEach(() => {
 });
 afterEach(() => model.dispose());
 
-function batch(read: Pick<MicroBatch['input'], 'memories' | 'onlineReferences'>): MicroBatch {
+function batch(read: Pick<MicroBatch['input'], 'memories' | 'onlineReferences' | 'firstVisible'>): MicroBatch {
   const targets = draw(1, 2 * TOKENS);
   targets[3] = -1;
   const positions = Int32Array.from({ length: TOKENS }, (_, t) => 9 + t);
@@ -65,4 +65,25 @@ it('is the same with written memories and with references encoded in the step, a
 it('is the mean over the tokens of all batches that count', async () => {
   const one = await meanLoss(model, 1, async () => batch({}));
   expect(await meanLoss(model, 3, async () => batch({}))).toBeCloseTo(one, 5);
+});
+
+it('reads each document by itself when the batch says where they begin', async () => {
+  const firstVisible = Int32Array.from({ length: 2 * TOKENS }, (_, i) => (i % TOKENS < 5 ? 0 : 5));
+  const apart = async (rows: readonly [from: number, to: number][]) => {
+    const whole = batch({}).input;
+    const ids = rows.map(([from, to]) => (whole.ids as Int32Array).subarray(from, to));
+    const targets = Int32Array.from(rows.flatMap(([from, to]) => [...whole.targets.subarray(from, to)]));
+    const positions = Int32Array.from({ length: ids[0]!.length }, (_, t) => t);
+    return meanLoss(model, 1, async () => ({ ...batch({}), input: { ids, targets, positions } }));
+  };
+  const first = await apart([
+    [0, 5],
+    [TOKENS, TOKENS + 5],
+  ]);
+  const second = await apart([
+    [5, TOKENS],
+    [TOKENS + 5, 2 * TOKENS],
+  ]);
+  // Nine targets of the first documents count, and six of the second ones.
+  expect(await meanLoss(model, 1, async () => batch({ firstVisible }))).toBeCloseTo((9 * first + 6 * second) / 15, 5);
 });

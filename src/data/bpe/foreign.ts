@@ -23,7 +23,7 @@ export interface ForeignJson {
   };
 }
 
-interface PreTokenizerJson {
+export interface PreTokenizerJson {
   type: string;
   add_prefix_space?: boolean;
   use_regex?: boolean;
@@ -37,6 +37,11 @@ export interface ForeignBpe {
   native: NativeTokenizer | undefined;
   /** The whole file with what was learned. */
   extended(learned: LearnedMerges): ForeignJson;
+}
+
+/** A pre-tokenizer and those that it is a sequence of. */
+export function preTokenizerSteps(step: PreTokenizerJson | null | undefined): PreTokenizerJson[] {
+  return step ? [step, ...(step.pretokenizers ?? []).flatMap(preTokenizerSteps)] : [];
 }
 
 /** @throws UserError input_invalid */
@@ -82,8 +87,8 @@ function parse(
 /** Why a tokenizer cannot be extended by byte-level merges. */
 function obstacleOf({ model, pre_tokenizer: preTokenizer }: ForeignJson): string | undefined {
   if (model.type !== 'BPE') return `its model is ${model.type}, not BPE`;
-  const steps = preTokenizer ? [preTokenizer, ...(preTokenizer.pretokenizers ?? [])] : [];
-  if (!steps.some(({ type }) => type === 'ByteLevel')) return 'its words are not written in bytes (no `ByteLevel`)';
+  if (!preTokenizerSteps(preTokenizer).some(({ type }) => type === 'ByteLevel'))
+    return 'its words are not written in bytes (no `ByteLevel`)';
   if (model.continuing_subword_prefix || model.end_of_word_suffix) return 'its tokens are marked by prefix or suffix';
   const lacking = byteCharacters().findIndex((character) => !(character in model.vocab));
   if (lacking >= 0) return `its vocabulary has no token for the byte ${lacking}`;

@@ -16,6 +16,7 @@ import {
   type Schema,
 } from 'apache-arrow';
 import { decompress as decompressZstd } from 'fzstd';
+import { checkMessage, schemaOfDirectory } from './arrow_message.ts';
 import { type OnBytes, readRange } from './bytes.ts';
 import { decodeUtf8 } from './encoding.ts';
 import type { SourceFile } from './files.ts';
@@ -68,6 +69,7 @@ async function* messagesOf(
   const early = () => new BrokenFile('ends too early', row(), 'the file ends before its end mark');
   const isFile = await startsAsFile(handle, size);
   for (let at = isFile ? 8 : 0; ; ) {
+    if (at >= size) throw early();
     const prefix = await readRange(handle, at, Math.min(at + 8, size));
     const { skip, length } = prefixOf(prefix, early);
     if (length === 0) break;
@@ -102,19 +104,17 @@ async function startsAsFile(handle: FileHandle, size: number): Promise<boolean> 
 /** The schema of the directory, as a message: some writers of files (the one in JavaScript) leave it out in front. */
 async function schemaOfFile(handle: FileHandle, size: number, early: () => BrokenFile): Promise<StreamMessage> {
   if (!(await endsAsFile(handle, size))) throw early();
-  let schema: Schema;
-  try {
-    schema = (await (await RecordBatchReader.from(handle)).open()).schema;
-  } catch {
-    throw early();
+  const end = size - 10;
+  const [length = 0] = new Uint32Array((await readRange(handle, end, end + 4)).buffer);
+  if (length === 0 || length > Math.min(MAX_METADATA_BYTES, end)) {
+    throw new BrokenFile('damaged', 0, `a directory of ${length} bytes`);
   }
-  const message = Message.from(schema);
-  const header = Message.encode(message);
-  const length = Math.ceil(header.length / 8) * 8;
-  const bytes = new Uint8Array(8 + length);
-  new Uint32Array(bytes.buffer, 0, 2).set([CONTINUATION, length]);
-  bytes.set(header, 8);
-  return { type: MessageHeader.Schema, header: schema, bytes };
+  const directory = await readRange(handle, end - length, end);
+  const description = decoding(0, () => schemaOfDirectory(directory));
+  const bytes = new Uint8Array(8 + description.length);
+  new Uint32Array(bytes.buffer, 0, 2).set([CONTINUATION, description.length]);
+  bytes.set(description, 8);
+  return { type: MessageHeader.Schema, header: decodeMessage(description, 0).header(), bytes };
 }
 
 async function endsAsFile(handle: FileHandle, size: number): Promise<boolean> {
@@ -132,6 +132,7 @@ function prefixOf(prefix: Uint8Array<ArrayBuffer>, early: () => BrokenFile): { s
 
 function decodeMessage(bytes: Uint8Array, row: number): Message {
   return decoding(row, () => {
+    checkMessage(bytes);
     const message = Message.decode(bytes);
     message.header();
     return message;
@@ -222,8 +223,10 @@ function* documentsOf(
   { path, source }: SourceFile,
   report: Report,
 ): Generator<Document> {
-  const column = (name: string) => batch.getChild(name)?.data[0];
+  const column = (name: string) => decoding(first, () => batch.getChild(name)?.data[0]);
   const texts = column(source.textField);
+  if (!texts || roomOf(texts) < batch.numRows)
+    throw new BrokenFile('damaged', first, 'a batch of more rows than texts');
   const [ids, titles, urls] = [column(source.idField), column(source.titleField), column(source.urlField)];
   for (let i = 0; i < batch.numRows; i += 1) {
     const at = { path, offset: first + i };
@@ -251,13 +254,24 @@ const isTextType = (type: DataType) => DataType.isUtf8(type) || DataType.isLarge
 
 /** Bytes of a text, a number, or undefined for a null or a value of another type. `Vector.get` would take 30 µs. */
 function valueAt(data: Data | undefined, index: number): Uint8Array | number | bigint | undefined {
-  if (!data || (data.nullable && !data.getValid(index))) return undefined;
+  if (!data || isNull(data, index)) return undefined;
   const { type } = data;
   if (DataType.isDictionary(type)) return dictionaryValue(data, Number(data.values[index]));
   if (DataType.isInt(type)) return data.values[index];
   if (DataType.isUtf8(type) || DataType.isLargeUtf8(type)) return bytesBetween(data, index);
   if (DataType.isUtf8View(type)) return viewBytes(data, index);
   return undefined;
+}
+
+function isNull({ nullBitmap, offset }: Data, index: number): boolean {
+  const bit = offset + index;
+  return nullBitmap?.length > 0 && (nullBitmap[bit >> 3]! & (1 << (bit & 7))) === 0;
+}
+
+/** How many values there are, whatever its header says. */
+function roomOf({ type, values, valueOffsets }: Data): number {
+  if (DataType.isDictionary(type)) return values.length;
+  return DataType.isUtf8View(type) ? values.length / 16 : valueOffsets.length - 1;
 }
 
 /** A dictionary is in pieces where it was added to. */

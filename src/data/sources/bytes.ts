@@ -13,8 +13,10 @@ export type OnBytes = (bytesOnDisk: number) => void;
 const CHUNK = 2 ** 20;
 /** So much goes into a decompressor at once, so that little can come out: gzip makes at most a thousandfold of it. */
 const GZIP_PIECE = 2 ** 14;
+const OUTPUT = 2 ** 17;
 /** Of Zstandard, blocks of four bytes can become 128 KiB. */
 const ZSTD_PIECE = 2 ** 11;
+const ZSTD_MAGIC = 0xfd2fb528;
 /** What the `zstd` command reads without `--long`. */
 const MAX_WINDOW = 2 ** 27;
 
@@ -72,54 +74,92 @@ async function* fileChunks(path: string, onBytes?: OnBytes): AsyncGenerator<Buff
   }
 }
 
+type Engine = Transform & { bytesWritten: number };
+
+/** In Node since 22.15. */
+const { createZstdDecompress } = zlib as { createZstdDecompress?: (options: zlib.ZlibOptions) => Engine };
+
 function decompressed(compression: 'gzip' | 'zstd', chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  if (compression === 'gzip') return transformed(zlib.createGunzip({ chunkSize: 2 ** 17 }), chunks);
-  return unzstd(chunks);
+  if (compression === 'gzip') return inflated(() => zlib.createGunzip({ chunkSize: OUTPUT }), chunks);
+  const checked = ofBoundedWindow(chunks);
+  return createZstdDecompress
+    ? inflated(() => createZstdDecompress({ chunkSize: OUTPUT }), checked, true)
+    : unzstd(checked);
 }
 
-/** What comes out of a stream of zlib: everything of a piece is taken out before the next one goes in. */
-async function* transformed(stream: Transform, chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  let out: Buffer[] = [];
-  let failure: Error | undefined;
-  let ended = false;
-  let wake = () => {};
-  const take = () => out.splice(0);
-  stream.on('data', (bytes: Buffer) => out.push(bytes));
-  stream.on('error', (error) => {
-    failure ??= error;
-    wake();
-  });
-  stream.on('end', () => {
-    ended = true;
-    wake();
-  });
-  const settled = (start: (done: (error?: Error | null) => void) => void) =>
-    new Promise<void>((resolve) => {
-      wake = resolve;
-      start((error) => {
-        failure ??= error ?? undefined;
-        resolve();
-      });
-    });
+/** An engine ends before its input does at the zeros that fill up a gzip file, and with `frames` after each frame. */
+async function* inflated(create: () => Engine, chunks: AsyncIterable<Buffer>, frames = false): AsyncGenerator<Buffer> {
+  let inflater = new Inflater(create());
   try {
     for await (const chunk of chunks) {
-      for (let at = 0; at < chunk.length && !ended && !failure; at += GZIP_PIECE) {
-        await settled((done) => stream.write(chunk.subarray(at, at + GZIP_PIECE), done));
-        yield* take();
+      for (let at = 0; at < chunk.length; ) {
+        const piece = chunk.subarray(at, at + GZIP_PIECE);
+        yield* await inflater.push(piece);
+        inflater.check();
+        at += inflater.ended ? inflater.consumed : piece.length;
+        if (!inflater.ended) continue;
+        if (!frames) return;
+        inflater.destroy();
+        inflater = new Inflater(create());
       }
-      if (failure) break;
     }
-    if (!ended && !failure) await settled(() => stream.end());
-    yield* take();
-    if (failure) throw zlibFailure(failure);
+    yield* await inflater.push();
+    inflater.check();
   } finally {
-    out = [];
-    stream.destroy();
+    inflater.destroy();
   }
 }
 
-function zlibFailure(error: NodeJS.ErrnoException): Failure {
-  return new Failure(error.code === 'Z_BUF_ERROR' ? 'ends too early' : 'damaged', error.message);
+/** Gives everything that comes of a piece before it takes the next one. */
+class Inflater {
+  ended = false;
+  /** Bytes of the last piece that were read. */
+  consumed = 0;
+  readonly #engine: Engine;
+  readonly #out: Buffer[] = [];
+  #failure: NodeJS.ErrnoException | undefined;
+  #settle = () => {};
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+    engine.on('data', (bytes: Buffer) => this.#out.push(bytes));
+    engine.on('error', (error) => this.#fail(error));
+    engine.on('end', () => {
+      this.ended = true;
+      this.#settle();
+    });
+  }
+
+  /** Without a piece: the input ends. */
+  async push(piece?: Buffer): Promise<Buffer[]> {
+    const before = this.#engine.bytesWritten;
+    await new Promise<void>((resolve) => {
+      this.#settle = resolve;
+      if (piece) this.#engine.write(piece, (error) => (error ? this.#fail(error) : resolve()));
+      else this.#engine.end();
+    });
+    this.consumed = this.#engine.bytesWritten - before;
+    return this.#out.splice(0);
+  }
+
+  /** @throws Failure */
+  check(): void {
+    if (this.#failure) throw zlibFailure(this.#failure);
+  }
+
+  destroy(): void {
+    this.#engine.destroy();
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    this.#settle();
+  }
+}
+
+function zlibFailure({ code, message }: NodeJS.ErrnoException): Failure {
+  if (code === 'Z_BUF_ERROR') return new Failure('ends too early', message);
+  return new Failure('damaged', message);
 }
 
 async function* unzstd(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
@@ -133,10 +173,7 @@ async function* unzstd(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
       return zstdFailure(error);
     }
   };
-  let first = true;
   for await (const chunk of chunks) {
-    if (first) checkWindow(chunk);
-    first = false;
     for (let at = 0; at < chunk.length; at += ZSTD_PIECE) {
       const failure = push(chunk.subarray(at, at + ZSTD_PIECE), false);
       yield* out.splice(0);
@@ -156,13 +193,18 @@ function zstdFailure(error: unknown): Failure {
   return new Failure('damaged', message);
 }
 
-/** The decoder holds a window of the size that the first frame says. */
-function checkWindow(frame: Buffer): void {
-  if (frame.length < 18 || frame.readUInt32LE(0) !== 0xfd2fb528) return;
-  const window = windowOf(frame);
-  if (window <= MAX_WINDOW) return;
-  const what = `compressed with a window of ${window} bytes, of which at most ${MAX_WINDOW} are held`;
-  throw new Failure('not supported', `${what}; compress it again without --long`);
+/** The decoder holds a window of the size that the first frame says. @throws Failure */
+async function* ofBoundedWindow(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let first = true;
+  for await (const chunk of chunks) {
+    const window = first && chunk.length >= 18 && chunk.readUInt32LE(0) === ZSTD_MAGIC ? windowOf(chunk) : 0;
+    if (window > MAX_WINDOW) {
+      const what = `compressed with a window of ${window} bytes, of which at most ${MAX_WINDOW} are held`;
+      throw new Failure('not supported', `${what}; compress it again without --long`);
+    }
+    first = false;
+    yield chunk;
+  }
 }
 
 /** RFC 8878, 3.1.1.1: the window is described by a byte, or is as long as the content. */

@@ -17,7 +17,7 @@ import { type Document, documentOf, noText } from './reader.ts';
 /** A file's description of itself, and a page before and after decompression, are held whole; writers make pages of about 1 MiB. */
 const MAX_METADATA_BYTES = 2 ** 28;
 const MAX_PAGE_BYTES = 2 ** 28;
-const MAX_PAGE_VALUES = 2 ** 26;
+const MAX_PAGE_VALUES = 2 ** 24;
 /** The header of a page is read with guesses of its length up to this. */
 const MAX_HEADER_BYTES = 2 ** 24;
 
@@ -69,7 +69,9 @@ export async function* readParquet(file: SourceFile, report: Report, onBytes?: O
 async function readMetadata(handle: FileHandle, size: number): Promise<FileMetaData> {
   if (size === 0) throw new BrokenFile('empty file', 0);
   const magic = async (at: number) => Buffer.from(await readRange(handle, at, at + 4)).toString('latin1');
-  if ((await magic(0)) !== 'PAR1') throw new BrokenFile('damaged', 0, 'no Parquet file: it does not begin with PAR1');
+  const start = await magic(0);
+  if (size < 4 && 'PAR1'.startsWith(start)) throw new BrokenFile('ends too early', 0);
+  if (start !== 'PAR1') throw new BrokenFile('damaged', 0, 'no Parquet file: it does not begin with PAR1');
   if (size < 12 || (await magic(size - 4)) !== 'PAR1') {
     throw new BrokenFile('ends too early', 0, 'the description at the end of the file is missing');
   }
@@ -82,17 +84,22 @@ async function readMetadata(handle: FileHandle, size: number): Promise<FileMetaD
     );
   }
   const slice = async (start: number, end = size) => (await readRange(handle, start, end)).buffer;
-  return await decoding(0, () => parquetMetadataAsync({ byteLength: size, slice }, { geoparquet: false }));
+  return await parquetMetadataAsync({ byteLength: size, slice }, { geoparquet: false }).catch((error) => {
+    throw damaged(0, error);
+  });
 }
 
 /** Runs the decoder, which throws errors of all kinds at bytes that are not what they should be. */
-async function decoding<T>(row: number, work: () => T | Promise<T>): Promise<T> {
+function decoding<T>(row: number, work: () => T): T {
   try {
-    return await work();
+    return work();
   } catch (error) {
-    if (error instanceof BrokenFile) throw error;
-    throw new BrokenFile('damaged', row, error instanceof Error ? error.message : String(error));
+    throw damaged(row, error);
   }
+}
+
+function damaged(row: number, error: unknown): BrokenFile {
+  return new BrokenFile('damaged', row, error instanceof Error ? error.message : String(error));
 }
 
 function checkTextColumn({ metadata }: Table, { source }: SourceFile): void {
@@ -123,6 +130,7 @@ async function* readRowGroup(
     title: new Column(table, group, source.titleField, first),
     url: new Column(table, group, source.urlField, first),
   };
+  if (!columns.text.exists) throw new BrokenFile('damaged', first, 'a row group without the column of the text');
   const rows = Number(group.num_rows);
   for (let row = first; row < first + rows; row += 1) {
     const at = { path, offset: row };
@@ -165,8 +173,13 @@ class Column {
     this.#end = first + Number(group.num_rows);
     if (chunk?.file_path) throw new BrokenFile('not supported', first, 'columns in other files');
     if (!chunk?.meta_data) return;
-    const decoder = decoderOf(table, chunk.meta_data);
-    if (isFlatColumn(decoder.schemaPath)) this.#pages = readPages(table, chunk.meta_data, decoder, () => this.#row);
+    const decoder = decoderOf(table, chunk.meta_data, first);
+    if (isFlatColumn(decoder.schemaPath))
+      this.#pages = readPages(table, chunk.meta_data, decoder, () => this.#row, Number(group.num_rows));
+  }
+
+  get exists(): boolean {
+    return this.#pages !== undefined;
   }
 
   /** @throws BrokenFile, also where the column has fewer values than the group has rows */
@@ -185,8 +198,8 @@ class Column {
   }
 }
 
-function decoderOf({ metadata }: Table, column: ColumnMetaData): ColumnDecoder {
-  const schemaPath = getTreePath(parquetSchema(metadata), column.path_in_schema);
+function decoderOf({ metadata }: Table, column: ColumnMetaData, row: number): ColumnDecoder {
+  const schemaPath = decoding(row, () => getTreePath(parquetSchema(metadata), column.path_in_schema));
   const { element } = schemaPath[schemaPath.length - 1]!;
   return {
     pathInSchema: column.path_in_schema,
@@ -200,12 +213,13 @@ function decoderOf({ metadata }: Table, column: ColumnMetaData): ColumnDecoder {
   };
 }
 
-/** The values of each data page of a column chunk; `row` says where reading is, for errors. */
+/** The values of each data page of a column chunk of `rows` rows; `row` says where reading is, for errors. */
 async function* readPages(
   { handle, size, onBytes }: Table,
   column: ColumnMetaData,
   decoder: ColumnDecoder,
   row: () => number,
+  rows: number,
 ): AsyncGenerator<ArrayLike<unknown>> {
   const start = Number(column.dictionary_page_offset || column.data_page_offset);
   const end = start + Number(column.total_compressed_size);
@@ -213,7 +227,7 @@ async function* readPages(
   let dictionary: ColumnDictionary;
   for (let at = start; at < end; ) {
     const { header, length } = await readHeader(handle, at, end, row());
-    checkPage(header, row());
+    checkPage(header, row(), rows);
     const body = await readRange(handle, at + length, Math.min(at + length + header.compressed_page_size, end));
     at += length + header.compressed_page_size;
     if (at > end) throw new BrokenFile('damaged', row(), 'a page is longer than its column');
@@ -222,8 +236,8 @@ async function* readPages(
       throw new BrokenFile('damaged', row(), 'a page does not match its checksum');
     }
     const reader = { view: new DataView(body.buffer), offset: 0 };
-    const { data } = await decoding(row(), () => readPage(reader, header, decoder, dictionary, undefined, 0));
-    if (header.type === 'DICTIONARY_PAGE') dictionary = data && convert(data, decoder);
+    const { data } = decoding(row(), () => readPage(reader, header, decoder, dictionary, undefined, 0));
+    if (header.type === 'DICTIONARY_PAGE') dictionary = decoding(row(), () => data && convert(data, decoder));
     else yield data ?? [];
   }
 }
@@ -239,17 +253,18 @@ async function readHeader(handle: FileHandle, start: number, end: number, row: n
       return { header, length: reader.offset };
     } catch (error) {
       if (start + guess < end && guess < MAX_HEADER_BYTES) continue;
-      throw new BrokenFile('damaged', row, error instanceof Error ? error.message : String(error));
+      throw damaged(row, error);
     }
   }
 }
 
-function checkPage(header: PageHeader, row: number): void {
+function checkPage(header: PageHeader, row: number, rows: number): void {
   const sizes = [header.compressed_page_size, header.uncompressed_page_size];
   const { num_values: values = 0 } =
     header.data_page_header ?? header.data_page_header_v2 ?? header.dictionary_page_header ?? {};
-  if ([...sizes, values].some((count) => !(count >= 0)))
-    throw new BrokenFile('damaged', row, 'a page of negative size');
+  if ([...sizes, values].some((count) => !(count >= 0)) || values > rows) {
+    throw new BrokenFile('damaged', row, `a page of ${sizes[0]} bytes and ${values} values`);
+  }
   if (Math.max(...sizes) > MAX_PAGE_BYTES || values > MAX_PAGE_VALUES) {
     const what = `a page of ${Math.max(...sizes)} bytes and ${values} values`;
     throw new BrokenFile('not supported', row, `${what}; at most ${MAX_PAGE_BYTES} and ${MAX_PAGE_VALUES} are held`);

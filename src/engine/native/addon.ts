@@ -184,7 +184,10 @@ export interface NativeAddon {
   cast(from: TensorValues, to: TensorValues): void;
 }
 
-/** Without memories the last five are empty but for the shape: the fields of AttentionShape in native/cpu/attention.h. */
+/**
+ * Without memories theirs are empty, and `firstVisible` where the context is seen from its start. The shape holds the
+ * fields of AttentionShape in native/cpu/attention.h.
+ */
 export type AttentionArguments = [
   q: Float32Array,
   k: Float32Array,
@@ -193,6 +196,7 @@ export type AttentionArguments = [
   memoryValues: Float32Array,
   lengths: Int32Array,
   index: Int32Array,
+  firstVisible: Int32Array,
   shape: number[],
 ];
 

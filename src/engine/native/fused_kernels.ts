@@ -85,13 +85,13 @@ registerFused<'x' | 'positions', { theta: number; inverse: boolean }>(
   },
 );
 
-type AttentionNames = 'q' | 'k' | 'v' | 'memoryKeys' | 'memoryValues' | 'lengths' | 'index';
+type AttentionNames = 'q' | 'k' | 'v' | 'memoryKeys' | 'memoryValues' | 'lengths' | 'index' | 'firstVisible';
 type AttentionAttributes = { start: number; chunkLength: number; memoryGradient: boolean; keyTokens: number };
 type AttentionInfos = Record<'q' | 'k' | 'v', Info> & Partial<Record<AttentionNames, Info>>;
 
 function attentionArguments(
   backend: NativeBackend,
-  { q, k, v, memoryKeys, memoryValues, lengths, index }: AttentionInfos,
+  { q, k, v, memoryKeys, memoryValues, lengths, index, firstVisible }: AttentionInfos,
   { start, chunkLength, keyTokens }: AttentionAttributes,
 ): AttentionArguments {
   const [batch, tokens, heads, dim] = q.shape as [number, number, number, number];
@@ -106,13 +106,14 @@ function attentionArguments(
     memoryValues ? backend.floats(memoryValues) : NO_FLOATS,
     lengths ? backend.ints(lengths) : NO_INTS,
     index ? backend.ints(index) : NO_INTS,
+    firstVisible ? backend.ints(firstVisible) : NO_INTS,
     [batch, tokens, keyTokens, heads, kvHeads, dim, kept, chunks!, slots!, start, chunkLength, room],
   ];
 }
 
-// The operation has a name without memories and one with; the kernel is the same. The third output is what the gradient
+// The operation has a name for each of its lists of inputs; the kernel is the same. The third output is what the gradient
 // keeps: the logarithm of each row's normaliser, [B, H, T].
-for (const name of ['Attention', 'MemoryAttention']) {
+for (const name of ['Attention', 'MemoryAttention', 'DocumentAttention', 'DocumentMemoryAttention']) {
   registerFused<AttentionNames, AttentionAttributes>(name, (backend, inputs, attributes) => {
     const [batch, tokens, heads] = inputs.q.shape as [number, number, number];
     const out = backend.create(inputs.q.shape);
