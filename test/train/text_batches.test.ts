@@ -27,7 +27,7 @@ describe('TextBatches', () => {
     const documents = { all: [document(3), document(6)] };
     const apart = await batchesOf(documents, { separateDocuments: true });
     const { input } = apart.plain(await apart.training(1, 0), 0);
-    expect([...input.ids]).toEqual([0, 1, 2, 0, 1, 2, 3, 4]);
+    expect([...Int32Array.from(input.ids as Int32Array)]).toEqual([0, 1, 2, 0, 1, 2, 3, 4]);
     expect([...input.firstVisible!]).toEqual([0, 0, 0, 3, 3, 3, 3, 3]);
     // Behind a prefix that begins like a document, the first document of a row sees it.
     expect([...apart.firstVisible(Int32Array.of(BOS, 9, 2, BOS, 1), 5)!]).toEqual([0, 0, 0, 3, 3]);
