@@ -156,8 +156,10 @@ export class ContinualStage implements Stage {
     const { sequenceLength } = this.text;
     const { value: reading, ms } = await timed(() => this.read(place));
     const { ids, targets, stored, online } = reading;
+    const prefixed = withPrefix(ids, prefix, sequenceLength);
     const input = {
-      ids: withPrefix(ids, prefix, sequenceLength),
+      ids: prefixed,
+      firstVisible: this.text.firstVisible(prefixed, prefix.length + sequenceLength),
       targets: withPrefixIgnored(targets, prefix.length, sequenceLength),
       positions: this.positions,
       recompute: this.settings.recompute,

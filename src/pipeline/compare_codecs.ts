@@ -219,8 +219,10 @@ class Validation {
     const prefix = tokenizer.referencePrefix;
     const step = await stepMemories(stored, slots, { memoriesPerChunk: config.memory.memoriesPerChunk });
     const memories = memoryTensors(step, bank.identity, config.memory, slots.length, prefix.length);
+    const prefixed = withPrefix(ids, prefix, sequenceLength);
     const input = {
-      ids: withPrefix(ids, prefix, sequenceLength),
+      ids: prefixed,
+      firstVisible: this.#text.firstVisible(prefixed, prefix.length + sequenceLength),
       targets: withPrefixIgnored(targets, prefix.length, sequenceLength),
       positions: readingPositions(prefix.length, sequenceLength, config.memory.referenceTokens),
       recompute: false,

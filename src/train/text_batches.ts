@@ -5,6 +5,7 @@ import { type Batch, batchAt } from '../data/batches.ts';
 import { SampleOrder } from '../data/sample_order.ts';
 import { sourceWeights } from '../data/source_groups.ts';
 import { type OpenOptions, TokenDataset } from '../data/token_dataset.ts';
+import { firstVisibleOf } from '../model/first_visible.ts';
 import type { MicroBatch, StageSettings } from './stage.ts';
 
 /** The two splits of a token dataset. */
@@ -35,6 +36,7 @@ export async function openText(
 export class TextBatches {
   readonly sequenceLength: number;
   private readonly seed: number;
+  private readonly separateDocuments: boolean;
   private readonly settings: StageSettings;
   private readonly text: TrainingText;
   private readonly trainOrder: SampleOrder;
@@ -43,6 +45,7 @@ export class TextBatches {
   constructor(config: RunConfig, settings: StageSettings, text: TrainingText) {
     this.sequenceLength = config.data.sequenceLength;
     this.seed = config.seed;
+    this.separateDocuments = config.data.separateDocuments;
     this.settings = settings;
     this.text = text;
     this.trainOrder = new SampleOrder(text.train.segments, this.sequenceLength, text.weights);
@@ -66,11 +69,20 @@ export class TextBatches {
     return batchAt(this.text.validation, this.validationOrder, this.seed, i, 0, shape);
   }
 
+  /**
+   * The first token that each token of the rows `[B, width]` attends to: that of its own document, when documents are kept
+   * apart (`data.separateDocuments`); undefined when they are not.
+   */
+  firstVisible(ids: Int32Array, width: number): Int32Array | undefined {
+    return this.separateDocuments ? firstVisibleOf(ids, width, this.text.train.manifest.bos) : undefined;
+  }
+
   /** A batch as the model takes it when no memories are read. */
   plain({ ids, targets }: Batch, dataMs: number): MicroBatch {
     const { recompute } = this.settings;
     const positions = Int32Array.from({ length: this.sequenceLength }, (_, position) => position);
-    const input = { ids, targets, positions, recompute };
+    const firstVisible = this.firstVisible(ids, this.sequenceLength);
+    const input = { ids, targets, positions, firstVisible, recompute };
     return { input, dataMs, retrievalMs: 0, dispose: () => {} };
   }
 }

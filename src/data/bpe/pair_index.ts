@@ -38,15 +38,16 @@ export class PairIndex {
   /**
    * @param byteIds [256] symbol of each byte
    * @param lengths bytes of each symbol; `merge` adds to it
+   * @param room places of pairs held, in parts of n (at least 1): the less, the more often all pairs are indexed anew
    */
-  constructor({ bytes, ends, counts }: WordCounts, byteIds: Int32Array, lengths: number[]) {
+  constructor({ bytes, ends, counts }: WordCounts, byteIds: Int32Array, lengths: number[], room = 2) {
     const size = bytes.length + ends.length + 1;
     this.#symbols = new Int32Array(size).fill(BOUNDARY);
     this.#words = new Int32Array(size);
     this.#counts = counts;
     this.#lengths = lengths;
-    // Pages of the second half are touched only when merges fill it.
-    this.#places = new Int32Array(2 * size);
+    // Pages of what the first index leaves are touched only when merges fill them.
+    this.#places = new Int32Array(room * size);
     for (let word = 0, at = 0; word < ends.length; word++) {
       for (const end = ends[word]!; at < end; at++) {
         this.#symbols[at + word + 1] = byteIds[bytes[at]!]!;
@@ -145,7 +146,8 @@ export class PairIndex {
     const pairs = this.#pairs;
     pairs.clear();
     this.#eachPair((pair, at) => {
-      pairs.fresh[pairs.add(pair, this.#counts[this.#words[at]!]!)]!++;
+      const index = pairs.add(pair, this.#counts[this.#words[at]!]!); // May put a larger array for `fresh`.
+      pairs.fresh[index]!++;
     });
     this.#used = 0;
     for (let pair = 0; pair < pairs.size; pair++) {

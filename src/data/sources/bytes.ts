@@ -2,6 +2,7 @@
 
 import { type FileHandle, open } from 'node:fs/promises';
 import type { Transform } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import zlib from 'node:zlib';
 import { Decompress, ZstdErrorCode } from 'fzstd';
 import type { SourceFile } from './files.ts';
@@ -164,7 +165,11 @@ function zlibFailure({ code, message }: NodeJS.ErrnoException): Failure {
 
 async function* unzstd(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   const out: Buffer[] = [];
-  const decoder = new Decompress((bytes) => out.push(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)));
+  let made = 0;
+  const decoder = new Decompress((bytes) => {
+    made += bytes.length;
+    out.push(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  });
   const push = (bytes: Buffer, final: boolean) => {
     try {
       decoder.push(bytes, final);
@@ -178,6 +183,11 @@ async function* unzstd(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
       const failure = push(chunk.subarray(at, at + ZSTD_PIECE), false);
       yield* out.splice(0);
       if (failure) throw failure;
+      // All of it is arithmetic, so that other work has its turn here only.
+      if (made > CHUNK) {
+        made = 0;
+        await setImmediate();
+      }
     }
   }
   const failure = push(Buffer.alloc(0), true);

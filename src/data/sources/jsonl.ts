@@ -72,7 +72,7 @@ async function* readLines(file: SourceFile, onBytes?: OnBytes): AsyncGenerator<L
   let offset = 0;
   const add = (part: Buffer) => {
     if (length + part.length <= MAX_RECORD_BYTES) parts.push(part);
-    else if (length <= MAX_RECORD_BYTES) parts = [Buffer.from(Buffer.concat([...parts, part]).subarray(0, BEGINNING))];
+    else if (length <= MAX_RECORD_BYTES) parts = [Buffer.from((parts[0] ?? part).subarray(0, BEGINNING))];
     length += part.length;
   };
   const take = (): Line => {

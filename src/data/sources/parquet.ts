@@ -103,7 +103,7 @@ function damaged(row: number, error: unknown): BrokenFile {
 }
 
 function checkTextColumn({ metadata }: Table, { source }: SourceFile): void {
-  const { children } = parquetSchema(metadata);
+  const { children } = decoding(0, () => parquetSchema(metadata));
   const column = children.find(({ element }) => element.name === source.textField);
   if (!column) {
     const names = children.map(({ element }) => element.name);
