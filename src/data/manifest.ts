@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { readJson, sha256, writeJsonAtomic } from '../io/files.ts';
+import { exampleSchema } from './report.ts';
 
 export const MANIFEST = 'manifest.json';
 export const REBUILD = 'build the data again with `memory3 data build`';
@@ -13,7 +14,7 @@ export const countersSchema = z.strictObject({
   documents: z.int(),
   bytes: z.int(),
   skipped: z.record(z.string(), z.int()),
-  examples: z.array(z.strictObject({ reason: z.string(), path: z.string(), offset: z.int(), detail: z.string() })),
+  examples: z.array(exampleSchema),
 });
 
 /** Writes `body` with its version and content hash to `<folder>/manifest.json`; returns the content hash. */

@@ -142,6 +142,6 @@ async function changeBank(
 
 async function sizeOf(source: SourceConfig): Promise<number> {
   let bytes = 0;
-  for (const { path } of await listSourceFiles([source])) bytes += (await stat(path)).size;
+  for (const { path } of await listSourceFiles([source], undefined, { strict: true })) bytes += (await stat(path)).size;
   return bytes;
 }

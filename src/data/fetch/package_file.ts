@@ -3,6 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isSystemError, UserError } from '../../errors.ts';
+import { decodeUtf8, decodeWindows1252 } from '../sources/encoding.ts';
 
 const FETCH_AGAIN = 'fetch it anew with --force; if that does not help, the package has changed: please report it';
 
@@ -23,18 +24,8 @@ export async function packageFile(folder: string, path: string): Promise<Buffer>
 
 /** UTF-8, or Windows-1252 where it is not UTF-8, as in older collections. */
 export function decodeText(bytes: Uint8Array): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch {
-    // Node's decoder of this name leaves out what differs from Latin-1.
-    return Buffer.from(bytes)
-      .toString('latin1')
-      .replace(/[\x80-\x9f]/g, (character) => WINDOWS_1252[character.charCodeAt(0) - 0x80]!);
-  }
+  return decodeUtf8(bytes) ?? decodeWindows1252(bytes);
 }
-
-/** Bytes 80 to 9f. */
-const WINDOWS_1252 = '€\x81‚ƒ„…†‡ˆ‰Š‹Œ\x8dŽ\x8f\x90‘’“”•–—˜™š›œ\x9džŸ';
 
 /** @throws UserError input_invalid, naming the file and what was expected */
 export function unexpected(file: string, what: string): UserError {
