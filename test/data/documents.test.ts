@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { newCounters, readDocuments } from '../../src/data/documents.ts';
+import { listSourceFiles, newCounters, placeOf, readDocuments } from '../../src/data/documents.ts';
 import { anyCharacter, collect, source, temporaryFolder, userErrorOf } from './support.ts';
 
 function jsonl(...lines: (string | Buffer)[]): string {
@@ -58,8 +58,9 @@ describe('readDocuments', () => {
     writeFileSync(join(folder, 'b', 'two.md'), '\ufefftwo');
     writeFileSync(join(folder, 'a.txt'), 'one');
     writeFileSync(join(folder, 'c.png'), 'no text');
-    writeFileSync(join(folder, 'd.TXT'), Buffer.from([0xe9]));
+    writeFileSync(join(folder, 'd.TXT'), Buffer.from([0xe9, 0]));
     writeFileSync(join(folder, 'e.jsonl'), '{"text":"three"}');
+    writeFileSync(join(folder, 'package.json'), '{"name":"three"}');
     const counters = newCounters();
     const read = async (format: 'auto' | 'text') => {
       return (await collect(readDocuments([source(folder, { format })], counters))).map(({ id, text }) => [id, text]);
@@ -70,17 +71,16 @@ describe('readDocuments', () => {
     ];
     expect(await read('text')).toEqual(texts);
     expect(await read('auto')).toEqual([...texts, [`${join(folder, 'e.jsonl')}:0`, 'three']]);
-    expect(counters.skipped).toEqual({ 'invalid UTF-8': 2 });
+    expect(counters.skipped).toEqual({ 'unknown encoding': 2 });
   });
 
   it('says what is wrong with a source', async () => {
     const folder = temporaryFolder();
     writeFileSync(join(folder, 'data.bin'), 'x');
     const read = (path: string) => userErrorOf(collect(readDocuments([source(path)], newCounters())));
-    expect(await read(join(folder, 'nowhere'))).toMatchObject({ code: 'input_missing' });
     expect(await read(join(folder, 'data.bin'))).toMatchObject({ code: 'input_invalid' });
     expect(await read(folder)).toMatchObject({ code: 'input_empty' });
-    expect((await read(join(folder, 'nowhere'))).message).toContain(join(folder, 'nowhere'));
+    expect((await read(folder)).message).toContain(folder);
   });
 
   it('keeps the first document of an id when ids must be unique', async () => {
@@ -89,6 +89,27 @@ describe('readDocuments', () => {
     const documents = await collect(readDocuments([source(path)], counters, { uniqueIds: true }));
     expect(documents.map(({ text }) => text)).toEqual(['a']);
     expect(counters).toMatchObject({ documents: 1, skipped: { 'duplicate id': 1 } });
+  });
+
+  it('takes numbers as ids, and addresses', async () => {
+    const path = jsonl('{"text":"a","id":7,"url":"https://example.org"}', '{"text":"b","id":null,"url":""}');
+    expect(await collect(readDocuments([source(path)], newCounters()))).toEqual([
+      { id: '7', text: 'a', url: 'https://example.org', source: { path, offset: 0 } },
+      { id: `${path}:48`, text: 'b', source: { path, offset: 48 } },
+    ]);
+  });
+
+  it('gives the turn to other work', async () => {
+    const path = jsonl(...Array.from({ length: 40 }, () => JSON.stringify({ text: 'x'.repeat(200_000) })));
+    let turns = 0;
+    const timer = setInterval(() => {
+      turns += 1;
+    }, 0);
+    for await (const _ of readDocuments([source(path)], newCounters())) {
+      // Nothing that takes time.
+    }
+    clearInterval(timer);
+    expect(turns).toBeGreaterThan(2);
   });
 
   it('gives back any rows, each at its offset, across read chunks', async () => {
@@ -109,4 +130,34 @@ describe('readDocuments', () => {
       { numRuns: 12 },
     );
   });
+});
+
+describe('listSourceFiles', () => {
+  it('says what a reader needs, and counts what is not there', async () => {
+    const folder = temporaryFolder();
+    for (const name of ['a.jsonl.gz', 'b.txt.zst', 'c.parquet', 'd.feather', 'e.parquet.gz', 'f.json', 'g.json.gz']) {
+      writeFileSync(join(folder, name), 'x');
+    }
+    const counters = newCounters();
+    const named = source(join(folder, 'f.json'));
+    const files = await listSourceFiles([source(folder), named, source(join(folder, 'nowhere'))], counters);
+    expect(files.map(({ path, format, compression }) => [path.slice(folder.length + 1), format, compression])).toEqual([
+      ['a.jsonl.gz', 'jsonl', 'gzip'],
+      ['b.txt.zst', 'text', 'zstd'],
+      ['c.parquet', 'parquet', 'none'],
+      ['d.feather', 'arrow', 'none'],
+      ['g.json.gz', 'jsonl', 'gzip'],
+      ['f.json', 'jsonl', 'none'],
+    ]);
+    expect(files.at(-1)!.source).toBe(named);
+    expect(counters.skipped).toEqual({ 'no such file': 1 });
+    const strict = listSourceFiles([source(join(folder, 'nowhere'))], newCounters(), { strict: true });
+    expect(await userErrorOf(strict)).toMatchObject({ code: 'input_missing' });
+  });
+});
+
+it('placeOf names a row or a byte', () => {
+  expect(placeOf('a/x.parquet', 12)).toBe('a/x.parquet at row 12');
+  expect(placeOf('x.arrow', 0)).toBe('x.arrow at row 0');
+  expect(placeOf('x.jsonl.gz', 120)).toBe('x.jsonl.gz at byte 120');
 });
