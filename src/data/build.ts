@@ -139,7 +139,7 @@ export async function buildData(
   const [before, unfinished] = [await readBuild(folder), await readPlan(work)];
   const files = await inputFiles(data, [...(before?.files ?? []), ...(unfinished?.files ?? [])]);
   const plan: Plan = { version: VERSION, settings: settingsOf(data, memory, seed), files };
-  const reason = await reasonToBuild(folder, before, plan);
+  const reason = (await reasonToBuild(folder, before, plan)) ?? reasonToReadAgain(data, before?.report);
   if (reason === undefined && before) {
     const why = 'complete, and made from the same settings and files';
     return { ...before.report, folder, kept: true, reason: why };
@@ -275,6 +275,13 @@ async function reasonToBuild(
   }
 }
 
+/** A strict build of what was built with bad input must find it. */
+function reasonToReadAgain({ strict }: DataConfig, report: BuildReport | undefined): string | undefined {
+  if (!strict || !report) return undefined;
+  const unread = unreadWords([...report.sources, ...(report.continual ?? [])], report.references.counters);
+  return unread === '' ? undefined : `data.strict is set, and not everything could be read: ${unread}`;
+}
+
 /** What makes two plans give other data, in words. */
 function planDifference(before: Plan, now: Plan): string | undefined {
   const setting = firstDifference(before.settings, now.settings);
@@ -361,7 +368,11 @@ class Build {
         tokens: references.tokens,
         counters: references.counters,
       },
-      examples: [...text.report.examples, ...(stageTwo?.report.examples ?? []), ...references.counters.examples],
+      examples: withoutRepetition([
+        ...text.report.examples,
+        ...(stageTwo?.report.examples ?? []),
+        ...references.counters.examples,
+      ]),
       stages: this.#stages,
       contentHash: sha256(...hashes),
     };
@@ -579,14 +590,8 @@ class Build {
     if (this.#data.references.length > 0 && references.references === 0) {
       warnings.push('`data.references` holds no usable text');
     }
-    const skipped = [...sources, ...(continual ?? [])].map((source) => source.skipped);
-    const unread = [...skipped, references.counters.skipped]
-      .flatMap(Object.entries)
-      .filter(([reason]) => isBadInput(reason));
-    if (unread.length > 0) {
-      const reasons = unread.map(([reason, count]) => `${count} × ${reason}`).join(', ');
-      warnings.push(`not everything could be read: ${reasons}; \`memory3 data report\` says where`);
-    }
+    const unread = unreadWords([...sources, ...(continual ?? [])], references.counters);
+    if (unread !== '') warnings.push(`not everything could be read: ${unread}; \`memory3 data report\` says where`);
     return warnings;
   }
 }
@@ -609,6 +614,25 @@ interface WrittenTokens {
 const bytesOf = (parts: readonly { bytes: number }[]) => parts.reduce((sum, { bytes }) => sum + bytes, 0);
 const tokensOf = (sources: readonly SourceReport[], split: Split) =>
   sources.reduce((sum, source) => sum + source[split].tokens, 0);
+
+/** What is left out because the input is at fault, by reason, in words; empty when nothing is. */
+function unreadWords(sources: readonly SourceReport[], references: BuildReport['references']['counters']): string {
+  const counts = new Map<string, number>();
+  for (const [reason, count] of sources.flatMap(({ skipped }) => Object.entries(skipped))) {
+    if (isBadInput(reason)) counts.set(reason, (counts.get(reason) ?? 0) + count);
+  }
+  const listed = [...counts].map(([reason, count]) => `${count} × ${reason}`);
+  for (const [reason, count] of Object.entries(references.skipped)) {
+    if (isBadInput(reason)) listed.push(`${count} × ${reason} in the references`);
+  }
+  return listed.join(', ');
+}
+
+/** A file may be read for the tokens and for the references. */
+function withoutRepetition(examples: readonly Example[]): Example[] {
+  const places = new Map(examples.map((example) => [`${example.reason}\0${example.path}\0${example.offset}`, example]));
+  return [...places.values()];
+}
 
 /** True when what is left out for this reason is a fault of the input. */
 const isBadInput = (reason: string) => strictError({ reason: reason as SkipReason, path: '', offset: 0 }) !== undefined;

@@ -116,6 +116,10 @@ describe('buildData', () => {
 
     const longer = { ...config, sequenceLength: 32 };
     await again();
+    expect(await userErrorOf(buildData({ ...config, strict: true }, memory, data, 1))).toMatchObject({
+      code: 'input_invalid',
+    });
+    expect(await again()).toMatchObject({ kept: true });
     expect(await buildData(longer, memory, data, 1)).toMatchObject({ kept: true });
     writeFileSync(corpus, `${readFileSync(corpus, 'utf8')}\n{"text":"one more"}`);
     expect((await again()).reason).toBe(`${corpus} is another file than before`);

@@ -3,14 +3,15 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import zlib from 'node:zlib';
 import { type ColumnMetaData, type FileMetaData, parquetMetadataAsync, parquetSchema, type RowGroup } from 'hyparquet';
-import { parquetHeader, readPage } from 'hyparquet/src/column.js';
+import { parquetHeader } from 'hyparquet/src/column.js';
 import { convert, DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
 import { getTreePath, isFlatColumn } from 'hyparquet/src/schema.js';
-import type { ColumnDecoder, Compressors, PageHeader } from 'hyparquet/src/types.js';
+import type { ColumnDecoder, Compressors, DecodedArray, PageHeader } from 'hyparquet/src/types.js';
 import { compressors } from 'hyparquet-compressors';
 import { type OnBytes, readRange } from './bytes.ts';
 import { decodeUtf8 } from './encoding.ts';
 import type { SourceFile } from './files.ts';
+import { decodePage } from './parquet_page.ts';
 import { BrokenFile, excerptOf, MAX_RECORD_BYTES, type Report } from './problem.ts';
 import { type Document, documentOf, noText } from './reader.ts';
 
@@ -58,7 +59,10 @@ export async function* readParquet(file: SourceFile, report: Report, onBytes?: O
         if (!(error instanceof BrokenFile)) throw error;
         report({ path: file.path, reason: error.reason, offset: error.offset, detail: error.message });
       }
-      row += Number(group.num_rows);
+      row += rowsOf(group, row);
+    }
+    if (row !== Number(table.metadata.num_rows)) {
+      throw new BrokenFile('damaged', row, `the description says ${table.metadata.num_rows} rows`);
     }
     onBytes?.(size);
   } finally {
@@ -94,7 +98,7 @@ function decoding<T>(row: number, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    throw damaged(row, error);
+    throw error instanceof BrokenFile ? error : damaged(row, error);
   }
 }
 
@@ -117,6 +121,12 @@ function checkTextColumn({ metadata }: Table, { source }: SourceFile): void {
   }
 }
 
+function rowsOf(group: RowGroup, row: number): number {
+  const rows = Number(group.num_rows);
+  if (!(Number.isSafeInteger(rows) && rows >= 0)) throw new BrokenFile('damaged', row, `a row group of ${rows} rows`);
+  return rows;
+}
+
 async function* readRowGroup(
   table: Table,
   group: RowGroup,
@@ -131,7 +141,7 @@ async function* readRowGroup(
     url: new Column(table, group, source.urlField, first),
   };
   if (!columns.text.exists) throw new BrokenFile('damaged', first, 'a row group without the column of the text');
-  const rows = Number(group.num_rows);
+  const rows = rowsOf(group, first);
   for (let row = first; row < first + rows; row += 1) {
     const at = { path, offset: row };
     const bytes = await columns.text.next();
@@ -170,12 +180,12 @@ class Column {
       return meta?.path_in_schema.length === 1 && meta.path_in_schema[0] === name;
     });
     this.#row = first;
-    this.#end = first + Number(group.num_rows);
+    this.#end = first + rowsOf(group, first);
     if (chunk?.file_path) throw new BrokenFile('not supported', first, 'columns in other files');
     if (!chunk?.meta_data) return;
     const decoder = decoderOf(table, chunk.meta_data, first);
-    if (isFlatColumn(decoder.schemaPath))
-      this.#pages = readPages(table, chunk.meta_data, decoder, () => this.#row, Number(group.num_rows));
+    if (!isFlatColumn(decoder.schemaPath) || decoder.type === 'BOOLEAN') return;
+    this.#pages = readPages(table, chunk.meta_data, decoder, () => this.#row, this.#end - first);
   }
 
   get exists(): boolean {
@@ -224,25 +234,22 @@ async function* readPages(
   const start = Number(column.dictionary_page_offset || column.data_page_offset);
   const end = start + Number(column.total_compressed_size);
   if (!(start >= 4 && end <= size)) throw new BrokenFile('damaged', row(), 'a column lies outside of the file');
-  let dictionary: ColumnDictionary;
+  let dictionary: DecodedArray | undefined;
   for (let at = start; at < end; ) {
     const { header, length } = await readHeader(handle, at, end, row());
-    checkPage(header, row(), rows);
+    decoding(row(), () => checkPage(header, row(), rows));
     const body = await readRange(handle, at + length, Math.min(at + length + header.compressed_page_size, end));
     at += length + header.compressed_page_size;
     if (at > end) throw new BrokenFile('damaged', row(), 'a page is longer than its column');
     onBytes?.(at);
-    if (header.crc !== undefined && zlib.crc32(body) !== header.crc >>> 0) {
-      throw new BrokenFile('damaged', row(), 'a page does not match its checksum');
-    }
-    const reader = { view: new DataView(body.buffer), offset: 0 };
-    const { data } = decoding(row(), () => readPage(reader, header, decoder, dictionary, undefined, 0));
-    if (header.type === 'DICTIONARY_PAGE') dictionary = decoding(row(), () => data && convert(data, decoder));
-    else yield data ?? [];
+    const values = decoding(row(), () => {
+      checkSum(header, body);
+      return decodePage(header, body, decoder, dictionary);
+    });
+    if (header.type === 'DICTIONARY_PAGE') dictionary = decoding(row(), () => convert(values, decoder));
+    else yield values;
   }
 }
-
-type ColumnDictionary = Parameters<typeof readPage>[3];
 
 async function readHeader(handle: FileHandle, start: number, end: number, row: number) {
   for (let guess = 4096; ; guess *= 8) {
@@ -262,11 +269,16 @@ function checkPage(header: PageHeader, row: number, rows: number): void {
   const sizes = [header.compressed_page_size, header.uncompressed_page_size];
   const { num_values: values = 0 } =
     header.data_page_header ?? header.data_page_header_v2 ?? header.dictionary_page_header ?? {};
-  if ([...sizes, values].some((count) => !(count >= 0)) || values > rows) {
+  if ([...sizes, values].some((count) => !(Number.isInteger(count) && count >= 0)) || values > rows) {
     throw new BrokenFile('damaged', row, `a page of ${sizes[0]} bytes and ${values} values`);
   }
   if (Math.max(...sizes) > MAX_PAGE_BYTES || values > MAX_PAGE_VALUES) {
     const what = `a page of ${Math.max(...sizes)} bytes and ${values} values`;
     throw new BrokenFile('not supported', row, `${what}; at most ${MAX_PAGE_BYTES} and ${MAX_PAGE_VALUES} are held`);
   }
+}
+
+/** @throws Error */
+function checkSum({ crc }: PageHeader, body: Uint8Array): void {
+  if (crc !== undefined && zlib.crc32(body) !== crc >>> 0) throw new Error('a page does not match its checksum');
 }
