@@ -7,6 +7,7 @@ import { Tokenizer as NativeTokenizer } from 'tokenizers';
 import { SPECIALS, trainBpe } from '../../src/data/bpe_trainer.ts';
 import { encodeOnOneThread } from '../../src/data/tokenizer.ts';
 import { WorkerPool } from '../../src/io/worker_pool.ts';
+import type { Encoded } from './encode_worker.ts';
 
 /** What a process of this module does each time that it is asked. */
 export type Way =
@@ -76,13 +77,13 @@ async function training(task: Task, { merges, workers }: { merges: number; worke
 
 async function ours(path: string, groups: string[][], workers: number): Promise<Work> {
   encodeOnOneThread();
-  const pool = new WorkerPool<string[], Int32Array[]>({
+  const pool = new WorkerPool<string[], Encoded>({
     ...{ module: 'encode_worker', caller: import.meta.url, data: path, size: workers },
   });
   await Promise.all(Array.from({ length: workers }, async () => await pool.run(['ready'])));
   return async () => {
     let tokens = 0;
-    for await (const ids of pool.map(groups)) for (const each of ids) tokens += each.length;
+    for await (const { ids } of pool.map(groups)) tokens += ids.length;
     return tokens;
   };
 }

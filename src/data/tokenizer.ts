@@ -107,15 +107,9 @@ export class Tokenizer {
     const encodings = await this.#native.encodeBatch(pieces.flat(), { addSpecialTokens: false });
     let at = 0;
     return pieces.map(({ length }) => {
-      const parts = encodings.slice(at, at + length);
+      const parts = encodings.slice(at, at + length).map((encoding) => encoding.getIds());
       at += length;
-      const ids = new Int32Array(parts.reduce((sum, part) => sum + part.getLength(), 0));
-      let filled = 0;
-      for (const part of parts) {
-        ids.set(part.getIds(), filled);
-        filled += part.getLength();
-      }
-      return ids;
+      return joined(parts);
     });
   }
 
@@ -126,6 +120,7 @@ export class Tokenizer {
 
   /** Cuts a text so that no piece is too long and none holds a special token whole. */
   #cut(text: string): string[] {
+    if (text.length <= this.#piece && (!this.#specials || text.search(this.#specials) < 0)) return [text];
     const cuts: number[] = [];
     if (this.#specials) {
       this.#specials.lastIndex = 0;
@@ -214,6 +209,18 @@ function findToken(native: NativeTokenizer, names: readonly string[]): number | 
     if (id !== null) return id;
   }
   return undefined;
+}
+
+function joined(parts: readonly number[][]): Int32Array {
+  const [first] = parts;
+  if (parts.length === 1 && first) return Int32Array.from(first);
+  const ids = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    ids.set(part, at);
+    at += part.length;
+  }
+  return ids;
 }
 
 const escapeRegExp = (text: string) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&');
