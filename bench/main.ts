@@ -12,6 +12,9 @@ import { printBankReport } from './bank/table.ts';
 import { cases } from './cpu/cases.ts';
 import { benchmarkCpu } from './cpu/cpu.ts';
 import { printReport } from './cpu/table.ts';
+import { benchmarkBuild, printBuildFigures } from './data/build.ts';
+import { benchmarkDedup, printDedupReport } from './data/dedup.ts';
+import { benchmarkReading, printReadReport } from './data/read.ts';
 import { printTokenizerReport } from './data/table.ts';
 import { benchmarkTokenizer } from './data/tokenizer.ts';
 import { benchmarkFaiss, printFaissReport } from './faiss/faiss.ts';
@@ -127,7 +130,55 @@ await yargs(process.argv.slice(2))
       await keep(json, report);
     },
   )
-  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank, faiss, prefetch, tokenizer')
+  .command(
+    'clean <text..>',
+    'cleaning and the search for duplicates: MB/s of one core, memory of a kept document',
+    (command) =>
+      command
+        .positional('text', { type: 'string', array: true, demandOption: true, describe: 'JSONL files with `text`' })
+        .option('rounds', { type: 'number', default: 3, describe: 'times each step goes through the text' })
+        .option('documents', { type: 'number', default: 2_000_000, describe: 'invented documents that are kept' })
+        .option('window', { type: 'number', default: 2_000_000, describe: '`data.deduplication.window`' })
+        .example('$0 clean .cache/corpora/{gutenberg,debian-packages}/*.jsonl', 'English'),
+    async ({ text, rounds, documents, window, json }) => {
+      const report = await benchmarkDedup({ paths: text, rounds, documents, window, say });
+      printDedupReport(report);
+      await keep(json, report);
+    },
+  )
+  .command(
+    'build',
+    'a whole build of data in a process of its own: MB/s of each stage, the most memory it has',
+    (command) =>
+      command
+        .option('config', { type: 'string', alias: 'c', demandOption: true, describe: 'the run whose data are built' })
+        .option('copies', { type: 'number', default: 1, describe: 'how many times as large its corpora are to be' })
+        .option('folder', { type: 'string', default: 'runs/.bench', describe: 'for corpora and data, removed then' })
+        .example('$0 build -c configs/data/debian.yaml --copies 3', 'three times the Debian tier'),
+    async ({ config, copies, folder, json }) => {
+      const loaded = (await loadConfig(config, {})).config;
+      const figures = await benchmarkBuild({ config: loaded, copies, folder, say });
+      printBuildFigures(figures);
+      await keep(json, figures);
+    },
+  )
+  .command(
+    'read',
+    'reading shuffled training sequences back from shards in the page cache',
+    (command) =>
+      command
+        .option('tokens', { type: 'number', default: 100_000_000, describe: 'tokens of the dataset' })
+        .option('length', { type: 'number', default: 2048, describe: 'tokens of a sequence' })
+        .option('batch', { type: 'number', default: 16, describe: 'sequences read together' })
+        .option('rounds', { type: 'number', default: 3, describe: 'epochs after the first' })
+        .example('taskset -c 0 $0 read', 'on one core'),
+    async ({ tokens, length, batch, rounds, json }) => {
+      const report = await benchmarkReading({ tokens, sequenceLength: length, batchSize: batch, rounds });
+      printReadReport(report);
+      await keep(json, report);
+    },
+  )
+  .demandCommand(1, 1, 'What is to be measured? There are: cpu, bank, faiss, prefetch, tokenizer, clean, build, read')
   .strict()
   .version(false)
   .help()

@@ -94,3 +94,12 @@ async function writeDataset(folder: string, tokens: number): Promise<void> {
   const sources = [{ name: 'random', files: [], splits }];
   await writeTokenManifest(folder, { tokenizerHash: 'none', vocabSize: 32_768, bos: 0, sources });
 }
+
+export function printReadReport({ first, later }: Awaited<ReturnType<typeof benchmarkReading>>): void {
+  const line = (name: string, { wall, processor, rss: [before, after] }: ReadRate) =>
+    console.log(
+      `${name.padEnd(16)} ${wall.toFixed(1).padStart(7)} M tokens/s, ${processor.toFixed(1)} of processor time; RSS ${before} to ${after} MiB`,
+    );
+  line('first epoch', first);
+  for (const rate of later) line('later epoch', rate);
+}

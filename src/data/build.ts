@@ -46,7 +46,7 @@ import {
   stageTimeSchema,
 } from './report.ts';
 import { type SourceGroup, sourceGroups, sourceWeights } from './source_groups.ts';
-import { type SkipReason, strictError } from './sources/problem.ts';
+import { isBadInput, placeOf } from './sources/problem.ts';
 import { documentKey, splitOf } from './split.ts';
 import { textPieces } from './text_pieces.ts';
 import { joinSplits, SPLITS, type Split, TokenDataset, type TokenSplit, writeTokenManifest } from './token_dataset.ts';
@@ -634,9 +634,6 @@ function withoutRepetition(examples: readonly Example[]): Example[] {
   return [...places.values()];
 }
 
-/** True when what is left out for this reason is a fault of the input. */
-const isBadInput = (reason: string) => strictError({ reason: reason as SkipReason, path: '', offset: 0 }) !== undefined;
-
 /** What an earlier process made of the job, when its files are there. */
 async function encodedBefore(folder: string, job: EncodeJob): Promise<EncodeResult | undefined> {
   const raw = await readJson(job.record, REBUILD).catch(ignoreUserError);
@@ -678,9 +675,12 @@ function nothingUsable({ sources, examples }: CleanReport): UserError {
   ]);
   const listed = reasons.map(([reason, count]) => `${count} × ${reason}`).join(', ') || 'none';
   const example: Example | undefined = examples[0];
-  return new UserError('input_empty', {
-    where: example ? `${example.path} at byte ${example.offset}` : 'data.sources',
+  const isMissing = reasons.length > 0 && reasons.every(([reason]) => reason === 'no such file');
+  return new UserError(isMissing ? 'input_missing' : 'input_empty', {
+    where: example ? placeOf(example.path, example.offset) : 'data.sources',
     what: `no usable document in data.sources (skipped: ${listed})${example ? `: ${example.detail}` : ''}`,
-    action: 'check `textField`, the encoding of the files, `data.minDocumentCharacters` and `data.cleaning`',
+    action: isMissing
+      ? 'check the path; relative paths are taken from the working directory'
+      : 'check `textField`, the encoding of the files, `data.minDocumentCharacters` and `data.cleaning`',
   });
 }

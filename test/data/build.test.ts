@@ -157,7 +157,7 @@ describe('buildData', () => {
     expect(wrongField.code).toBe('input_empty');
     expect(wrongField.message).toMatch(/121 × no text field.*no string "body"; fields: id, text/s);
     const gone = await build(dataConfig({ sources: [{ path: join(folder, 'gone') }] }));
-    expect(gone).toMatchObject({ code: 'input_empty', message: expect.stringContaining('1 × no such file') });
+    expect(gone).toMatchObject({ code: 'input_missing', message: expect.stringContaining('1 × no such file') });
     const strict = dataConfig({ sources: [{ path: join(folder, 'gone') }, { path: corpus }], strict: true });
     expect(await build(strict)).toMatchObject({ code: 'input_missing' });
     expect(await build(dataConfig({ ...config, strict: true }))).toMatchObject({ code: 'input_invalid' });

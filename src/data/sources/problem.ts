@@ -75,9 +75,14 @@ export function excerptOf(text: string | Buffer): string {
   return start.slice(0, EXCERPT_CHARACTERS).replace(/\p{Surrogate}/gu, '\ufffd');
 }
 
+/** True when what is left out for this reason is a fault of the input. */
+export function isBadInput(reason: string): boolean {
+  return !NOT_WANTED.has(reason as SkipReason);
+}
+
 /** The error of a strict build at bad input; undefined for what is left out on purpose. */
 export function strictError({ reason, path, offset, detail }: Problem): UserError | undefined {
-  if (NOT_WANTED.has(reason)) return undefined;
+  if (!isBadInput(reason)) return undefined;
   return new UserError(reason === 'no such file' ? 'input_missing' : 'input_invalid', {
     where: OF_FILES.has(reason) ? path : placeOf(path, offset),
     what: detail === undefined || detail === reason ? reason : `${reason}: ${detail}`,
