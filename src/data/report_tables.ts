@@ -191,7 +191,7 @@ function sorted<Value>(record: Record<string, Value>, count: (value: Value) => n
 function stageTable({ stages }: ShownReport): Table {
   return {
     title: 'Time',
-    note: 'Of the last run, when the build was interrupted.',
+    note: 'Of the last run, if the build was interrupted.',
     header: ['stage', 'seconds', 'MB', 'MB/s'],
     labels: 1,
     rows: stages.map(({ stage, seconds, bytes }) => [
