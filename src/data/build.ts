@@ -50,7 +50,7 @@ import { isBadInput, placeOf } from './sources/problem.ts';
 import { documentKey, splitOf } from './split.ts';
 import { textPieces } from './text_pieces.ts';
 import { joinSplits, SPLITS, type Split, TokenDataset, type TokenSplit, writeTokenManifest } from './token_dataset.ts';
-import { Tokenizer } from './tokenizer.ts';
+import { encodeOnOneThread, Tokenizer } from './tokenizer.ts';
 
 /** Raised whenever the same inputs would give other data. */
 const VERSION = 2;
@@ -658,6 +658,7 @@ async function* encodeAll(
     return;
   }
   const size = Math.min(workers, jobs.length);
+  const restore = encodeOnOneThread();
   const pool = new WorkerPool<EncodeJob, EncodeResult>({
     ...{ module: './encode_worker', caller: import.meta.url, data: setup, size },
   });
@@ -665,6 +666,7 @@ async function* encodeAll(
     yield* pool.map(jobs);
   } finally {
     await pool.close();
+    restore();
   }
 }
 

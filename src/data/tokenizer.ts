@@ -141,9 +141,14 @@ export class Tokenizer {
  * part. Otherwise one worker already takes all cores, and the workers contend for the library's one pool of threads. To be
  * called in the main thread before the workers start: what a worker puts into its environment never reaches the library.
  * A setting that the user made stays.
+ * @returns takes it back
  */
-export function encodeOnOneThread(): void {
-  process.env.TOKENIZERS_PARALLELISM ??= 'false';
+export function encodeOnOneThread(): () => void {
+  if (process.env.TOKENIZERS_PARALLELISM !== undefined) return () => undefined;
+  process.env.TOKENIZERS_PARALLELISM = 'false';
+  return () => {
+    delete process.env.TOKENIZERS_PARALLELISM;
+  };
 }
 
 /** Gives the text of token ids without special tokens: what encoders of text search with. */
