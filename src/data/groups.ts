@@ -2,10 +2,10 @@
 
 import type { Document } from './documents.ts';
 
-const GROUP_DOCUMENTS = 256;
-const GROUP_CHARACTERS = 2 ** 19;
+const GROUP_DOCUMENTS = 4096;
+const GROUP_CHARACTERS = 2 ** 17;
 
-/** Groups of up to 256 documents and about half a million characters (more only for a single longer document). */
+/** Groups of up to 4,096 documents and about 131,000 characters (more only for a single longer document). */
 export async function* inGroups(documents: AsyncIterable<Document>): AsyncGenerator<Document[]> {
   let group: Document[] = [];
   let characters = 0;
