@@ -32,7 +32,8 @@ export function packEntry(exact: Uint32Array, signature: Uint32Array | undefined
 
 /** What {@link packEntry} packed; more bytes than ENTRY_BYTES are not looked at. */
 export function unpackEntry(entry: Uint8Array): { exact: Uint32Array; signature: Uint32Array | undefined } {
-  const words = new Uint32Array(entry.slice(0, ENTRY_BYTES).buffer);
+  // Copied, for alignment; `slice` of a Buffer would not copy.
+  const words = new Uint32Array(Uint8Array.from(entry.subarray(0, ENTRY_BYTES)).buffer);
   const signature = words.subarray(EXACT_WORDS);
   return {
     exact: words.subarray(0, EXACT_WORDS),

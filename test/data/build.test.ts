@@ -263,6 +263,24 @@ describe('a build in many shards', () => {
     expect(rest).toEqual({ ...expected, folder: stopped, reason: resumed.reason });
   });
 
+  it('remembers the documents of whole shards when it was killed between two of them', async () => {
+    const { data, config, folder } = manyShards();
+    const whole = await buildData(config, memory, data, 1);
+    const killed = join(folder, 'killed');
+    const stop = (now: BuildProgress) => {
+      if (now.phase === 'tokenizer') throw new Error('stopped');
+    };
+    await expect(buildData(config, memory, killed, 1, stop)).rejects.toThrow('stopped');
+    const cleaned = join(folder, '.killed.building', 'under-way', 'documents');
+    const states = readdirSync(cleaned).filter((name) => /^documents-.*json$/.test(name));
+    expect(states.length).toBeGreaterThan(12);
+    // As after a kill: the last shards and the end of the pass were not there yet.
+    for (const name of ['clean.json', ...states.sort().slice(-2)]) rmSync(join(cleaned, name));
+    const resumed = await buildData(config, memory, killed, 1);
+    expect(resumed.contentHash).toBe(whole.contentHash);
+    expect(resumed.sources).toEqual(whole.sources);
+  });
+
   it('begins anew when the settings changed after it was stopped', async () => {
     const { data, config } = manyShards();
     const stop = (now: BuildProgress) => {

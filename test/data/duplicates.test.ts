@@ -209,6 +209,7 @@ describe('packEntry', () => {
       const file = new Uint8Array(3 + ENTRY_BYTES);
       file.set(packed, 3);
       expect(unpackEntry(file.subarray(3))).toEqual({ exact, signature: given });
+      expect(unpackEntry(Buffer.from(file.buffer).subarray(3))).toEqual({ exact, signature: given });
     }
   });
 });
