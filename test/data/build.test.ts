@@ -1,5 +1,7 @@
-import { readdirSync, readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type BuildProgress, buildData, dataPaths } from '../../src/data/build.ts';
 import { inspectData, verifyData } from '../../src/data/inspect.ts';
@@ -279,6 +281,39 @@ describe('a build in many shards', () => {
     const resumed = await buildData(config, memory, killed, 1);
     expect(resumed.contentHash).toBe(whole.contentHash);
     expect(resumed.sources).toEqual(whole.sources);
+  });
+
+  it('gives the same tokens however the records are split into files', async () => {
+    const rows = factTexts(150).map((text) => JSON.stringify({ text }));
+    const cuts = fc.array(fc.record({ at: fc.nat(rows.length), zipped: fc.boolean() }), { maxLength: 6 });
+    const tokensOf = async (folder: string) => {
+      const config = { sources: [{ path: join(folder, 'text') }], tokenizer: { vocabSize: 320 }, validationShare: 0.2 };
+      await buildData(dataConfig(config), memory, join(folder, 'data'), 1);
+      const streams = (['train', 'validation'] as const).map(async (split) => {
+        const tokens = await TokenDataset.open(dataPaths(join(folder, 'data')).tokens, split);
+        return [...(await tokens.window(0, tokens.numTokens))];
+      });
+      return await Promise.all(streams);
+    };
+    const write = (parts: { at: number; zipped: boolean }[]) => {
+      const folder = temporaryFolder();
+      mkdirSync(join(folder, 'text'));
+      const sorted = [...parts].sort((a, b) => a.at - b.at);
+      for (const [i, { zipped }] of [...sorted, { zipped: false }].entries()) {
+        const lines = rows.slice(sorted[i - 1]?.at ?? 0, sorted[i]?.at ?? rows.length).join('\n');
+        if (lines === '') continue;
+        const path = join(folder, 'text', `${i}.jsonl${zipped ? '.gz' : ''}`);
+        writeFileSync(path, zipped ? gzipSync(lines) : lines);
+      }
+      return folder;
+    };
+    const whole = await tokensOf(write([]));
+    await fc.assert(
+      fc.asyncProperty(cuts, async (parts) => {
+        expect(await tokensOf(write(parts))).toEqual(whole);
+      }),
+      { numRuns: 6 },
+    );
   });
 
   it('begins anew when the settings changed after it was stopped', async () => {
