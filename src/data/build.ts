@@ -144,12 +144,15 @@ export async function buildData(
     const why = 'complete, and made from the same settings and files';
     return { ...before.report, folder, kept: true, reason: why };
   }
-  const goesOn = unfinished !== undefined && planDifference(unfinished, plan) === undefined;
+  const made = (await readBuild(work))?.report;
+  const goesOn =
+    unfinished !== undefined &&
+    planDifference(unfinished, plan) === undefined &&
+    reasonToReadAgain(data, made) === undefined;
   if (!goesOn) await startAnew(work, plan);
   else await cleanLeftovers(work);
   try {
-    const report =
-      (await readBuild(work))?.report ?? (await new Build(data, memory, work, seed, files, onProgress).run());
+    const report = (goesOn && made) || (await new Build(data, memory, work, seed, files, onProgress).run());
     await writeJsonAtomic(dataPaths(work).build, { ...plan, report });
     await rm(dataPaths(work).underWay, { recursive: true, force: true });
     await replaceFolder(work, folder);
@@ -157,7 +160,7 @@ export async function buildData(
     return { ...report, folder, kept: false, reason: why };
   } catch (error) {
     // What can only be put right by other settings or files leaves nothing that could be used again.
-    if (error instanceof UserError && /^(config|input)_/.test(error.code)) await rm(work, { recursive: true });
+    if (error instanceof UserError && /^(config|input)_/.test(error.code)) await discard(work);
     throw error;
   }
 }
@@ -168,9 +171,14 @@ function workFolder(folder: string): string {
 }
 
 async function startAnew(work: string, plan: Plan): Promise<void> {
-  await rm(work, { recursive: true, force: true });
+  await discard(work);
   await makeFolder(dataPaths(work).underWay);
   await writeJsonAtomic(planPath(work), plan);
+}
+
+/** Killed in the middle of it, nothing is left that a build would go on with. */
+async function discard(work: string): Promise<void> {
+  for (const path of [dataPaths(work).build, planPath(work), work]) await rm(path, { recursive: true, force: true });
 }
 
 const planPath = (work: string) => join(dataPaths(work).underWay, 'plan.json');
@@ -532,7 +540,7 @@ class Build {
     const { references: sources, strict } = this.#data;
     const options = { tokenizerHash: tokenizer.hash, vocabSize: tokenizer.vocabSize, referenceTokens };
     const before = await ReferenceDataset.open(this.#paths.references, options).catch(ignoreUserError);
-    if (before) return before.manifest;
+    if (before && !(strict && unreadWords([], before.manifest.counters) !== '')) return before.manifest;
     const totalBytes = await this.#bytesOf(sources);
     const counters = newCounters();
     const read = bytesRead();

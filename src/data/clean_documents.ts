@@ -21,6 +21,7 @@ import { inGroups } from './groups.ts';
 import { REBUILD } from './manifest.ts';
 import { type Example, exampleSchema } from './report.ts';
 import type { SourceGroup } from './source_groups.ts';
+import { isBadInput } from './sources/problem.ts';
 
 /** What was read of a source and what was dropped. */
 const tallySchema = z.strictObject({
@@ -70,7 +71,9 @@ export async function cleanDocuments(
   const whole = await shards.whole();
   const reportPath = join(folder, 'clean.json');
   const report = resultSchema.safeParse(await readJson(reportPath, REBUILD).catch(ignoreUserError)).data;
-  if (report) return { shards: whole, report, resumed: true };
+  if (report && isOf(report, whole) && !(options.strict && hasBadInput(report))) {
+    return { shards: whole, report, resumed: true };
+  }
   const pass = new CleanPass(shards, whole, groups, options);
   try {
     const made = await pass.run();
@@ -79,6 +82,19 @@ export async function cleanDocuments(
   } finally {
     await pass.close();
   }
+}
+
+/** True when the shards hold all that the report says was kept. */
+function isOf({ sources }: CleanReport, whole: readonly CleanShard[]): boolean {
+  const droppedOf = ({ dropped }: CleanReport['sources'][number]) =>
+    Object.values(dropped).reduce((sum, { documents }) => sum + documents, 0);
+  const kept = sources.reduce((sum, source) => sum + source.documents - droppedOf(source), 0);
+  return kept === (whole.at(-1)?.state.kept ?? 0);
+}
+
+/** A strict pass must find it again. */
+function hasBadInput({ sources }: CleanReport): boolean {
+  return sources.some(({ skipped }) => Object.keys(skipped).some(isBadInput));
 }
 
 /** Documents of one source on their way through a worker. */

@@ -1,6 +1,8 @@
-import { readdirSync, readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import fs from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { type BuildProgress, buildData, dataPaths } from '../../src/data/build.ts';
 import { inspectData, verifyData } from '../../src/data/inspect.ts';
 import { ReferenceDataset } from '../../src/data/references.ts';
@@ -291,6 +293,53 @@ describe('a build in many shards', () => {
     const report = await buildData(changed, memory, data, 1);
     expect(report.reason).toBe('not built before');
     expect(report.sources[1]?.dropped).not.toHaveProperty('too few letters');
+  });
+
+  it('goes on with nothing of a work folder whose removal was cut off', async () => {
+    const { data, config, folder } = manyShards();
+    const { contentHash } = await buildData(config, memory, join(folder, 'whole'), 1);
+    const stop = (now: BuildProgress) => {
+      if (now.phase === 'tokens') throw new Error('stopped');
+    };
+    await expect(buildData(config, memory, data, 1, stop)).rejects.toThrow('stopped');
+    const work = join(folder, '.data.building');
+    const documents = join(work, 'under-way', 'documents');
+    const rm = vi.spyOn(fs, 'rm').mockImplementation(async (path) => {
+      if (path !== work) return rmSync(path, { recursive: true, force: true });
+      for (const name of readdirSync(documents)) if (!name.startsWith('documents')) rmSync(join(documents, name));
+      throw new Error('killed');
+    });
+    syncBuiltinESMExports();
+    await expect(buildData({ ...config, cleaning: dataConfig({}).cleaning }, memory, data, 1)).rejects.toThrow('killed');
+    rm.mockRestore();
+    syncBuiltinESMExports();
+    expect(readdirSync(documents)).toContain('documents-00000.json');
+    expect((await buildData(config, memory, data, 1)).contentHash).toBe(contentHash);
+  });
+
+  it('makes documents anew that are lost', async () => {
+    const { data, config, folder } = manyShards();
+    const { contentHash } = await buildData(config, memory, join(folder, 'whole'), 1);
+    const stop = (now: BuildProgress) => {
+      if (now.phase === 'tokens') throw new Error('stopped');
+    };
+    await expect(buildData(config, memory, data, 1, stop)).rejects.toThrow('stopped');
+    rmSync(join(folder, '.data.building', 'under-way', 'documents', 'documents-00003.arrow'));
+    expect((await buildData(config, memory, data, 1)).contentHash).toBe(contentHash);
+  });
+
+  it('finds bad input in what an earlier build had read when it goes on strictly', async () => {
+    const { data, config, folder } = manyShards();
+    const stop = (now: BuildProgress) => {
+      if (now.phase === 'tokens') throw new Error('stopped');
+    };
+    await expect(buildData(config, memory, data, 1, stop)).rejects.toThrow('stopped');
+    const strict = () => userErrorOf(buildData({ ...config, strict: true }, memory, data, 1));
+    expect(await strict()).toMatchObject({ code: 'input_invalid' });
+    await buildData(config, memory, data, 1);
+    renameSync(data, join(folder, '.data.building'));
+    expect(await strict()).toMatchObject({ code: 'input_invalid' });
+    expect(readdirSync(folder)).not.toContain('data');
   });
 
   it('lets documents begin at multiples of the alignment, and padding be no target', async () => {
