@@ -131,12 +131,13 @@ class CleanPass {
       tallies: groups.map(() => ({ documents: 0, bytes: 0, dropped: {} })),
     };
     const compares = deduplication.exact || deduplication.near;
+    // First, since its memory may not be there: threads that were started would keep the process alive.
+    if (compares) this.#duplicates = new Duplicates(deduplication, shards.path);
     if (compares || cleans(cleaning)) {
       const data: CleanWorkerData = { cleaning, deduplication };
       const size = workers || physicalCores();
       this.#pool = new WorkerPool({ module: './clean_worker', caller: import.meta.url, data, size });
     }
-    if (compares) this.#duplicates = new Duplicates(deduplication, shards.path);
   }
 
   async run(): Promise<CleanReport> {

@@ -2,7 +2,8 @@ import { readdirSync, readFileSync, renameSync, rmSync, truncateSync, utimesSync
 import fs from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
-import { describe, expect, it, vi } from 'vitest';
+import type { Worker } from 'node:worker_threads';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type BuildProgress, buildData, dataPaths } from '../../src/data/build.ts';
 import { inspectData, verifyData } from '../../src/data/inspect.ts';
 import { ReferenceDataset } from '../../src/data/references.ts';
@@ -340,6 +341,17 @@ describe('a build in many shards', () => {
     renameSync(data, join(folder, '.data.building'));
     expect(await strict()).toMatchObject({ code: 'input_invalid' });
     expect(readdirSync(folder)).not.toContain('data');
+  });
+
+  it('leaves no thread behind when there is no memory for the search for duplicates', async () => {
+    const { data, config } = manyShards({ deduplication: { exact: true, window: 1e12 } });
+    const threads: Worker[] = [];
+    const note = (thread: Worker) => threads.push(thread);
+    process.on('worker', note);
+    onTestFinished(() => void process.off('worker', note));
+    expect(await userErrorOf(buildData(config, memory, data, 1))).toMatchObject({ code: 'config_invalid' });
+    await new Promise(setImmediate);
+    expect(threads.every(({ threadId }) => threadId < 0)).toBe(true);
   });
 
   it('lets documents begin at multiples of the alignment, and padding be no target', async () => {
