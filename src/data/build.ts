@@ -248,14 +248,20 @@ async function inputFiles(data: DataConfig, known: readonly InputFile[]): Promis
   const { sources, continual, references, tokenizer } = data;
   const listed = await listSourceFiles([...sources, ...continual.sources, ...tokenizer.sources, ...references]);
   const given = [tokenizer.path, tokenizer.extend].filter((path) => path !== undefined);
+  const keyOf = ({ path, size, modified }: Omit<InputFile, 'sha256'>) => `${size} ${modified} ${path}`;
+  const hashes = new Map(known.map((file) => [keyOf(file), file.sha256]));
   const files: InputFile[] = [];
   for (const path of new Set([...listed.map((file) => file.path), ...given])) {
-    const { size, mtimeMs: modified } = await stat(path).catch((cause: unknown) => {
+    try {
+      const { size, mtimeMs: modified } = await stat(path);
+      const hash = hashes.get(keyOf({ path, size, modified })) ?? (await sha256File(path));
+      files.push({ path, size, modified, sha256: hash });
+    } catch (cause) {
       if (!isSystemError(cause)) throw cause;
-      throw new UserError('input_missing', { where: path, what: 'no such file', action: 'check the path', cause });
-    });
-    const same = known.find((file) => file.path === path && file.size === size && file.modified === modified);
-    files.push(same ?? { path, size, modified, sha256: await sha256File(path) });
+      // Of a corpus it is counted when it is to be read.
+      if (!given.includes(path)) continue;
+      throw new UserError('input_missing', { where: path, what: cause.message, action: 'check the path', cause });
+    }
   }
   return files;
 }

@@ -1,4 +1,13 @@
-import { readdirSync, readFileSync, renameSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import fs from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
@@ -16,6 +25,7 @@ import {
   flipBit,
   memoryConfig,
   smallTokenizer,
+  source,
   temporaryFolder,
   userErrorOf,
 } from './support.ts';
@@ -169,6 +179,17 @@ describe('buildData', () => {
     expect(readdirSync(folder).sort()).toEqual(['corpus.jsonl', 'facts.jsonl']);
   });
 
+  it('counts a file that cannot be read', async () => {
+    const { folder, data, config, corpus } = project();
+    const unreadable = join(folder, 'memory.txt');
+    symlinkSync('/proc/self/mem', unreadable);
+    const report = await buildData({ ...config, sources: [source(corpus), source(unreadable)] }, memory, data, 1);
+    expect(report.sources[1]).toMatchObject({ name: unreadable, skipped: { 'cannot be opened': 1 } });
+    expect(
+      await buildData({ ...config, sources: report.sources.map(({ name }) => source(name)) }, memory, data, 1),
+    ).toMatchObject({ kept: true });
+  });
+
   it('warns of splits that do not fill a sequence', async () => {
     const { data, config } = project({ sequenceLength: 100_000 });
     const { warnings } = await buildData(config, memory, data, 1);
@@ -311,7 +332,9 @@ describe('a build in many shards', () => {
       throw new Error('killed');
     });
     syncBuiltinESMExports();
-    await expect(buildData({ ...config, cleaning: dataConfig({}).cleaning }, memory, data, 1)).rejects.toThrow('killed');
+    await expect(buildData({ ...config, cleaning: dataConfig({}).cleaning }, memory, data, 1)).rejects.toThrow(
+      'killed',
+    );
     rm.mockRestore();
     syncBuiltinESMExports();
     expect(readdirSync(documents)).toContain('documents-00000.json');
