@@ -24,10 +24,10 @@ import {
 import { WorkerPool } from '../io/worker_pool.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
 import { checkSize } from './arrow_file.ts';
-import { type BpeProgress, extendBpe, trainBpe } from './bpe_trainer.ts';
+import { type BpeProgress, extendBpe, toExtend, trainBpe } from './bpe_trainer.ts';
 import { type CleanReport, type CleanShard, cleanDocuments } from './clean_documents.ts';
 import { readDocumentShard } from './document_shards.ts';
-import { listSourceFiles, newCounters, readDocuments } from './documents.ts';
+import { type DataCounters, listSourceFiles, newCounters, readDocuments } from './documents.ts';
 import {
   type EncodeJob,
   type EncodeResult,
@@ -144,6 +144,7 @@ export async function buildData(
     const why = 'complete, and made from the same settings and files';
     return { ...before.report, folder, kept: true, reason: why };
   }
+  await checkTokenizer(data.tokenizer);
   const made = (await readBuild(work))?.report;
   const goesOn =
     unfinished !== undefined &&
@@ -163,6 +164,13 @@ export async function buildData(
     if (error instanceof UserError && /^(config|input)_/.test(error.code)) await discard(work);
     throw error;
   }
+}
+
+/** Finds what is wrong with a given tokenizer before all text is read. @throws UserError input_invalid, config_invalid */
+async function checkTokenizer({ path, extend, vocabSize }: DataConfig['tokenizer']): Promise<void> {
+  const given = path ?? extend;
+  if (given !== undefined) await Tokenizer.load(given);
+  if (extend !== undefined) toExtend(await readFile(extend, 'utf8'), { path: extend, vocabSize });
 }
 
 /** Where a build of `folder` is made. */
@@ -361,12 +369,16 @@ class Build {
 
   async run(): Promise<BuildReport> {
     const { sources, continual, tokenizer: wanted } = this.#data;
-    const text = await this.#clean('documents', sources);
-    if (text.shards.length === 0) throw nothingUsable(text.report);
+    const text = await this.#clean('documents', 'data.sources', sources);
     const stageTwo =
-      continual.sources.length > 0 ? await this.#clean('continual documents', continual.sources) : undefined;
-    const own = wanted.sources.length > 0 ? [await this.#clean('tokenizer text', wanted.sources)] : undefined;
-    const tokenizer = await this.#makeTokenizer(own ?? (stageTwo ? [text, stageTwo] : [text]));
+      continual.sources.length > 0
+        ? await this.#clean('continual documents', 'data.continual.sources', continual.sources)
+        : undefined;
+    const own =
+      wanted.sources.length > 0 && wanted.path === undefined
+        ? await this.#clean('tokenizer text', 'data.tokenizer.sources', wanted.sources)
+        : undefined;
+    const tokenizer = await this.#makeTokenizer(own ? [own] : stageTwo ? [text, stageTwo] : [text]);
     const tokens = await this.#writeTokens(tokenizer, text, this.#paths.tokens, 1);
     const aligned = continual.alignDocuments;
     const continualTokens =
@@ -385,15 +397,17 @@ class Build {
       examples: withoutRepetition([
         ...text.report.examples,
         ...(stageTwo?.report.examples ?? []),
+        ...(own?.report.examples ?? []),
         ...references.counters.examples,
       ]),
       stages: this.#stages,
       contentHash: sha256(...hashes),
     };
-    return { ...report, warnings: this.#warnings(report) };
+    return { ...report, warnings: [...this.#warnings(report), ...warningsOfTokenizerText(own?.report)] };
   }
 
-  async #clean(phase: BuildProgress['phase'], sources: readonly SourceConfig[]): Promise<Cleaned> {
+  /** @param list the key of `sources` in the configuration */
+  async #clean(phase: BuildProgress['phase'], list: string, sources: readonly SourceConfig[]): Promise<Cleaned> {
     const folder = join(this.#paths.underWay, phase.replaceAll(' ', '-'));
     await makeFolder(folder);
     const groups = sourceGroups(sources);
@@ -407,6 +421,7 @@ class Build {
       const cleaned = await cleanDocuments(folder, groups, options);
       return { ...cleaned, bytes: bytesOf(cleaned.report.sources) };
     });
+    if (shards.length === 0) throw nothingUsable(list, report);
     return { folder, groups, shards, report };
   }
 
@@ -415,7 +430,6 @@ class Build {
     const { path, extend, vocabSize } = this.#data.tokenizer;
     const target = this.#paths.tokenizer;
     if (path !== undefined) {
-      await Tokenizer.load(path);
       await writeFileAtomic(target, await readFile(path));
     } else if (!(await exists(target))) {
       await this.#timed('tokenizer', async () => {
@@ -610,6 +624,11 @@ class Build {
   }
 }
 
+function warningsOfTokenizerText(report: CleanReport | undefined): string[] {
+  const unread = unreadWords(report?.sources ?? []);
+  return unread === '' ? [] : [`not everything of \`data.tokenizer.sources\` could be read: ${unread}`];
+}
+
 /** Adds up the bytes of files that are read one after the other. */
 function bytesRead(): (path: string, bytesOfIt: number) => number {
   let [finished, current, seen] = [0, '', 0];
@@ -630,7 +649,10 @@ const tokensOf = (sources: readonly SourceReport[], split: Split) =>
   sources.reduce((sum, source) => sum + source[split].tokens, 0);
 
 /** What is left out because the input is at fault, by reason, in words; empty when nothing is. */
-function unreadWords(sources: readonly SourceReport[], references: BuildReport['references']['counters']): string {
+function unreadWords(
+  sources: readonly Pick<SourceReport, 'skipped'>[],
+  references: Pick<DataCounters, 'skipped'> = { skipped: {} },
+): string {
   const counts = new Map<string, number>();
   for (const [reason, count] of sources.flatMap(({ skipped }) => Object.entries(skipped))) {
     if (isBadInput(reason)) counts.set(reason, (counts.get(reason) ?? 0) + count);
@@ -684,7 +706,7 @@ async function* encodeAll(
   }
 }
 
-function nothingUsable({ sources, examples }: CleanReport): UserError {
+function nothingUsable(list: string, { sources, examples }: CleanReport): UserError {
   const reasons = sources.flatMap(({ skipped, dropped }) => [
     ...Object.entries(skipped),
     ...Object.entries(dropped).map(([reason, { documents }]) => [reason, documents] as const),
@@ -693,8 +715,8 @@ function nothingUsable({ sources, examples }: CleanReport): UserError {
   const example: Example | undefined = examples[0];
   const isMissing = reasons.length > 0 && reasons.every(([reason]) => reason === 'no such file');
   return new UserError(isMissing ? 'input_missing' : 'input_empty', {
-    where: example ? placeOf(example.path, example.offset) : 'data.sources',
-    what: `no usable document in data.sources (skipped: ${listed})${example ? `: ${example.detail}` : ''}`,
+    where: example ? placeOf(example.path, example.offset) : list,
+    what: `no usable document in ${list} (skipped: ${listed})${example ? `: ${example.detail}` : ''}`,
     action: isMissing
       ? 'check the path; relative paths are taken from the working directory'
       : 'check `textField`, the encoding of the files, `data.minDocumentCharacters` and `data.cleaning`',

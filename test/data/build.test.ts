@@ -153,6 +153,37 @@ describe('buildData', () => {
     expect(report.tokenizer).toEqual({ hash: given.hash, vocabSize: 320, trained: false });
   });
 
+  it('refuses a given tokenizer that is of no use before it reads text', async () => {
+    const { data, config, folder } = project();
+    await smallTokenizer(folder, 320);
+    const path = join(folder, 'tokenizer-320.json');
+    const noBegin = join(folder, 'no-begin.json');
+    writeFileSync(noBegin, readFileSync(path, 'utf8').replaceAll('"<s>"', '"<x>"'));
+    const progress: BuildProgress[] = [];
+    const build = (tokenizer: object) =>
+      userErrorOf(buildData(dataConfig({ ...config, tokenizer }), memory, data, 1, (now) => progress.push(now)));
+    for (const given of [{ path: noBegin }, { extend: noBegin }]) {
+      const error = await build(given);
+      expect(error).toMatchObject({ code: 'input_invalid', message: expect.stringContaining(noBegin) });
+    }
+    expect(await build({ extend: path, vocabSize: 300 })).toMatchObject({ code: 'config_invalid' });
+    expect(progress).toEqual([]);
+  });
+
+  it('refuses text of stage two or of the tokenizer without a document, and tells what of it was not read', async () => {
+    const { data, config, folder, corpus } = project();
+    const gone = source(join(folder, 'gone.txt'));
+    for (const fields of [{ continual: { sources: [gone] } }, { tokenizer: { sources: [gone] } }]) {
+      const error = await userErrorOf(buildData(dataConfig({ ...config, ...fields }), memory, data, 1));
+      expect(error).toMatchObject({ code: 'input_missing', message: expect.stringContaining('gone.txt') });
+    }
+    const partly = dataConfig({ ...config, tokenizer: { vocabSize: 400, sources: [gone, source(corpus)] } });
+    const { warnings, examples } = await buildData(partly, memory, data, 1);
+    const unread = 'not everything of `data.tokenizer.sources` could be read: 1 × no such file, 1 × invalid JSON';
+    expect(warnings).toContain(unread);
+    expect(examples).toContainEqual(expect.objectContaining({ reason: 'no such file', path: gone.path }));
+  });
+
   it('trains the tokenizer on a sample', async () => {
     const { data, config } = project({ tokenizer: { vocabSize: 8192, sampleBytes: 3000 } });
     const report = await buildData(config, memory, data, 1);
