@@ -13,12 +13,13 @@ import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import type { Worker } from 'node:worker_threads';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import { type BuildProgress, buildData, dataPaths } from '../../src/data/build.ts';
+import { type BuildProgress, buildData, type DataReport, dataPaths } from '../../src/data/build.ts';
 import { inspectData, verifyData } from '../../src/data/inspect.ts';
 import { ReferenceDataset } from '../../src/data/references.ts';
 import type { SourceReport } from '../../src/data/report.ts';
 import { type Split, TokenDataset } from '../../src/data/token_dataset.ts';
 import { Tokenizer } from '../../src/data/tokenizer.ts';
+import { diskFullFrom } from '../io/faults.ts';
 import {
   dataConfig,
   factTexts,
@@ -208,6 +209,20 @@ describe('buildData', () => {
     const noTokenizer = dataConfig({ ...config, tokenizer: { path: join(folder, 'gone.json') } });
     expect(await build(noTokenizer)).toMatchObject({ code: 'input_missing' });
     expect(readdirSync(folder).sort()).toEqual(['corpus.jsonl', 'facts.jsonl']);
+  });
+
+  it('tells a full disk at whatever write, and goes on when there is space', async () => {
+    const { data, config } = project({ tokenizer: { vocabSize: 300 } });
+    const { contentHash } = await buildData(config, memory, `${data}-whole`, 1);
+    let last: DataReport | undefined;
+    for (let at = 1; !last; at += 2) {
+      const { full, error } = await diskFullFrom(at, async () => {
+        last = await buildData(config, memory, data, 1);
+      });
+      if (full) expect(error).toMatchObject({ code: 'disk_full' });
+      else if (error !== undefined) throw error;
+    }
+    expect(last.contentHash).toBe(contentHash);
   });
 
   it('counts a file that cannot be read', async () => {
