@@ -58,6 +58,8 @@ export interface CleanOptions
   onRead(path: string, bytes: number, documents: number): void;
 }
 
+/** A shard of very short texts ends at so many: what is known of its documents is in memory until it is whole. */
+const SHARD_DOCUMENTS = 2 ** 18;
 const EXAMPLES_PER_REASON = 3;
 const EXCERPT_CHARACTERS = 240;
 
@@ -239,7 +241,8 @@ class CleanPass {
       this.#add(entry);
       this.#entries.push(entry);
     }
-    if (this.#writer.bytes >= this.#options.shardBytes) await this.#closeShard();
+    const isFull = this.#writer.bytes >= this.#options.shardBytes || this.#written.length === SHARD_DOCUMENTS;
+    if (isFull) await this.#closeShard();
   }
 
   #add(entry: Uint8Array): void {
