@@ -74,8 +74,13 @@ export function dataPaths(folder: string) {
   };
 }
 
+type TokensPhase = 'tokens' | 'continual tokens';
+
 export interface BuildProgress {
-  phase: 'documents' | 'continual documents' | 'tokenizer text' | 'tokenizer' | 'merges' | 'tokens' | 'references';
+  phase:
+    | ('documents' | 'continual documents' | 'tokenizer text')
+    | ('tokenizer' | 'merges' | TokensPhase)
+    | 'references';
   /** Documents, shards or merges done in this phase. */
   done: number;
   /** Bytes done in this phase, and in all: of the input files, or of text; `merges` counts tokens. */
@@ -379,10 +384,9 @@ class Build {
         ? await this.#clean('tokenizer text', 'data.tokenizer.sources', wanted.sources)
         : undefined;
     const tokenizer = await this.#makeTokenizer(own ? [own] : stageTwo ? [text, stageTwo] : [text]);
-    const tokens = await this.#writeTokens(tokenizer, text, this.#paths.tokens, 1);
+    const tokens = await this.#writeTokens('tokens', tokenizer, text, 1);
     const aligned = continual.alignDocuments;
-    const continualTokens =
-      stageTwo && (await this.#writeTokens(tokenizer, stageTwo, this.#paths.continualTokens, aligned));
+    const continualTokens = stageTwo && (await this.#writeTokens('continual tokens', tokenizer, stageTwo, aligned));
     const references = await this.#writeReferences(tokenizer);
     const hashes = [tokenizer.hash, tokens.contentHash, continualTokens?.contentHash ?? '', references.contentHash];
     const report = {
@@ -481,9 +485,15 @@ class Build {
    * Encodes all shards of documents and writes the manifest of their tokens.
    * @param alignment every document begins at a multiple of so many tokens
    */
-  async #writeTokens(tokenizer: Tokenizer, text: Cleaned, folder: string, alignment: number): Promise<WrittenTokens> {
-    const results = await this.#timed('tokens', async () => {
-      const encoded = await this.#encode(tokenizer, text, folder, alignment);
+  async #writeTokens(
+    phase: TokensPhase,
+    tokenizer: Tokenizer,
+    text: Cleaned,
+    alignment: number,
+  ): Promise<WrittenTokens> {
+    const folder = phase === 'tokens' ? this.#paths.tokens : this.#paths.continualTokens;
+    const results = await this.#timed(phase, async () => {
+      const encoded = await this.#encode(phase, tokenizer, text, folder, alignment);
       return { encoded, bytes: bytesOf(text.shards) };
     });
     const sources = await Promise.all(
@@ -507,7 +517,13 @@ class Build {
   }
 
   /** One result for each shard of documents; shards that an earlier process encoded are not encoded again. */
-  async #encode(tokenizer: Tokenizer, text: Cleaned, folder: string, alignment: number): Promise<EncodeResult[]> {
+  async #encode(
+    phase: TokensPhase,
+    tokenizer: Tokenizer,
+    text: Cleaned,
+    folder: string,
+    alignment: number,
+  ): Promise<EncodeResult[]> {
     const { seed, validationShare } = { seed: this.#seed, validationShare: this.#data.validationShare };
     const setup: EncodeSetup = {
       tokenizer: this.#paths.tokenizer,
@@ -527,7 +543,7 @@ class Build {
     const tell = () => {
       const done = results.filter((result) => result !== undefined).length;
       const bytes = text.shards.reduce((sum, shard, i) => sum + (results[i] ? shard.bytes : 0), 0);
-      this.#onProgress({ phase: 'tokens', done, bytes, totalBytes });
+      this.#onProgress({ phase, done, bytes, totalBytes });
     };
     tell();
     for await (const result of encodeAll(

@@ -426,7 +426,11 @@ describe('a build in many shards', () => {
   it('lets documents begin at multiples of the alignment, and padding be no target', async () => {
     const { data, config, corpus } = project();
     const aligned = dataConfig({ ...config, continual: { sources: [{ path: corpus }], alignDocuments: 8 } });
-    await buildData(aligned, memory, data, 1);
+    const progress: BuildProgress[] = [];
+    const { stages } = await buildData(aligned, memory, data, 1, (now) => progress.push(now));
+    expect(stages.map(({ stage }) => stage)).toContain('continual tokens');
+    const totals = new Set(progress.map(({ phase, totalBytes }) => `${phase} ${totalBytes}`));
+    expect(totals.size).toBe(new Set(progress.map(({ phase }) => phase)).size);
     const tokens = await TokenDataset.open(dataPaths(data).continualTokens, 'train');
     const tokenizer = await Tokenizer.load(dataPaths(data).tokenizer);
     const ids = await tokens.window(0, tokens.numTokens);
