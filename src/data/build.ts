@@ -537,7 +537,9 @@ class Build {
       const paths = { train: path('train'), validation: path('validation') };
       return { folder: text.folder, documents, paths, alignment, record: join(text.folder, `tokens-${number}.json`) };
     });
-    const results = await Promise.all(jobs.map((job) => encodedBefore(folder, job)));
+    const results: (EncodeResult | undefined)[] = [];
+    // One after the other: thousands of files at once may be more than a process can open.
+    for (const job of jobs) results.push(await encodedBefore(folder, job));
     const missing = [...results.keys()].filter((i) => results[i] === undefined);
     const totalBytes = bytesOf(text.shards);
     const tell = () => {

@@ -461,11 +461,13 @@ describe('inspectData', () => {
   });
 
   it('points to `data build` when nothing is built, and verify finds damage', async () => {
-    const { data, config } = project();
+    const { data, config } = project({ continual: { sources: [source(import.meta.filename, { format: 'text' })] } });
     const error = await userErrorOf(inspectData(data));
     expect(error.code).toBe('artefact_missing');
     expect(error.message).toContain('memory3 data build');
     await buildData(config, memory, data, 1);
+    rmSync(dataPaths(data).continualTokens, { recursive: true });
+    expect(await userErrorOf(verifyData(data))).toMatchObject({ code: 'artefact_missing' });
     flipBit(join(dataPaths(data).tokens, 'validation', 'tokens-00000.arrow'), 700);
     expect(await userErrorOf(verifyData(data))).toMatchObject({ code: 'file_corrupt' });
   });
