@@ -237,10 +237,13 @@ export async function readBuildReport(folder: string): Promise<BuildReport> {
 
 /**
  * What `memory3 data report` shows of a data folder.
- * @param data gives the weights, which belong to reading
+ * @param data gives the weights and the length of a sequence, which belong to reading
  * @throws UserError artefact_missing, file_corrupt
  */
-export async function readReport(folder: string, { sources, continual }: DataConfig): Promise<ShownReport> {
+export async function readReport(
+  folder: string,
+  { sources, continual, sequenceLength }: DataConfig,
+): Promise<ShownReport> {
   const report = await readBuildReport(folder);
   const weighted = (reports: readonly SourceReport[], list: readonly SourceConfig[]) => {
     const weights = sourceWeights(list);
@@ -250,6 +253,7 @@ export async function readReport(folder: string, { sources, continual }: DataCon
   return {
     ...report,
     folder,
+    sequenceLength,
     sources: weighted(report.sources, sources),
     ...(report.continual && { continual: weighted(report.continual, continual.sources) }),
     references: { references, tokens, documents: counters.documents },
