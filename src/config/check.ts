@@ -46,8 +46,7 @@ function checkWeights(path: string, sources: readonly SourceConfig[], require: R
   const bare = sources.findIndex(({ weight }) => weight === undefined);
   require(weighted === 0 || bare < 0, [`${path}.${bare}`], 'other sources have a weight, this one has none');
   const weights = new Map<string, number | undefined>();
-  for (const [i, { name, weight }] of sources.entries()) {
-    if (name === undefined) continue;
+  for (const [i, { path: file, name = file, weight }] of sources.entries()) {
     const first = weights.get(name) ?? weight;
     require(first === weight, [`${path}.${i}.weight`], `another source named ${name} has the weight ${first}`);
     weights.set(name, first);

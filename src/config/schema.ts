@@ -138,7 +138,11 @@ export const dataSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe('A token attends only to its own document, where a training sequence holds several.'),
-  shardBytes: z.int().min(1024).default(33_554_432).describe('Text of one Arrow shard, in UTF-8 bytes.'),
+  shardBytes: z
+    .int()
+    .min(1024)
+    .default(33_554_432)
+    .describe('Text of one Arrow shard, in UTF-8 bytes; of very short documents a shard has 262,144 at most.'),
   validationShare: share
     .default(0.01)
     .describe('Share of documents kept for validation, chosen by a hash of the text.'),

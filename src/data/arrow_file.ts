@@ -80,7 +80,10 @@ export class ArrowFileWriter {
 
   static async create(path: string, schema: Schema): Promise<ArrowFileWriter> {
     await makeFolder(dirname(path));
-    return new ArrowFileWriter(path, schema, await open(temporaryName(path), 'w'));
+    const handle = await open(temporaryName(path), 'w').catch((error: unknown) => {
+      throw diskError(error, path);
+    });
+    return new ArrowFileWriter(path, schema, handle);
   }
 
   /**
@@ -97,16 +100,20 @@ export class ArrowFileWriter {
     this.#batches.push({ offset, bytes: this.#written - offset, rows, tokens, crc32: checksum });
   }
 
-  /** Writes the footer and puts the file in place. */
+  /** Writes the footer and puts the file in place. @throws UserError disk_full */
   async close(): Promise<ArrowFileEntry> {
     this.#writer.close();
     for (let next = await this.#output.next(); !next.done; next = await this.#output.next()) {
       await this.#write(next.value);
     }
-    await this.#handle.sync();
-    await this.#handle.close();
-    await rename(temporaryName(this.#path), this.#path);
-    await syncFolder(dirname(this.#path));
+    try {
+      await this.#handle.sync();
+      await this.#handle.close();
+      await rename(temporaryName(this.#path), this.#path);
+      await syncFolder(dirname(this.#path));
+    } catch (error) {
+      throw diskError(error, this.#path);
+    }
     const file = basename(this.#path);
     return { file, bytes: this.#written, sha256: this.#hash.digest('hex'), batches: this.#batches };
   }

@@ -112,7 +112,12 @@ export async function extendBpe(
   texts: AsyncIterable<string>,
   options: TrainingOptions & { path: string },
 ): Promise<ForeignJson> {
-  const { path, vocabSize } = options;
+  const foreign = toExtend(json, options);
+  return foreign.extended(await learn(texts, foreign.start, foreign, options));
+}
+
+/** A `tokenizer.json` that merges can be added to. @throws as {@link extendBpe} */
+export function toExtend(json: string, { path, vocabSize }: { path: string; vocabSize: number }): ForeignBpe {
   const foreign = foreignBpe(path, json);
   if (vocabSize < foreign.start.nextId) {
     throw new UserError('config_invalid', {
@@ -121,7 +126,7 @@ export async function extendBpe(
       action: 'ask for more tokens than it has, or name it as `data.tokenizer.path` to use it as it is',
     });
   }
-  return foreign.extended(await learn(texts, foreign.start, foreign, options));
+  return foreign;
 }
 
 async function learn(

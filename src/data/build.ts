@@ -24,10 +24,10 @@ import {
 import { WorkerPool } from '../io/worker_pool.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
 import { checkSize } from './arrow_file.ts';
-import { type BpeProgress, extendBpe, trainBpe } from './bpe_trainer.ts';
+import { type BpeProgress, extendBpe, toExtend, trainBpe } from './bpe_trainer.ts';
 import { type CleanReport, type CleanShard, cleanDocuments } from './clean_documents.ts';
 import { readDocumentShard } from './document_shards.ts';
-import { listSourceFiles, newCounters, readDocuments } from './documents.ts';
+import { type DataCounters, listSourceFiles, newCounters, readDocuments } from './documents.ts';
 import {
   type EncodeJob,
   type EncodeResult,
@@ -74,8 +74,13 @@ export function dataPaths(folder: string) {
   };
 }
 
+type TokensPhase = 'tokens' | 'continual tokens';
+
 export interface BuildProgress {
-  phase: 'documents' | 'continual documents' | 'tokenizer text' | 'tokenizer' | 'merges' | 'tokens' | 'references';
+  phase:
+    | ('documents' | 'continual documents' | 'tokenizer text')
+    | ('tokenizer' | 'merges' | TokensPhase)
+    | 'references';
   /** Documents, shards or merges done in this phase. */
   done: number;
   /** Bytes done in this phase, and in all: of the input files, or of text; `merges` counts tokens. */
@@ -144,12 +149,16 @@ export async function buildData(
     const why = 'complete, and made from the same settings and files';
     return { ...before.report, folder, kept: true, reason: why };
   }
-  const goesOn = unfinished !== undefined && planDifference(unfinished, plan) === undefined;
+  await checkTokenizer(data.tokenizer);
+  const made = (await readBuild(work))?.report;
+  const goesOn =
+    unfinished !== undefined &&
+    planDifference(unfinished, plan) === undefined &&
+    reasonToReadAgain(data, made) === undefined;
   if (!goesOn) await startAnew(work, plan);
   else await cleanLeftovers(work);
   try {
-    const report =
-      (await readBuild(work))?.report ?? (await new Build(data, memory, work, seed, files, onProgress).run());
+    const report = (goesOn && made) || (await new Build(data, memory, work, seed, files, onProgress).run());
     await writeJsonAtomic(dataPaths(work).build, { ...plan, report });
     await rm(dataPaths(work).underWay, { recursive: true, force: true });
     await replaceFolder(work, folder);
@@ -157,9 +166,16 @@ export async function buildData(
     return { ...report, folder, kept: false, reason: why };
   } catch (error) {
     // What can only be put right by other settings or files leaves nothing that could be used again.
-    if (error instanceof UserError && /^(config|input)_/.test(error.code)) await rm(work, { recursive: true });
+    if (error instanceof UserError && /^(config|input)_/.test(error.code)) await discard(work);
     throw error;
   }
+}
+
+/** Finds what is wrong with a given tokenizer before all text is read. @throws UserError input_invalid, config_invalid */
+async function checkTokenizer({ path, extend, vocabSize }: DataConfig['tokenizer']): Promise<void> {
+  const given = path ?? extend;
+  if (given !== undefined) await Tokenizer.load(given);
+  if (extend !== undefined) toExtend(await readFile(extend, 'utf8'), { path: extend, vocabSize });
 }
 
 /** Where a build of `folder` is made. */
@@ -168,9 +184,14 @@ function workFolder(folder: string): string {
 }
 
 async function startAnew(work: string, plan: Plan): Promise<void> {
-  await rm(work, { recursive: true, force: true });
+  await discard(work);
   await makeFolder(dataPaths(work).underWay);
   await writeJsonAtomic(planPath(work), plan);
+}
+
+/** Killed in the middle of it, nothing is left that a build would go on with. */
+async function discard(work: string): Promise<void> {
+  for (const path of [dataPaths(work).build, planPath(work), work]) await rm(path, { recursive: true, force: true });
 }
 
 const planPath = (work: string) => join(dataPaths(work).underWay, 'plan.json');
@@ -216,10 +237,13 @@ export async function readBuildReport(folder: string): Promise<BuildReport> {
 
 /**
  * What `memory3 data report` shows of a data folder.
- * @param data gives the weights, which belong to reading
+ * @param data gives the weights and the length of a sequence, which belong to reading
  * @throws UserError artefact_missing, file_corrupt
  */
-export async function readReport(folder: string, { sources, continual }: DataConfig): Promise<ShownReport> {
+export async function readReport(
+  folder: string,
+  { sources, continual, sequenceLength }: DataConfig,
+): Promise<ShownReport> {
   const report = await readBuildReport(folder);
   const weighted = (reports: readonly SourceReport[], list: readonly SourceConfig[]) => {
     const weights = sourceWeights(list);
@@ -229,6 +253,7 @@ export async function readReport(folder: string, { sources, continual }: DataCon
   return {
     ...report,
     folder,
+    sequenceLength,
     sources: weighted(report.sources, sources),
     ...(report.continual && { continual: weighted(report.continual, continual.sources) }),
     references: { references, tokens, documents: counters.documents },
@@ -240,14 +265,20 @@ async function inputFiles(data: DataConfig, known: readonly InputFile[]): Promis
   const { sources, continual, references, tokenizer } = data;
   const listed = await listSourceFiles([...sources, ...continual.sources, ...tokenizer.sources, ...references]);
   const given = [tokenizer.path, tokenizer.extend].filter((path) => path !== undefined);
+  const keyOf = ({ path, size, modified }: Omit<InputFile, 'sha256'>) => `${size} ${modified} ${path}`;
+  const hashes = new Map(known.map((file) => [keyOf(file), file.sha256]));
   const files: InputFile[] = [];
   for (const path of new Set([...listed.map((file) => file.path), ...given])) {
-    const { size, mtimeMs: modified } = await stat(path).catch((cause: unknown) => {
+    try {
+      const { size, mtimeMs: modified } = await stat(path);
+      const hash = hashes.get(keyOf({ path, size, modified })) ?? (await sha256File(path));
+      files.push({ path, size, modified, sha256: hash });
+    } catch (cause) {
       if (!isSystemError(cause)) throw cause;
-      throw new UserError('input_missing', { where: path, what: 'no such file', action: 'check the path', cause });
-    });
-    const same = known.find((file) => file.path === path && file.size === size && file.modified === modified);
-    files.push(same ?? { path, size, modified, sha256: await sha256File(path) });
+      // Of a corpus it is counted when it is to be read.
+      if (!given.includes(path)) continue;
+      throw new UserError('input_missing', { where: path, what: cause.message, action: 'check the path', cause });
+    }
   }
   return files;
 }
@@ -347,16 +378,19 @@ class Build {
 
   async run(): Promise<BuildReport> {
     const { sources, continual, tokenizer: wanted } = this.#data;
-    const text = await this.#clean('documents', sources);
-    if (text.shards.length === 0) throw nothingUsable(text.report);
+    const text = await this.#clean('documents', 'data.sources', sources);
     const stageTwo =
-      continual.sources.length > 0 ? await this.#clean('continual documents', continual.sources) : undefined;
-    const own = wanted.sources.length > 0 ? [await this.#clean('tokenizer text', wanted.sources)] : undefined;
-    const tokenizer = await this.#makeTokenizer(own ?? (stageTwo ? [text, stageTwo] : [text]));
-    const tokens = await this.#writeTokens(tokenizer, text, this.#paths.tokens, 1);
+      continual.sources.length > 0
+        ? await this.#clean('continual documents', 'data.continual.sources', continual.sources)
+        : undefined;
+    const own =
+      wanted.sources.length > 0 && wanted.path === undefined
+        ? await this.#clean('tokenizer text', 'data.tokenizer.sources', wanted.sources)
+        : undefined;
+    const tokenizer = await this.#makeTokenizer(own ? [own] : stageTwo ? [text, stageTwo] : [text]);
+    const tokens = await this.#writeTokens('tokens', tokenizer, text, 1);
     const aligned = continual.alignDocuments;
-    const continualTokens =
-      stageTwo && (await this.#writeTokens(tokenizer, stageTwo, this.#paths.continualTokens, aligned));
+    const continualTokens = stageTwo && (await this.#writeTokens('continual tokens', tokenizer, stageTwo, aligned));
     const references = await this.#writeReferences(tokenizer);
     const hashes = [tokenizer.hash, tokens.contentHash, continualTokens?.contentHash ?? '', references.contentHash];
     const report = {
@@ -371,15 +405,17 @@ class Build {
       examples: withoutRepetition([
         ...text.report.examples,
         ...(stageTwo?.report.examples ?? []),
+        ...(own?.report.examples ?? []),
         ...references.counters.examples,
       ]),
       stages: this.#stages,
       contentHash: sha256(...hashes),
     };
-    return { ...report, warnings: this.#warnings(report) };
+    return { ...report, warnings: [...this.#warnings(report), ...warningsOfTokenizerText(own?.report)] };
   }
 
-  async #clean(phase: BuildProgress['phase'], sources: readonly SourceConfig[]): Promise<Cleaned> {
+  /** @param list the key of `sources` in the configuration */
+  async #clean(phase: BuildProgress['phase'], list: string, sources: readonly SourceConfig[]): Promise<Cleaned> {
     const folder = join(this.#paths.underWay, phase.replaceAll(' ', '-'));
     await makeFolder(folder);
     const groups = sourceGroups(sources);
@@ -393,6 +429,7 @@ class Build {
       const cleaned = await cleanDocuments(folder, groups, options);
       return { ...cleaned, bytes: bytesOf(cleaned.report.sources) };
     });
+    if (shards.length === 0) throw nothingUsable(list, report);
     return { folder, groups, shards, report };
   }
 
@@ -401,7 +438,6 @@ class Build {
     const { path, extend, vocabSize } = this.#data.tokenizer;
     const target = this.#paths.tokenizer;
     if (path !== undefined) {
-      await Tokenizer.load(path);
       await writeFileAtomic(target, await readFile(path));
     } else if (!(await exists(target))) {
       await this.#timed('tokenizer', async () => {
@@ -453,9 +489,15 @@ class Build {
    * Encodes all shards of documents and writes the manifest of their tokens.
    * @param alignment every document begins at a multiple of so many tokens
    */
-  async #writeTokens(tokenizer: Tokenizer, text: Cleaned, folder: string, alignment: number): Promise<WrittenTokens> {
-    const results = await this.#timed('tokens', async () => {
-      const encoded = await this.#encode(tokenizer, text, folder, alignment);
+  async #writeTokens(
+    phase: TokensPhase,
+    tokenizer: Tokenizer,
+    text: Cleaned,
+    alignment: number,
+  ): Promise<WrittenTokens> {
+    const folder = phase === 'tokens' ? this.#paths.tokens : this.#paths.continualTokens;
+    const results = await this.#timed(phase, async () => {
+      const encoded = await this.#encode(phase, tokenizer, text, folder, alignment);
       return { encoded, bytes: bytesOf(text.shards) };
     });
     const sources = await Promise.all(
@@ -479,7 +521,13 @@ class Build {
   }
 
   /** One result for each shard of documents; shards that an earlier process encoded are not encoded again. */
-  async #encode(tokenizer: Tokenizer, text: Cleaned, folder: string, alignment: number): Promise<EncodeResult[]> {
+  async #encode(
+    phase: TokensPhase,
+    tokenizer: Tokenizer,
+    text: Cleaned,
+    folder: string,
+    alignment: number,
+  ): Promise<EncodeResult[]> {
     const { seed, validationShare } = { seed: this.#seed, validationShare: this.#data.validationShare };
     const setup: EncodeSetup = {
       tokenizer: this.#paths.tokenizer,
@@ -493,13 +541,15 @@ class Build {
       const paths = { train: path('train'), validation: path('validation') };
       return { folder: text.folder, documents, paths, alignment, record: join(text.folder, `tokens-${number}.json`) };
     });
-    const results = await Promise.all(jobs.map((job) => encodedBefore(folder, job)));
+    const results: (EncodeResult | undefined)[] = [];
+    // One after the other: thousands of files at once may be more than a process can open.
+    for (const job of jobs) results.push(await encodedBefore(folder, job));
     const missing = [...results.keys()].filter((i) => results[i] === undefined);
     const totalBytes = bytesOf(text.shards);
     const tell = () => {
       const done = results.filter((result) => result !== undefined).length;
       const bytes = text.shards.reduce((sum, shard, i) => sum + (results[i] ? shard.bytes : 0), 0);
-      this.#onProgress({ phase: 'tokens', done, bytes, totalBytes });
+      this.#onProgress({ phase, done, bytes, totalBytes });
     };
     tell();
     for await (const result of encodeAll(
@@ -532,7 +582,7 @@ class Build {
     const { references: sources, strict } = this.#data;
     const options = { tokenizerHash: tokenizer.hash, vocabSize: tokenizer.vocabSize, referenceTokens };
     const before = await ReferenceDataset.open(this.#paths.references, options).catch(ignoreUserError);
-    if (before) return before.manifest;
+    if (before && !(strict && unreadWords([], before.manifest.counters) !== '')) return before.manifest;
     const totalBytes = await this.#bytesOf(sources);
     const counters = newCounters();
     const read = bytesRead();
@@ -596,6 +646,11 @@ class Build {
   }
 }
 
+function warningsOfTokenizerText(report: CleanReport | undefined): string[] {
+  const unread = unreadWords(report?.sources ?? []);
+  return unread === '' ? [] : [`not everything of \`data.tokenizer.sources\` could be read: ${unread}`];
+}
+
 /** Adds up the bytes of files that are read one after the other. */
 function bytesRead(): (path: string, bytesOfIt: number) => number {
   let [finished, current, seen] = [0, '', 0];
@@ -616,7 +671,10 @@ const tokensOf = (sources: readonly SourceReport[], split: Split) =>
   sources.reduce((sum, source) => sum + source[split].tokens, 0);
 
 /** What is left out because the input is at fault, by reason, in words; empty when nothing is. */
-function unreadWords(sources: readonly SourceReport[], references: BuildReport['references']['counters']): string {
+function unreadWords(
+  sources: readonly Pick<SourceReport, 'skipped'>[],
+  references: Pick<DataCounters, 'skipped'> = { skipped: {} },
+): string {
   const counts = new Map<string, number>();
   for (const [reason, count] of sources.flatMap(({ skipped }) => Object.entries(skipped))) {
     if (isBadInput(reason)) counts.set(reason, (counts.get(reason) ?? 0) + count);
@@ -670,7 +728,7 @@ async function* encodeAll(
   }
 }
 
-function nothingUsable({ sources, examples }: CleanReport): UserError {
+function nothingUsable(list: string, { sources, examples }: CleanReport): UserError {
   const reasons = sources.flatMap(({ skipped, dropped }) => [
     ...Object.entries(skipped),
     ...Object.entries(dropped).map(([reason, { documents }]) => [reason, documents] as const),
@@ -679,8 +737,8 @@ function nothingUsable({ sources, examples }: CleanReport): UserError {
   const example: Example | undefined = examples[0];
   const isMissing = reasons.length > 0 && reasons.every(([reason]) => reason === 'no such file');
   return new UserError(isMissing ? 'input_missing' : 'input_empty', {
-    where: example ? placeOf(example.path, example.offset) : 'data.sources',
-    what: `no usable document in data.sources (skipped: ${listed})${example ? `: ${example.detail}` : ''}`,
+    where: example ? placeOf(example.path, example.offset) : list,
+    what: `no usable document in ${list} (skipped: ${listed})${example ? `: ${example.detail}` : ''}`,
     action: isMissing
       ? 'check the path; relative paths are taken from the working directory'
       : 'check `textField`, the encoding of the files, `data.minDocumentCharacters` and `data.cleaning`',

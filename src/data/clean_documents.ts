@@ -21,6 +21,7 @@ import { inGroups } from './groups.ts';
 import { REBUILD } from './manifest.ts';
 import { type Example, exampleSchema } from './report.ts';
 import type { SourceGroup } from './source_groups.ts';
+import { isBadInput } from './sources/problem.ts';
 
 /** What was read of a source and what was dropped. */
 const tallySchema = z.strictObject({
@@ -57,6 +58,8 @@ export interface CleanOptions
   onRead(path: string, bytes: number, documents: number): void;
 }
 
+/** A shard of very short texts ends at so many: what is known of its documents is in memory until it is whole. */
+const SHARD_DOCUMENTS = 2 ** 18;
 const EXAMPLES_PER_REASON = 3;
 const EXCERPT_CHARACTERS = 240;
 
@@ -70,7 +73,9 @@ export async function cleanDocuments(
   const whole = await shards.whole();
   const reportPath = join(folder, 'clean.json');
   const report = resultSchema.safeParse(await readJson(reportPath, REBUILD).catch(ignoreUserError)).data;
-  if (report) return { shards: whole, report, resumed: true };
+  if (report && isOf(report, whole) && !(options.strict && hasBadInput(report))) {
+    return { shards: whole, report, resumed: true };
+  }
   const pass = new CleanPass(shards, whole, groups, options);
   try {
     const made = await pass.run();
@@ -79,6 +84,19 @@ export async function cleanDocuments(
   } finally {
     await pass.close();
   }
+}
+
+/** True when the shards hold all that the report says was kept. */
+function isOf({ sources }: CleanReport, whole: readonly CleanShard[]): boolean {
+  const droppedOf = ({ dropped }: CleanReport['sources'][number]) =>
+    Object.values(dropped).reduce((sum, { documents }) => sum + documents, 0);
+  const kept = sources.reduce((sum, source) => sum + source.documents - droppedOf(source), 0);
+  return kept === (whole.at(-1)?.state.kept ?? 0);
+}
+
+/** A strict pass must find it again. */
+function hasBadInput({ sources }: CleanReport): boolean {
+  return sources.some(({ skipped }) => Object.keys(skipped).some(isBadInput));
 }
 
 /** Documents of one source on their way through a worker. */
@@ -115,12 +133,13 @@ class CleanPass {
       tallies: groups.map(() => ({ documents: 0, bytes: 0, dropped: {} })),
     };
     const compares = deduplication.exact || deduplication.near;
+    // First, since its memory may not be there: threads that were started would keep the process alive.
+    if (compares) this.#duplicates = new Duplicates(deduplication, shards.path);
     if (compares || cleans(cleaning)) {
       const data: CleanWorkerData = { cleaning, deduplication };
       const size = workers || physicalCores();
       this.#pool = new WorkerPool({ module: './clean_worker', caller: import.meta.url, data, size });
     }
-    if (compares) this.#duplicates = new Duplicates(deduplication, shards.path);
   }
 
   async run(): Promise<CleanReport> {
@@ -222,7 +241,8 @@ class CleanPass {
       this.#add(entry);
       this.#entries.push(entry);
     }
-    if (this.#writer.bytes >= this.#options.shardBytes) await this.#closeShard();
+    const isFull = this.#writer.bytes >= this.#options.shardBytes || this.#written.length === SHARD_DOCUMENTS;
+    if (isFull) await this.#closeShard();
   }
 
   #add(entry: Uint8Array): void {

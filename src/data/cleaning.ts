@@ -199,7 +199,7 @@ export const RULES: readonly Rule[] = [
  */
 export function cleanText(original: string, config: CleaningConfig): Cleaned {
   const text = config.unicode === 'none' ? original : normaliseText(original, config.unicode);
-  if (text === '' && original !== '') {
+  if (config.unicode !== 'none' && text.trim() === '' && original !== '') {
     return { text, dropped: { reason: 'empty text', detail: 'only white space and control characters' } };
   }
   const measured = new MeasuredText(text);

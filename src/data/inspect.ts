@@ -1,6 +1,5 @@
 /** What a data folder holds, for `memory3 data inspect` and `memory3 data verify`. */
 
-import { exists } from '../io/files.ts';
 import { type BuildReport, dataPaths, readBuildReport } from './build.ts';
 import { ReferenceDataset } from './references.ts';
 import type { Example } from './report.ts';
@@ -57,7 +56,7 @@ export async function summarizeData(folder: string): Promise<DataSummary> {
     folder,
     tokenizer: { hash: tokenizer.hash, vocabSize: tokenizer.vocabSize },
     splits: await summarize(paths.tokens),
-    continual: (await exists(paths.continualTokens)) ? await summarize(paths.continualTokens) : undefined,
+    continual: report.continual && (await summarize(paths.continualTokens)),
     references: {
       references: references.size,
       documents: counters.documents,
@@ -165,7 +164,8 @@ function oneLine(text: string): string {
 export async function verifyData(folder: string): Promise<{ files: number; bytes: number }> {
   const paths = dataPaths(folder);
   const tokenizerHash = (await Tokenizer.load(paths.tokenizer)).hash;
-  const folders = [paths.tokens, ...((await exists(paths.continualTokens)) ? [paths.continualTokens] : [])];
+  const { continual } = await readBuildReport(folder);
+  const folders = [paths.tokens, ...(continual ? [paths.continualTokens] : [])];
   const sizes: number[] = [];
   for (const tokens of folders) {
     for (const split of SPLITS) {

@@ -49,6 +49,8 @@ export type StageTime = z.infer<typeof stageTimeSchema>;
 /** All that `memory3 data report` shows of a data folder. */
 export interface ShownReport {
   folder: string;
+  /** Tokens of a training sequence. */
+  sequenceLength: number;
   sources: SourceReport[];
   /** Text of stage two, when it has its own. */
   continual?: SourceReport[];

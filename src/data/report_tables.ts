@@ -104,8 +104,8 @@ export function totalFigures(report: ShownReport): Figures {
 export function reportTables(report: ShownReport): Table[] {
   const tables = [
     readTable(report),
-    trainedTable('Trained on', report.sources),
-    trainedTable('Trained on in stage two', report.continual ?? []),
+    trainedTable('Trained on', report.sources, report.sequenceLength),
+    trainedTable('Trained on in stage two', report.continual ?? [], report.sequenceLength),
     leftOutTable(report),
     stageTable(report),
   ];
@@ -134,11 +134,11 @@ function readTable(report: ShownReport): Table {
   };
 }
 
-function trainedTable(title: string, sources: readonly SourceReport[]): Table {
+function trainedTable(title: string, sources: readonly SourceReport[], sequenceLength: number): Table {
   const all = sources.map(figures);
   const weights = sources.map(({ weight }) => weight);
-  // Without weights a source is met as often as it has tokens.
-  const parts = sources.map(({ weight, train }) => weight ?? train.tokens);
+  // Without weights a source is met as often as it has tokens; one without a sequence and its last target never.
+  const parts = sources.map(({ weight, train }) => (train.tokens <= sequenceLength ? 0 : (weight ?? train.tokens)));
   const row = ({ name, train, validation }: Figures, weight: string, epoch: string) => [
     visible(name),
     integer(train.documents),

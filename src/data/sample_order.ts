@@ -21,9 +21,9 @@ interface Part {
 
 /**
  * An epoch has as many sequences as the sources hold together. Without weights each is seen once in it. With weights, a
- * source gives exactly its share of the epoch (rounded by largest remainder); before any sequence of it is seen again, all
- * others of it have been, over epochs if need be. Pure functions of the position, so a resumed run or any number of ranks
- * sees the same order.
+ * source gives exactly its share of the epoch (rounded by largest remainder), drawn round after round of all its sequences,
+ * over epochs if need be; the rounds that begin in one epoch are shuffled together. So after every epoch each was seen as
+ * often as any other, or once more. Pure functions of the position, so a resumed run or any number of ranks sees the same order.
  */
 export class SampleOrder {
   readonly sequenceLength: number;

@@ -34,14 +34,16 @@ export async function syncFolder(folder: string): Promise<void> {
  * @throws UserError disk_full
  */
 export async function makeFolder(folder: string): Promise<void> {
-  const first = await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+  try {
+    const first = await mkdir(folder, { recursive: true });
+    if (first === undefined) return;
+    const top = dirname(resolve(first));
+    for (let parent = dirname(resolve(folder)); parent.length >= top.length; parent = dirname(parent)) {
+      await syncFolder(parent);
+      if (parent === top) return;
+    }
+  } catch (error) {
     throw diskError(error, folder);
-  });
-  if (first === undefined) return;
-  const top = dirname(resolve(first));
-  for (let parent = dirname(resolve(folder)); parent.length >= top.length; parent = dirname(parent)) {
-    await syncFolder(parent);
-    if (parent === top) return;
   }
 }
 
@@ -60,6 +62,8 @@ export async function replaceFolder(temporary: string, target: string): Promise<
   }
   try {
     await syncFolder(dirname(target));
+  } catch (error) {
+    throw diskError(error, target);
   } finally {
     await rm(aside, { recursive: true, force: true });
   }
@@ -133,7 +137,7 @@ export function diskError(error: unknown, path: string): unknown {
     return new UserError('disk_full', {
       where: path,
       what: 'no space left on the device while writing; what was saved before is intact',
-      action: 'free some space and start again with --resume auto',
+      action: 'free some space and start the command again, a training with --resume auto',
       cause: error,
     });
   }

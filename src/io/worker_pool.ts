@@ -23,13 +23,20 @@ export class WorkerPool<Job, Result> {
   readonly #idle: Worker[];
   readonly #all: Worker[];
   readonly #waiting: ((worker: Worker) => void)[] = [];
+  /** Threads that ended, and why. */
+  readonly #ended = new Map<Worker, Error>();
   #closed = false;
 
   constructor({ module, caller, data, size }: WorkerPoolOptions) {
     this.#size = size;
     this.#all = Array.from({ length: size }, () => startThread(module, caller, data));
     // A thread that fails between jobs is told by the next job that it gets.
-    for (const worker of this.#all) worker.on('error', () => undefined);
+    for (const worker of this.#all) {
+      worker.once('error', (error) => this.#ended.set(worker, error));
+      worker.once('exit', (code) => {
+        if (!this.#ended.has(worker)) this.#ended.set(worker, new Error(`a thread ended with ${code}`));
+      });
+    }
     this.#idle = [...this.#all];
   }
 
@@ -40,13 +47,17 @@ export class WorkerPool<Job, Result> {
    */
   async run(job: Job, transfer: readonly ArrayBuffer[] = []): Promise<Result> {
     const worker = this.#idle.pop() ?? (await new Promise<Worker>((free) => this.#waiting.push(free)));
-    const reply = await ask<Job, Result>(worker, job, transfer).finally(() => {
+    try {
+      const ended = this.#ended.get(worker);
+      if (ended) throw ended;
+      const reply = await ask<Job, Result>(worker, job, transfer);
+      if ('error' in reply) throw unpackError(reply.error);
+      return reply.result;
+    } finally {
       const next = this.#waiting.shift();
       if (next) next(worker);
       else this.#idle.push(worker);
-    });
-    if ('error' in reply) throw unpackError(reply.error);
-    return reply.result;
+    }
   }
 
   /**

@@ -87,8 +87,10 @@ export async function runDataBuild(config: RunConfig): Promise<void> {
 const DONE_UNITS: Partial<Record<BuildProgress['phase'], string>> = {
   documents: 'documents',
   'continual documents': 'documents',
+  'tokenizer text': 'documents',
   references: 'documents',
   tokens: 'shards',
+  'continual tokens': 'shards',
 };
 
 /** Builds tokenizer, token dataset and references, or keeps them when they are complete and fit the configuration. */

@@ -28,6 +28,17 @@ describe('cross-field checks', () => {
     ['optimizer.beta1', { optimizer: { beta1: 1 } }],
     ['optimizer.beta2', { optimizer: { beta2: 1 } }],
     ['data.validationShare', { data: { validationShare: 1 } }],
+    [
+      'data.sources.1.weight',
+      {
+        data: {
+          sources: [
+            { path: 'a', weight: 1 },
+            { path: 'a', weight: 2 },
+          ],
+        },
+      },
+    ],
     ['warmup.learningRate.final', { warmup: { learningRate: { final: 1.5 } } }],
     ['warmup.learningRate.warmupSteps', { warmup: { steps: 99 } }],
     ['continual.learningRate.warmupSteps', { continual: { steps: 99 } }],

@@ -1,20 +1,35 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import fs from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
+import type { Worker } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
-import { type BuildProgress, buildData, dataPaths } from '../../src/data/build.ts';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { type BuildProgress, buildData, type DataReport, dataPaths } from '../../src/data/build.ts';
 import { inspectData, verifyData } from '../../src/data/inspect.ts';
 import { ReferenceDataset } from '../../src/data/references.ts';
 import type { SourceReport } from '../../src/data/report.ts';
 import { type Split, TokenDataset } from '../../src/data/token_dataset.ts';
 import { Tokenizer } from '../../src/data/tokenizer.ts';
+import { diskFullFrom } from '../io/faults.ts';
 import {
   dataConfig,
   factTexts,
   flipBit,
   memoryConfig,
   smallTokenizer,
+  source,
   temporaryFolder,
   userErrorOf,
 } from './support.ts';
@@ -142,6 +157,37 @@ describe('buildData', () => {
     expect(report.tokenizer).toEqual({ hash: given.hash, vocabSize: 320, trained: false });
   });
 
+  it('refuses a given tokenizer that is of no use before it reads text', async () => {
+    const { data, config, folder } = project();
+    await smallTokenizer(folder, 320);
+    const path = join(folder, 'tokenizer-320.json');
+    const noBegin = join(folder, 'no-begin.json');
+    writeFileSync(noBegin, readFileSync(path, 'utf8').replaceAll('"<s>"', '"<x>"'));
+    const progress: BuildProgress[] = [];
+    const build = (tokenizer: object) =>
+      userErrorOf(buildData(dataConfig({ ...config, tokenizer }), memory, data, 1, (now) => progress.push(now)));
+    for (const given of [{ path: noBegin }, { extend: noBegin }]) {
+      const error = await build(given);
+      expect(error).toMatchObject({ code: 'input_invalid', message: expect.stringContaining(noBegin) });
+    }
+    expect(await build({ extend: path, vocabSize: 300 })).toMatchObject({ code: 'config_invalid' });
+    expect(progress).toEqual([]);
+  });
+
+  it('refuses text of stage two or of the tokenizer without a document, and tells what of it was not read', async () => {
+    const { data, config, folder, corpus } = project();
+    const gone = source(join(folder, 'gone.txt'));
+    for (const fields of [{ continual: { sources: [gone] } }, { tokenizer: { sources: [gone] } }]) {
+      const error = await userErrorOf(buildData(dataConfig({ ...config, ...fields }), memory, data, 1));
+      expect(error).toMatchObject({ code: 'input_missing', message: expect.stringContaining('gone.txt') });
+    }
+    const partly = dataConfig({ ...config, tokenizer: { vocabSize: 400, sources: [gone, source(corpus)] } });
+    const { warnings, examples } = await buildData(partly, memory, data, 1);
+    const unread = 'not everything of `data.tokenizer.sources` could be read: 1 × no such file, 1 × invalid JSON';
+    expect(warnings).toContain(unread);
+    expect(examples).toContainEqual(expect.objectContaining({ reason: 'no such file', path: gone.path }));
+  });
+
   it('trains the tokenizer on a sample', async () => {
     const { data, config } = project({ tokenizer: { vocabSize: 8192, sampleBytes: 3000 } });
     const report = await buildData(config, memory, data, 1);
@@ -166,6 +212,31 @@ describe('buildData', () => {
     const noTokenizer = dataConfig({ ...config, tokenizer: { path: join(folder, 'gone.json') } });
     expect(await build(noTokenizer)).toMatchObject({ code: 'input_missing' });
     expect(readdirSync(folder).sort()).toEqual(['corpus.jsonl', 'facts.jsonl']);
+  });
+
+  it('tells a full disk at whatever write, and goes on when there is space', async () => {
+    const { data, config } = project({ tokenizer: { vocabSize: 300 } });
+    const { contentHash } = await buildData(config, memory, `${data}-whole`, 1);
+    let last: DataReport | undefined;
+    for (let at = 1; !last; at += 2) {
+      const { full, error } = await diskFullFrom(at, async () => {
+        last = await buildData(config, memory, data, 1);
+      });
+      if (full) expect(error).toMatchObject({ code: 'disk_full' });
+      else if (error !== undefined) throw error;
+    }
+    expect(last.contentHash).toBe(contentHash);
+  });
+
+  it('counts a file that cannot be read', async () => {
+    const { folder, data, config, corpus } = project();
+    const unreadable = join(folder, 'memory.txt');
+    symlinkSync('/proc/self/mem', unreadable);
+    const report = await buildData({ ...config, sources: [source(corpus), source(unreadable)] }, memory, data, 1);
+    expect(report.sources[1]).toMatchObject({ name: unreadable, skipped: { 'cannot be opened': 1 } });
+    expect(
+      await buildData({ ...config, sources: report.sources.map(({ name }) => source(name)) }, memory, data, 1),
+    ).toMatchObject({ kept: true });
   });
 
   it('warns of splits that do not fill a sequence', async () => {
@@ -328,10 +399,74 @@ describe('a build in many shards', () => {
     expect(report.sources[1]?.dropped).not.toHaveProperty('too few letters');
   });
 
+  it('goes on with nothing of a work folder whose removal was cut off', async () => {
+    const { data, config, folder } = manyShards();
+    const { contentHash } = await buildData(config, memory, join(folder, 'whole'), 1);
+    const stop = (now: BuildProgress) => {
+      if (now.phase === 'tokens') throw new Error('stopped');
+    };
+    await expect(buildData(config, memory, data, 1, stop)).rejects.toThrow('stopped');
+    const work = join(folder, '.data.building');
+    const documents = join(work, 'under-way', 'documents');
+    const rm = vi.spyOn(fs, 'rm').mockImplementation(async (path) => {
+      if (path !== work) return rmSync(path, { recursive: true, force: true });
+      for (const name of readdirSync(documents)) if (!name.startsWith('documents')) rmSync(join(documents, name));
+      throw new Error('killed');
+    });
+    syncBuiltinESMExports();
+    await expect(buildData({ ...config, cleaning: dataConfig({}).cleaning }, memory, data, 1)).rejects.toThrow(
+      'killed',
+    );
+    rm.mockRestore();
+    syncBuiltinESMExports();
+    expect(readdirSync(documents)).toContain('documents-00000.json');
+    expect((await buildData(config, memory, data, 1)).contentHash).toBe(contentHash);
+  });
+
+  it('makes documents anew that are lost', async () => {
+    const { data, config, folder } = manyShards();
+    const { contentHash } = await buildData(config, memory, join(folder, 'whole'), 1);
+    const stop = (now: BuildProgress) => {
+      if (now.phase === 'tokens') throw new Error('stopped');
+    };
+    await expect(buildData(config, memory, data, 1, stop)).rejects.toThrow('stopped');
+    rmSync(join(folder, '.data.building', 'under-way', 'documents', 'documents-00003.arrow'));
+    expect((await buildData(config, memory, data, 1)).contentHash).toBe(contentHash);
+  });
+
+  it('finds bad input in what an earlier build had read when it goes on strictly', async () => {
+    const { data, config, folder } = manyShards();
+    const stop = (now: BuildProgress) => {
+      if (now.phase === 'tokens') throw new Error('stopped');
+    };
+    await expect(buildData(config, memory, data, 1, stop)).rejects.toThrow('stopped');
+    const strict = () => userErrorOf(buildData({ ...config, strict: true }, memory, data, 1));
+    expect(await strict()).toMatchObject({ code: 'input_invalid' });
+    await buildData(config, memory, data, 1);
+    renameSync(data, join(folder, '.data.building'));
+    expect(await strict()).toMatchObject({ code: 'input_invalid' });
+    expect(readdirSync(folder)).not.toContain('data');
+  });
+
+  it('leaves no thread behind when there is no memory for the search for duplicates', async () => {
+    const { data, config } = manyShards({ deduplication: { exact: true, window: 1e12 } });
+    const threads: Worker[] = [];
+    const note = (thread: Worker) => threads.push(thread);
+    process.on('worker', note);
+    onTestFinished(() => void process.off('worker', note));
+    expect(await userErrorOf(buildData(config, memory, data, 1))).toMatchObject({ code: 'config_invalid' });
+    await new Promise(setImmediate);
+    expect(threads.every(({ threadId }) => threadId < 0)).toBe(true);
+  });
+
   it('lets documents begin at multiples of the alignment, and padding be no target', async () => {
     const { data, config, corpus } = project();
     const aligned = dataConfig({ ...config, continual: { sources: [{ path: corpus }], alignDocuments: 8 } });
-    await buildData(aligned, memory, data, 1);
+    const progress: BuildProgress[] = [];
+    const { stages } = await buildData(aligned, memory, data, 1, (now) => progress.push(now));
+    expect(stages.map(({ stage }) => stage)).toContain('continual tokens');
+    const totals = new Set(progress.map(({ phase, totalBytes }) => `${phase} ${totalBytes}`));
+    expect(totals.size).toBe(new Set(progress.map(({ phase }) => phase)).size);
     const tokens = await TokenDataset.open(dataPaths(data).continualTokens, 'train');
     const tokenizer = await Tokenizer.load(dataPaths(data).tokenizer);
     const ids = await tokens.window(0, tokens.numTokens);
@@ -362,11 +497,13 @@ describe('inspectData', () => {
   });
 
   it('points to `data build` when nothing is built, and verify finds damage', async () => {
-    const { data, config } = project();
+    const { data, config } = project({ continual: { sources: [source(import.meta.filename, { format: 'text' })] } });
     const error = await userErrorOf(inspectData(data));
     expect(error.code).toBe('artefact_missing');
     expect(error.message).toContain('memory3 data build');
     await buildData(config, memory, data, 1);
+    rmSync(dataPaths(data).continualTokens, { recursive: true });
+    expect(await userErrorOf(verifyData(data))).toMatchObject({ code: 'artefact_missing' });
     flipBit(join(dataPaths(data).tokens, 'validation', 'tokens-00000.arrow'), 700);
     expect(await userErrorOf(verifyData(data))).toMatchObject({ code: 'file_corrupt' });
   });

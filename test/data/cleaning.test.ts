@@ -149,6 +149,7 @@ describe('cleanText', () => {
       text: '',
       dropped: { reason: 'empty text', detail: 'only white space and control characters' },
     });
+    expect(cleanText('\u0001\n \u0001', cleaningSchema.parse({ unicode: 'nfc' })).dropped?.reason).toBe('empty text');
   });
 });
 

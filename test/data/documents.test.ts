@@ -1,7 +1,9 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { type Dirent, mkdirSync, writeFileSync } from 'node:fs';
+import fs from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { listSourceFiles, newCounters, placeOf, readDocuments } from '../../src/data/documents.ts';
 import { anyCharacter, collect, source, temporaryFolder, userErrorOf } from './support.ts';
 
@@ -49,6 +51,23 @@ describe('readDocuments', () => {
     });
     expect(counters.examples.filter(({ reason }) => reason === 'no text field')).toHaveLength(3);
     expect(counters.examples[1]).toMatchObject({ path, offset: 25, detail: 'no string "text"; fields: body' });
+  });
+
+  it('lists folders of any number of files', async () => {
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, 'texts'));
+    const entryOf = (_: unknown, i: number) => ({ name: `${i}.txt`, isFile: () => true, isDirectory: () => false });
+    const entries = Array.from({ length: 150_000 }, entryOf) as unknown as Dirent<NonSharedBuffer>[];
+    const original = fs.readdir;
+    const readdir = vi.spyOn(fs, 'readdir').mockImplementation(async (path, options) => {
+      return path === folder ? await original(path, options) : entries;
+    });
+    onTestFinished(() => {
+      readdir.mockRestore();
+      syncBuiltinESMExports();
+    });
+    syncBuiltinESMExports();
+    expect(await listSourceFiles([source(folder)])).toHaveLength(150_000);
   });
 
   it('walks folders by name, takes known extensions, leaves dot files out', async () => {

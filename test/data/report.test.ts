@@ -28,6 +28,7 @@ function sourceReport(name: string, fields: Partial<SourceReport> = {}): SourceR
 function shownReport(fields: Partial<ShownReport> = {}): ShownReport {
   return {
     folder: 'runs/x/data',
+    sequenceLength: 64,
     sources: [
       sourceReport('books'),
       sourceReport('古典诗歌选集', { train: { documents: 1, tokens: 100_000, bytes: 4 } }),
@@ -72,6 +73,10 @@ describe('reportTables', () => {
     expect(row(shownReport(), 'Trained on', 'books')).toEqual(['books', '70', '5', '400,070', '3.00', '–', '80.0 %']);
     const sources = [sourceReport('a', { weight: 0.5 }), sourceReport('b', { weight: 1.5 })];
     expect(row(shownReport({ sources }), 'Trained on', 'b')?.slice(5)).toEqual(['1.5', '75.0 %']);
+    const short = sourceReport('c', { weight: 9, train: { documents: 1, tokens: 64, bytes: 100 } });
+    const withShort = shownReport({ sources: [...sources, short] });
+    expect(row(withShort, 'Trained on', 'b')?.slice(5)).toEqual(['1.5', '75.0 %']);
+    expect(row(withShort, 'Trained on', 'c')?.slice(5)).toEqual(['9', '0.0 %']);
     expect(row(shownReport({ sources }), 'Trained on', 'all')).toEqual(['all', '140', '10', '800,140', '3.00', '', '']);
   });
 

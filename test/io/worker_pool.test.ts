@@ -55,4 +55,11 @@ describe('WorkerPool', () => {
     start(1);
     await expect(pool.run({ value: 13, delay: 0 })).rejects.toThrow('a thread ended with 3');
   });
+
+  it('gives no job to a thread that ended, and ends', async () => {
+    start(2);
+    const jobs = [13, 1, 2, 3, 4, 5].map((value) => ({ value, delay: value === 1 ? 200 : 0 }));
+    expect((await collect(pool.map(jobs))).error).toMatchObject({ message: 'a thread ended with 3' });
+    await expect(Promise.all([pool.run(jobs[2]!), pool.run(jobs[2]!)])).rejects.toThrow('a thread ended with 3');
+  });
 });

@@ -53,13 +53,12 @@ export async function findFiles(sources: readonly SourceConfig[], report: Report
     };
     const stats = await attempt(source.path, counted, () => stat(source.path));
     if (stats?.isDirectory()) {
-      const found: SourceFile[] = [];
-      for (const path of await walk(source.path, [], counted)) {
+      const before = files.length;
+      for await (const path of walk(source.path, [], counted)) {
         const file = ofFolder(path, source);
-        if (file) found.push(file);
+        if (file) files.push(file);
       }
-      if (found.length === 0 && problems === 0) throw emptyFolder(source);
-      files.push(...found);
+      if (files.length === before && problems === 0) throw emptyFolder(source);
     } else if (stats && isRegular(source.path, stats, counted)) {
       files.push(named(source));
     }
@@ -94,30 +93,28 @@ function isRegular(path: string, stats: Stats, report: Report): boolean {
 }
 
 /** Files below `folder`; `above` are the real paths of the folders that lead to it. */
-async function walk(folder: string, above: readonly string[], report: Report): Promise<string[]> {
+async function* walk(folder: string, above: readonly string[], report: Report): AsyncGenerator<string> {
   const here = await attempt(folder, report, () => realpath(folder));
-  if (here === undefined) return [];
+  if (here === undefined) return;
   if (above.includes(here)) {
     report({ reason: 'loop of links', path: folder, offset: 0, detail: `leads back to ${here}` });
-    return [];
+    return;
   }
   const entries = (await attempt(folder, report, () => readdir(folder, { withFileTypes: true }))) ?? [];
   const names = new Map(entries.map((entry) => [entry.name, entry]));
-  const paths: string[] = [];
   for (const name of [...names.keys()].sort()) {
     if (name.startsWith('.')) continue;
     const path = join(folder, name);
     const entry = names.get(name)!;
     if (entry.isFile()) {
-      paths.push(path);
+      yield path;
       continue;
     }
     const stats = entry.isDirectory() ? entry : await attempt(path, report, () => stat(path));
-    if (stats?.isDirectory()) paths.push(...(await walk(path, [...above, here], report)));
-    else if (stats?.isFile()) paths.push(path);
+    if (stats?.isDirectory()) yield* walk(path, [...above, here], report);
+    else if (stats?.isFile()) yield path;
     else if (stats && formatOf(path).format) isRegular(path, stats as Stats, report);
   }
-  return paths;
 }
 
 function formatOf(path: string): { format?: Format; compression: Compression } {
