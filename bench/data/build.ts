@@ -96,6 +96,7 @@ function shuffled(text: string, copy: number): string {
 /** Steps that visit all of `length` places; for most lengths another one for each copy. */
 function strideFor(length: number, copy: number): number {
   const divisor = (a: number, b: number): number => (b === 0 ? a : divisor(b, a % b));
+  if (length < 2) return 1;
   let step = 3 * copy + 2;
   while (divisor(step, length) !== 1) step += 1;
   return step;

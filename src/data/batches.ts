@@ -14,7 +14,7 @@ export interface BatchShape {
 export interface Batch {
   /** Inputs [B, T]. */
   ids: Int32Array;
-  /** The token after each input [B, T]; −1 for padding, which is not learned. */
+  /** The token after each input [B, T]; the begin of a text after a document's last; −1 inside of padding, which is not learned. */
   targets: Int32Array;
   /** Position in the dataset's stream of the first token of each row. */
   starts: number[];
@@ -51,7 +51,8 @@ export async function batchAt(
     ids.set(window.subarray(0, T), row * T);
     targets.set(window.subarray(1), row * T);
   });
-  const { pad } = dataset.manifest;
-  for (let i = 0; i < targets.length; i++) if (targets[i] === pad) targets[i] = -1;
+  const { bos, pad } = dataset.manifest;
+  // Behind a document that is filled up, too, its end is what begins the next.
+  for (let i = 0; i < targets.length; i++) if (targets[i] === pad) targets[i] = ids[i] === pad ? -1 : bos;
   return { ids, targets, starts };
 }

@@ -66,6 +66,8 @@ export interface BpeProgress {
   characters: number;
   /** Tokens learned; above 0 once all text is counted. */
   tokens: number;
+  /** Tokens that are to be learned. */
+  wanted: number;
 }
 
 /** Begin of text, end of text, padding, and a mark for references: ids 0 to 3. */
@@ -136,14 +138,15 @@ async function learn(
   { workers = 0, vocabSize, progress }: TrainingOptions,
 ): Promise<LearnedMerges> {
   let characters = 0;
+  const tell = (tokens: number) => progress?.({ characters, tokens, wanted: vocabSize - start.nextId });
   const groups = inGroups(texts, (length) => {
     characters += length;
-    progress?.({ characters, tokens: 0 });
+    tell(0);
   });
   const table = new WordTable();
   for await (const counts of counted(groups, foreign, workers)) table.add(counts);
   const words = table.take();
-  if (workers === 0) return learnMerges(words, start, vocabSize, (tokens) => progress?.({ characters, tokens }));
+  if (workers === 0) return learnMerges(words, start, vocabSize, tell);
 
   const pool = new WorkerPool<MergeJob, LearnedMerges>({
     module: 'bpe/merge_worker',
@@ -151,7 +154,7 @@ async function learn(
     size: 1,
   });
   const learned = new Int32Array(new SharedArrayBuffer(4));
-  const timer = setInterval(() => progress?.({ characters, tokens: Atomics.load(learned, 0) }), PROGRESS_EVERY);
+  const timer = setInterval(() => tell(Atomics.load(learned, 0)), PROGRESS_EVERY);
   try {
     const transfer = [words.bytes.buffer, words.ends.buffer, words.counts.buffer];
     return await pool.run({ words, start, vocabSize, learned }, transfer);

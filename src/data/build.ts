@@ -444,7 +444,7 @@ class Build {
         const sample = { bytes: 0 };
         const sampled = this.#sampleTexts(texts, sample);
         const workers = bytesOf(texts.flatMap(({ shards }) => shards)) < THREADS_FROM ? 0 : this.#workers;
-        const options = { vocabSize, workers, progress: ({ tokens }: BpeProgress) => this.#tellMerges(tokens) };
+        const options = { vocabSize, workers, progress: (now: BpeProgress) => this.#tellMerges(now) };
         const json =
           extend === undefined
             ? await trainBpe(sampled, options)
@@ -456,9 +456,8 @@ class Build {
     return await Tokenizer.load(target);
   }
 
-  #tellMerges(tokens: number): void {
-    if (tokens === 0) return;
-    this.#onProgress({ phase: 'merges', done: tokens, bytes: tokens, totalBytes: this.#data.tokenizer.vocabSize });
+  #tellMerges({ tokens, wanted }: BpeProgress): void {
+    if (tokens > 0) this.#onProgress({ phase: 'merges', done: tokens, bytes: tokens, totalBytes: wanted });
   }
 
   /** About `sampleBytes` of the training text, pieces chosen by hash, so that every source has its share. */

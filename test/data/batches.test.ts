@@ -4,8 +4,8 @@ import { SampleOrder } from '../../src/data/sample_order.ts';
 import { TokenDataset } from '../../src/data/token_dataset.ts';
 import { userErrorOf, writeTokens } from './support.ts';
 
-async function countingDataset(count: number, pad?: number): Promise<TokenDataset> {
-  const folder = await writeTokens({ all: [Array.from({ length: count }, (_, i) => i)] }, { pad });
+async function countingDataset(count: number): Promise<TokenDataset> {
+  const folder = await writeTokens({ all: [Array.from({ length: count }, (_, i) => i)] });
   return await TokenDataset.open(folder, 'train');
 }
 
@@ -26,10 +26,21 @@ describe('batchAt', () => {
     expect(starts).toEqual([0, 1, 2].map((row) => order.startAt(5, (4 * 2 + 1) * 3 + row)));
   });
 
-  it('does not teach padding', async () => {
-    const dataset = await countingDataset(9, 4);
-    const { targets } = await batchAt(dataset, orderOf(dataset), 1, 0, 0, { batchSize: 1, accumulate: 1 });
-    expect([...targets]).toEqual([1, 2, 3, -1, 5, 6, 7, 8]);
+  it('teaches the end of a document that is filled up, and no padding', async () => {
+    const [bos, pad] = [0, 4];
+    const folder = await writeTokens(
+      {
+        all: [
+          [bos, 7, 8, pad, pad, pad],
+          [bos, 9, 5],
+        ],
+      },
+      { pad },
+    );
+    const dataset = await TokenDataset.open(folder, 'train');
+    const { ids, targets } = await batchAt(dataset, orderOf(dataset), 1, 0, 0, { batchSize: 1, accumulate: 1 });
+    expect([...ids]).toEqual([bos, 7, 8, pad, pad, pad, bos, 9]);
+    expect([...targets]).toEqual([7, 8, bos, -1, -1, bos, 9, 5]);
   });
 
   it('sees every sample once in an epoch of micro-batches', async () => {
