@@ -68,6 +68,6 @@ export const dataCommand: CommandModule = {
       .command(inspect)
       .command(verify)
       .demandCommand(1, 'Name one of: fetch, build, report, inspect, verify.')
-      .example('$0 data build -c run.yaml', 'build'),
+      .example('$0 data build -c run.yaml', 'make what training reads'),
   handler: () => {},
 };

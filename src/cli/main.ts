@@ -1,7 +1,7 @@
 /** The `memory3` command: parses, runs one command, and turns errors into a message and an exit status. */
 
 import yargs from 'yargs';
-import { UserError } from '../errors.ts';
+import { isSystemError, UserError } from '../errors.ts';
 import { askCommand } from './ask.ts';
 import { bankCommand } from './bank.ts';
 import { compileCommand } from './compile.ts';
@@ -15,6 +15,7 @@ import { warmupCommand } from './warmup.ts';
 
 /** Runs `memory3` with the given arguments; sets `process.exitCode` instead of ending the process. */
 export async function main(args: string[]): Promise<void> {
+  endWithReader();
   try {
     await yargs(args)
       .scriptName('memory3')
@@ -44,6 +45,18 @@ export async function main(args: string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error);
   }
+}
+
+/** Who reads no further, as `| head`, wants no more; work that only loses its terminal goes on. */
+function endWithReader(): void {
+  const isClosed = (error: unknown) => isSystemError(error) && error.code === 'EPIPE';
+  process.stdout.on('error', (error) => {
+    if (!isClosed(error)) throw error;
+    process.exit();
+  });
+  process.stderr.on('error', (error) => {
+    if (!isClosed(error)) throw error;
+  });
 }
 
 /** Options that may be given more than once, and positionals of which there may be several. */

@@ -1,10 +1,26 @@
 /** Every command explains itself; a wrong command line gives one error and what to do. */
 
+import { spawnSync } from 'node:child_process';
+import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { memory3 } from './support.ts';
 
+const ROOT = resolve(import.meta.dirname, '../..');
+
 const COMMANDS = [
-  ...['run', 'data build', 'data inspect', 'warmup', 'compile', 'continual', 'eval', 'generate', 'ask'],
+  ...[
+    'run',
+    'data build',
+    'data report',
+    'data inspect',
+    'data verify',
+    'warmup',
+    'compile',
+    'continual',
+    'eval',
+    'generate',
+    'ask',
+  ],
   ...['bank ls', 'bank get', 'bank search', 'bank stats', 'bank export'],
   ...['bank add', 'bank edit', 'bank delete', 'bank compact', 'bank verify', 'bank tune', 'bank codecs'],
 ];
@@ -32,6 +48,13 @@ describe.concurrent('--help', () => {
       /--resume [^-]*choices: "auto", "never"\] \[default: "auto"\]/,
     );
     expect((await memory3('ask', '--help')).stdout).toMatch(/--memory .*\[default: true\]/s);
+  });
+
+  it('ends quietly when nobody reads further', () => {
+    const command = `"${process.execPath}" bin/memory3.js data fetch --list | head -n 1`;
+    const { stdout, stderr } = spawnSync('sh', ['-c', command], { cwd: ROOT, encoding: 'utf8' });
+    expect(stdout).toMatch(/^wordnet .*\n$/);
+    expect(stderr).toBe('');
   });
 
   it('lists every command', async () => {
