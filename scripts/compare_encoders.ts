@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadConfig } from '../src/config/load.ts';
 import { retrievalSchema } from '../src/config/schema.ts';
-import { dataPaths } from '../src/data/build.ts';
+import { dataPaths } from '../src/data/paths.ts';
 import { type Reference, ReferenceDataset } from '../src/data/references.ts';
 import { openEngine } from '../src/engine/engine.ts';
 import { configuredQuestions } from '../src/eval/evaluate.ts';

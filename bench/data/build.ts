@@ -12,7 +12,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { stringify } from 'yaml';
 import type { RunConfig, SourceConfig } from '../../src/config/schema.ts';
-import { readBuildReport } from '../../src/data/build.ts';
+import { readBuildReport } from '../../src/data/build_report.ts';
 import { newCounters, readDocuments } from '../../src/data/documents.ts';
 import type { StageTime } from '../../src/data/report.ts';
 import { makeFolder, writeFileAtomic } from '../../src/io/files.ts';

@@ -28,7 +28,7 @@ const build: CommandModule<object, ConfigArguments & { strict: boolean }> = {
 };
 
 const report = reportCommand(async (folder, data) => {
-  const { readReport } = await import('../data/build.ts');
+  const { readReport } = await import('../data/build_report.ts');
   return await readReport(folder, data);
 });
 

@@ -4,11 +4,11 @@
  * where its last whole shard ends, and gives the same bytes as one that was not.
  */
 
-import { readFile, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
-import { z } from 'zod';
+import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { z } from 'zod';
 import type { DataConfig, MemoryConfig, SourceConfig } from '../config/schema.ts';
-import { ignoreUserError, isSystemError, UserError } from '../errors.ts';
+import { ignoreUserError, UserError } from '../errors.ts';
 import { physicalCores } from '../io/cores.ts';
 import {
   cleanLeftovers,
@@ -17,62 +17,48 @@ import {
   readJson,
   replaceFolder,
   sha256,
-  sha256File,
   writeFileAtomic,
   writeJsonAtomic,
 } from '../io/files.ts';
-import { WorkerPool } from '../io/worker_pool.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
-import { checkSize } from './arrow_file.ts';
 import { type BpeProgress, extendBpe, toExtend, trainBpe } from './bpe_trainer.ts';
+import {
+  type InputFile,
+  inputFiles,
+  type Plan,
+  planDifference,
+  planSchema,
+  settingsOf,
+  VERSION,
+} from './build_plan.ts';
+import {
+  type BuildReport,
+  type buildSchema,
+  buildWarnings,
+  nothingUsable,
+  readBuild,
+  unreadWords,
+  withoutRepetition,
+} from './build_report.ts';
 import { type CleanReport, type CleanShard, cleanDocuments } from './clean_documents.ts';
 import { readDocumentShard } from './document_shards.ts';
-import { type DataCounters, listSourceFiles, newCounters, readDocuments } from './documents.ts';
-import {
-  type EncodeJob,
-  type EncodeResult,
-  type EncodeSetup,
-  encodeResultSchema,
-  encodeShard,
-} from './encode_shard.ts';
-import { countersSchema, REBUILD } from './manifest.ts';
+import { listSourceFiles, newCounters, readDocuments } from './documents.ts';
+import { encodeAll, encodedBefore } from './encode_all.ts';
+import type { EncodeJob, EncodeResult, EncodeSetup } from './encode_shard.ts';
+import { REBUILD } from './manifest.ts';
+import { dataPaths, workFolder } from './paths.ts';
 import { cutReferences, ReferenceDataset, type ReferenceManifest, writeReferences } from './references.ts';
-import {
-  type Example,
-  exampleSchema,
-  type ShownReport,
-  type SourceReport,
-  sourceReportSchema,
-  stageTimeSchema,
-} from './report.ts';
-import { type SourceGroup, sourceGroups, sourceWeights } from './source_groups.ts';
-import { isBadInput, placeOf } from './sources/problem.ts';
+import type { SourceReport } from './report.ts';
+import { type SourceGroup, sourceGroups } from './source_groups.ts';
 import { documentKey, splitOf } from './split.ts';
 import { textPieces } from './text_pieces.ts';
 import { joinSplits, SPLITS, type Split, TokenDataset, type TokenSplit, writeTokenManifest } from './token_dataset.ts';
-import { encodeOnOneThread, Tokenizer } from './tokenizer.ts';
+import { Tokenizer } from './tokenizer.ts';
 
-/** Raised whenever the same inputs would give other data. */
-const VERSION = 2;
 /** The tokenizer's sample is drawn in pieces of so many code units, so that one huge document cannot be all of it. */
 const SAMPLE_PIECE = 65_536;
 /** Less text than this is not worth starting threads for. */
 const THREADS_FROM = 4 * 2 ** 20;
-
-/** Paths inside a data folder. */
-export function dataPaths(folder: string) {
-  return {
-    tokenizer: join(folder, 'tokenizer.json'),
-    tokens: join(folder, 'tokens'),
-    /** Text of its own for stage two; absent without `data.continual.sources`. */
-    continualTokens: join(folder, 'continual-tokens'),
-    references: join(folder, 'references'),
-    /** Settings, input files and report of the build; written last. */
-    build: join(folder, 'build.json'),
-    /** What a build that is under way needs to go on; gone when it is complete. */
-    underWay: join(folder, 'under-way'),
-  };
-}
 
 type TokensPhase = 'tokens' | 'continual tokens';
 
@@ -87,32 +73,6 @@ export interface BuildProgress {
   bytes: number;
   totalBytes: number;
 }
-
-const reportSchema = z.strictObject({
-  tokenizer: z.strictObject({ hash: z.string(), vocabSize: z.int(), trained: z.boolean() }),
-  /** What became of `data.sources`, and of the text of stage two when it has its own. */
-  sources: z.array(sourceReportSchema),
-  continual: z.array(sourceReportSchema).optional(),
-  references: z.strictObject({ references: z.int(), tokens: z.int(), counters: countersSchema }),
-  examples: z.array(exampleSchema),
-  stages: z.array(stageTimeSchema),
-  /** What a user should know although it is no error. */
-  warnings: z.array(z.string()),
-  /** Hash of tokenizer, tokens and references. */
-  contentHash: z.string(),
-});
-export type BuildReport = z.infer<typeof reportSchema>;
-
-const fileSchema = z.strictObject({ path: z.string(), size: z.int(), modified: z.number(), sha256: z.string() });
-type InputFile = z.infer<typeof fileSchema>;
-/** What a build is made from. */
-const planSchema = z.strictObject({
-  version: z.literal(VERSION),
-  settings: z.record(z.string(), z.unknown()),
-  files: z.array(fileSchema),
-});
-type Plan = z.infer<typeof planSchema>;
-const buildSchema = planSchema.extend({ report: reportSchema });
 
 export type DataReport = BuildReport & {
   folder: string;
@@ -178,11 +138,6 @@ async function checkTokenizer({ path, extend, vocabSize }: DataConfig['tokenizer
   if (extend !== undefined) toExtend(await readFile(extend, 'utf8'), { path: extend, vocabSize });
 }
 
-/** Where a build of `folder` is made. */
-function workFolder(folder: string): string {
-  return join(dirname(folder), `.${basename(folder)}.building`);
-}
-
 async function startAnew(work: string, plan: Plan): Promise<void> {
   await discard(work);
   await makeFolder(dataPaths(work).underWay);
@@ -196,91 +151,9 @@ async function discard(work: string): Promise<void> {
 
 const planPath = (work: string) => join(dataPaths(work).underWay, 'plan.json');
 
-/** Everything in the configuration that the data depends on. */
-function settingsOf(data: DataConfig, memory: MemoryConfig, seed: number): Record<string, unknown> {
-  // Weights are for reading.
-  const unweighted = (sources: readonly SourceConfig[]) => sources.map(({ weight: _, ...source }) => source);
-  const { cleaning, deduplication, tokenizer, shardBytes, validationShare, minDocumentCharacters } = data;
-  return {
-    data: {
-      sources: unweighted(data.sources),
-      continual: { ...data.continual, sources: unweighted(data.continual.sources) },
-      references: data.references,
-      ...{ cleaning, deduplication, tokenizer, shardBytes, validationShare, minDocumentCharacters },
-    },
-    memory: { referenceTokens: memory.referenceTokens },
-    seed,
-  };
-}
-
-/** What the folder says it was built from; undefined when there is no (readable) build. */
-async function readBuild(folder: string): Promise<z.infer<typeof buildSchema> | undefined> {
-  return buildSchema.safeParse(await readJson(dataPaths(folder).build, REBUILD).catch(ignoreUserError)).data;
-}
-
 async function readPlan(work: string): Promise<Plan | undefined> {
   const raw = await readJson(planPath(work), REBUILD).catch(ignoreUserError);
   return planSchema.safeParse(raw).data ?? (await readBuild(work));
-}
-
-/**
- * What the build of a data folder told.
- * @throws UserError artefact_missing, file_corrupt
- */
-export async function readBuildReport(folder: string): Promise<BuildReport> {
-  const where = dataPaths(folder).build;
-  const parsed = buildSchema.safeParse(await readJson(where, REBUILD));
-  if (parsed.success) return parsed.data.report;
-  const what = 'not a report of this version of the program';
-  throw new UserError('file_corrupt', { where, what, action: REBUILD, cause: parsed.error });
-}
-
-/**
- * What `memory3 data report` shows of a data folder.
- * @param data gives the weights and the length of a sequence, which belong to reading
- * @throws UserError artefact_missing, file_corrupt
- */
-export async function readReport(
-  folder: string,
-  { sources, continual, sequenceLength }: DataConfig,
-): Promise<ShownReport> {
-  const report = await readBuildReport(folder);
-  const weighted = (reports: readonly SourceReport[], list: readonly SourceConfig[]) => {
-    const weights = sourceWeights(list);
-    return reports.map((source) => ({ ...source, weight: weights?.get(source.name) }));
-  };
-  const { references, tokens, counters } = report.references;
-  return {
-    ...report,
-    folder,
-    sequenceLength,
-    sources: weighted(report.sources, sources),
-    ...(report.continual && { continual: weighted(report.continual, continual.sources) }),
-    references: { references, tokens, documents: counters.documents },
-  };
-}
-
-/** Input files with their hashes; a file of the same size and time as in `known` is not read again. */
-async function inputFiles(data: DataConfig, known: readonly InputFile[]): Promise<InputFile[]> {
-  const { sources, continual, references, tokenizer } = data;
-  const listed = await listSourceFiles([...sources, ...continual.sources, ...tokenizer.sources, ...references]);
-  const given = [tokenizer.path, tokenizer.extend].filter((path) => path !== undefined);
-  const keyOf = ({ path, size, modified }: Omit<InputFile, 'sha256'>) => `${size} ${modified} ${path}`;
-  const hashes = new Map(known.map((file) => [keyOf(file), file.sha256]));
-  const files: InputFile[] = [];
-  for (const path of new Set([...listed.map((file) => file.path), ...given])) {
-    try {
-      const { size, mtimeMs: modified } = await stat(path);
-      const hash = hashes.get(keyOf({ path, size, modified })) ?? (await sha256File(path));
-      files.push({ path, size, modified, sha256: hash });
-    } catch (cause) {
-      if (!isSystemError(cause)) throw cause;
-      // Of a corpus it is counted when it is to be read.
-      if (!given.includes(path)) continue;
-      throw new UserError('input_missing', { where: path, what: cause.message, action: 'check the path', cause });
-    }
-  }
-  return files;
 }
 
 /** Why the folder cannot be used as it is, in words; undefined when it can. */
@@ -311,31 +184,6 @@ function reasonToReadAgain({ strict }: DataConfig, report: BuildReport | undefin
   if (!strict || !report) return undefined;
   const unread = unreadWords([...report.sources, ...(report.continual ?? [])], report.references.counters);
   return unread === '' ? undefined : `data.strict is set, and not everything could be read: ${unread}`;
-}
-
-/** What makes two plans give other data, in words. */
-function planDifference(before: Plan, now: Plan): string | undefined {
-  const setting = firstDifference(before.settings, now.settings);
-  if (setting) return setting;
-  const hashes = new Map(before.files.map((file) => [file.path, file.sha256]));
-  const changed = now.files.find((file) => hashes.get(file.path) !== file.sha256);
-  if (changed) return `${changed.path} is ${hashes.has(changed.path) ? 'another file than before' : 'new'}`;
-  return now.files.length === before.files.length ? undefined : 'input files were removed';
-}
-
-/** The first leaf where two JSON values differ, as `path changed from a to b`. */
-function firstDifference(before: unknown, now: unknown, path = ''): string | undefined {
-  const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
-  if (isObject(before) && isObject(now)) {
-    const keys = new Set([...Object.keys(before), ...Object.keys(now)]);
-    for (const key of keys) {
-      const difference = firstDifference(before[key], now[key], path === '' ? key : `${path}.${key}`);
-      if (difference) return difference;
-    }
-    return undefined;
-  }
-  const [a, b] = [JSON.stringify(before), JSON.stringify(now)];
-  return a === b ? undefined : `${path} changed from ${a ?? 'nothing'} to ${b ?? 'nothing'}`;
 }
 
 /** Cleaned documents of a list of sources. */
@@ -411,7 +259,7 @@ class Build {
       stages: this.#stages,
       contentHash: sha256(...hashes),
     };
-    return { ...report, warnings: [...this.#warnings(report), ...warningsOfTokenizerText(own?.report)] };
+    return { ...report, warnings: buildWarnings(this.#data, report, own?.report) };
   }
 
   /** @param list the key of `sources` in the configuration */
@@ -615,39 +463,6 @@ class Build {
   #splitOf(text: string): Split {
     return splitOf(text, this.#seed, this.#data.validationShare);
   }
-
-  #warnings({ tokenizer, sources, continual, references }: Omit<BuildReport, 'warnings'>): string[] {
-    const { vocabSize } = this.#data.tokenizer;
-    const { sequenceLength, validationShare } = this.#data;
-    const warnings: string[] = [];
-    if (tokenizer.trained && tokenizer.vocabSize < vocabSize) {
-      warnings.push(
-        `the vocabulary has ${tokenizer.vocabSize} tokens, not ${vocabSize}: no further pair occurs twice in the sample`,
-      );
-    }
-    for (const split of validationShare > 0 ? SPLITS : (['train'] as const)) {
-      const tokens = tokensOf(sources, split);
-      const called = split === 'train' ? 'training' : split;
-      if (tokens <= sequenceLength)
-        warnings.push(`${tokens} ${called} tokens do not fill one sequence of ${sequenceLength}`);
-    }
-    for (const { name, train } of [...sources, ...(continual ?? [])]) {
-      if (train.tokens <= sequenceLength && tokensOf(sources, 'train') > sequenceLength) {
-        warnings.push(`the source ${name} does not fill one sequence of ${sequenceLength} tokens and is never seen`);
-      }
-    }
-    if (this.#data.references.length > 0 && references.references === 0) {
-      warnings.push('`data.references` holds no usable text');
-    }
-    const unread = unreadWords([...sources, ...(continual ?? [])], references.counters);
-    if (unread !== '') warnings.push(`not everything could be read: ${unread}; \`memory3 data report\` says where`);
-    return warnings;
-  }
-}
-
-function warningsOfTokenizerText(report: CleanReport | undefined): string[] {
-  const unread = unreadWords(report?.sources ?? []);
-  return unread === '' ? [] : [`not everything of \`data.tokenizer.sources\` could be read: ${unread}`];
 }
 
 /** Adds up the bytes of files that are read one after the other. */
@@ -666,80 +481,3 @@ interface WrittenTokens {
 }
 
 const bytesOf = (parts: readonly { bytes: number }[]) => parts.reduce((sum, { bytes }) => sum + bytes, 0);
-const tokensOf = (sources: readonly SourceReport[], split: Split) =>
-  sources.reduce((sum, source) => sum + source[split].tokens, 0);
-
-/** What is left out because the input is at fault, by reason, in words; empty when nothing is. */
-function unreadWords(
-  sources: readonly Pick<SourceReport, 'skipped'>[],
-  references: Pick<DataCounters, 'skipped'> = { skipped: {} },
-): string {
-  const counts = new Map<string, number>();
-  for (const [reason, count] of sources.flatMap(({ skipped }) => Object.entries(skipped))) {
-    if (isBadInput(reason)) counts.set(reason, (counts.get(reason) ?? 0) + count);
-  }
-  const listed = [...counts].map(([reason, count]) => `${count} × ${reason}`);
-  for (const [reason, count] of Object.entries(references.skipped)) {
-    if (isBadInput(reason)) listed.push(`${count} × ${reason} in the references`);
-  }
-  return listed.join(', ');
-}
-
-/** A file may be read for the tokens and for the references. */
-function withoutRepetition(examples: readonly Example[]): Example[] {
-  const places = new Map(examples.map((example) => [`${example.reason}\0${example.path}\0${example.offset}`, example]));
-  return [...places.values()];
-}
-
-/** What an earlier process made of the job, when its files are there. */
-async function encodedBefore(folder: string, job: EncodeJob): Promise<EncodeResult | undefined> {
-  const raw = await readJson(job.record, REBUILD).catch(ignoreUserError);
-  const result = encodeResultSchema.safeParse(raw).data;
-  if (!result) return undefined;
-  try {
-    for (const split of SPLITS) for (const shard of result[split].shards) await checkSize(join(folder, split), shard);
-    return result;
-  } catch (error) {
-    return ignoreUserError(error);
-  }
-}
-
-/** The results of `jobs` in order; one job alone needs no threads. */
-async function* encodeAll(
-  setup: EncodeSetup,
-  jobs: readonly EncodeJob[],
-  workers: number,
-): AsyncGenerator<EncodeResult> {
-  if (jobs.length < 2) {
-    for (const job of jobs) yield await encodeShard(setup, job);
-    return;
-  }
-  const size = Math.min(workers, jobs.length);
-  const restore = encodeOnOneThread();
-  const pool = new WorkerPool<EncodeJob, EncodeResult>({
-    ...{ module: './encode_worker', caller: import.meta.url, data: setup, size },
-  });
-  try {
-    yield* pool.map(jobs);
-  } finally {
-    await pool.close();
-    restore();
-  }
-}
-
-function nothingUsable(list: string, { sources, examples }: CleanReport): UserError {
-  const reasons = sources.flatMap(({ skipped, dropped }) => [
-    ...Object.entries(skipped),
-    ...Object.entries(dropped).map(([reason, { documents }]) => [reason, documents] as const),
-  ]);
-  const listed = reasons.map(([reason, count]) => `${count} × ${reason}`).join(', ') || 'none';
-  const example: Example | undefined = examples[0];
-  const isMissing = reasons.length > 0 && reasons.every(([reason]) => reason === 'no such file');
-  return new UserError(isMissing ? 'input_missing' : 'input_empty', {
-    where: example ? placeOf(example.path, example.offset) : list,
-    what: `no usable document in ${list} (skipped: ${listed})${example ? `: ${example.detail}` : ''}`,
-    action: isMissing
-      ? 'check the path; relative paths are taken from the working directory'
-      : 'check `textField`, the encoding of the files, `data.minDocumentCharacters` and `data.cleaning`',
-  });
-}

@@ -1,6 +1,7 @@
 /** What a data folder holds, for `memory3 data inspect` and `memory3 data verify`. */
 
-import { type BuildReport, dataPaths, readBuildReport } from './build.ts';
+import { type BuildReport, readBuildReport } from './build_report.ts';
+import { dataPaths } from './paths.ts';
 import { ReferenceDataset } from './references.ts';
 import type { Example } from './report.ts';
 import { placeOf } from './sources/problem.ts';

@@ -3,8 +3,8 @@
 import { checkpointStates } from '../checkpoint/checkpoint.ts';
 import { loadConfig } from '../config/load.ts';
 import type { RunConfig } from '../config/schema.ts';
-import { dataPaths } from '../data/build.ts';
 import { type DataCounters, newCounters } from '../data/documents.ts';
+import { dataPaths } from '../data/paths.ts';
 import { ReferenceDataset } from '../data/references.ts';
 import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';

@@ -2,7 +2,7 @@
 
 import { latestCheckpoint, loadCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
-import { dataPaths } from '../data/build.ts';
+import { dataPaths } from '../data/paths.ts';
 import { ReferenceDataset } from '../data/references.ts';
 import { Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';

@@ -2,7 +2,7 @@
 
 import { latestCheckpoint, loadCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
-import { dataPaths } from '../data/build.ts';
+import { dataPaths } from '../data/paths.ts';
 import { ReferenceDataset } from '../data/references.ts';
 import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';

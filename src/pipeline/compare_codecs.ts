@@ -2,7 +2,7 @@
 
 import type { RunConfig } from '../config/schema.ts';
 import type { Batch } from '../data/batches.ts';
-import { dataPaths } from '../data/build.ts';
+import { dataPaths } from '../data/paths.ts';
 import { continualSources } from '../data/source_groups.ts';
 import { UserError } from '../errors.ts';
 import type { Session } from '../infer/session.ts';

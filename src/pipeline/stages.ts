@@ -11,7 +11,8 @@ import {
 import type { RunConfig } from '../config/schema.ts';
 import { ContinualStage } from '../continual/continual.ts';
 import { TrainingBank } from '../continual/training_bank.ts';
-import { type BuildProgress, buildData, type DataReport, dataPaths } from '../data/build.ts';
+import { type BuildProgress, buildData, type DataReport } from '../data/build.ts';
+import { dataPaths } from '../data/paths.ts';
 import { ReferenceDataset } from '../data/references.ts';
 import { decodeChunk, Tokenizer } from '../data/tokenizer.ts';
 import { UserError } from '../errors.ts';

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { parse } from 'yaml';
 import { configDifferences, resolvedConfigYaml } from '../config/load.ts';
 import { type RunConfig, runSchema } from '../config/schema.ts';
-import { dataPaths } from '../data/build.ts';
+import { dataPaths } from '../data/paths.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
 import { openEngine } from '../engine/engine.ts';
 import { isSystemError, UserError } from '../errors.ts';

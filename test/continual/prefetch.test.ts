@@ -9,7 +9,7 @@ import { BatchReader, type Place, type Reading } from '../../src/continual/batch
 import { ContinualStage } from '../../src/continual/continual.ts';
 import { Prefetcher, type PrefetchSetup } from '../../src/continual/prefetch.ts';
 import { TrainingBank } from '../../src/continual/training_bank.ts';
-import { dataPaths } from '../../src/data/build.ts';
+import { dataPaths } from '../../src/data/paths.ts';
 import { decodeChunk } from '../../src/data/tokenizer.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { UserError } from '../../src/errors.ts';

@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { dataPaths } from '../../src/data/build.ts';
+import { dataPaths } from '../../src/data/paths.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { KnowledgeBase } from '../../src/index.ts';
 import { type Answer, generate } from '../../src/infer/generate.ts';

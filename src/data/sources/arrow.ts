@@ -18,11 +18,10 @@ import {
 import { decompress as decompressZstd } from 'fzstd';
 import { checkMessage, schemaOfDirectory } from './arrow_message.ts';
 import { type OnBytes, readRange } from './bytes.ts';
-import { decodeUtf8 } from './encoding.ts';
 import type { SourceFile } from './files.ts';
 import { decompressLz4Frame } from './lz4.ts';
-import { BrokenFile, excerptOf, MAX_RECORD_BYTES, type Report } from './problem.ts';
-import { type Document, documentOf, noText } from './reader.ts';
+import { BrokenFile, type Report } from './problem.ts';
+import { type Document, noText, rowDocument } from './reader.ts';
 
 /** A batch, compressed and not, is held whole. */
 const MAX_BATCH_BYTES = 2 ** 29;
@@ -231,25 +230,12 @@ function* documentsOf(
   for (let i = 0; i < batch.numRows; i += 1) {
     const at = { path, offset: first + i };
     const value = (data: Data | undefined) => decoding(at.offset, () => valueAt(data, i));
-    const bytes = value(texts);
-    const text = asText(bytes);
-    if (!(bytes instanceof Uint8Array)) {
-      report({ ...at, reason: 'no text field', detail: `"${source.textField}" is null` });
-    } else if (bytes.length > MAX_RECORD_BYTES) {
-      report({
-        ...at,
-        reason: 'too long',
-        detail: `${bytes.length} bytes; at most ${MAX_RECORD_BYTES} in one document`,
-      });
-    } else if (typeof text !== 'string') {
-      report({ ...at, reason: 'invalid UTF-8', excerpt: excerptOf(Buffer.from(bytes)) });
-    } else {
-      yield documentOf(text, { id: asText(value(ids)), title: asText(value(titles)), url: asText(value(urls)) }, at);
-    }
+    const values = { text: value(texts), id: value(ids), title: value(titles), url: value(urls) };
+    const document = rowDocument(values, at, source, report);
+    if (document) yield document;
   }
 }
 
-const asText = (value: unknown) => (value instanceof Uint8Array ? decodeUtf8(value) : value);
 const isTextType = (type: DataType) => DataType.isUtf8(type) || DataType.isLargeUtf8(type) || DataType.isUtf8View(type);
 
 /** Bytes of a text, a number, or undefined for a null or a value of another type. `Vector.get` would take 30 µs. */

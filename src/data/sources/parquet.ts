@@ -9,11 +9,10 @@ import { getTreePath, isFlatColumn } from 'hyparquet/src/schema.js';
 import type { ColumnDecoder, Compressors, DecodedArray, PageHeader } from 'hyparquet/src/types.js';
 import { compressors } from 'hyparquet-compressors';
 import { type OnBytes, readRange } from './bytes.ts';
-import { decodeUtf8 } from './encoding.ts';
 import type { SourceFile } from './files.ts';
 import { decodePage } from './parquet_page.ts';
-import { BrokenFile, excerptOf, MAX_RECORD_BYTES, type Report } from './problem.ts';
-import { type Document, documentOf, noText } from './reader.ts';
+import { BrokenFile, type Report } from './problem.ts';
+import { type Document, noText, rowDocument } from './reader.ts';
 
 /** A file's description of itself, and a page before and after decompression, are held whole; writers make pages of about 1 MiB. */
 const MAX_METADATA_BYTES = 2 ** 28;
@@ -144,28 +143,16 @@ async function* readRowGroup(
   const rows = rowsOf(group, first);
   for (let row = first; row < first + rows; row += 1) {
     const at = { path, offset: row };
-    const bytes = await columns.text.next();
-    const id = asText(await columns.id.next());
-    const title = asText(await columns.title.next());
-    const url = asText(await columns.url.next());
-    const text = asText(bytes);
-    if (!(bytes instanceof Uint8Array)) {
-      report({ ...at, reason: 'no text field', detail: `"${source.textField}" is null` });
-    } else if (bytes.length > MAX_RECORD_BYTES) {
-      report({
-        ...at,
-        reason: 'too long',
-        detail: `${bytes.length} bytes; at most ${MAX_RECORD_BYTES} in one document`,
-      });
-    } else if (typeof text !== 'string') {
-      report({ ...at, reason: 'invalid UTF-8', excerpt: excerptOf(Buffer.from(bytes)) });
-    } else {
-      yield documentOf(text, { id, title, url }, at);
-    }
+    const values = {
+      text: await columns.text.next(),
+      id: await columns.id.next(),
+      title: await columns.title.next(),
+      url: await columns.url.next(),
+    };
+    const document = rowDocument(values, at, source, report);
+    if (document) yield document;
   }
 }
-
-const asText = (value: unknown) => (value instanceof Uint8Array ? decodeUtf8(value) : value);
 
 /** The values of a column of a row group, one after another; of a column that is not there, or not flat, undefined. */
 class Column {
