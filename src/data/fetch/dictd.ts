@@ -1,5 +1,6 @@
 /** Dictionaries in the format of dictd: all entries in one file, an index of their places. */
 
+import type { Corpus } from './corpus.ts';
 import { decodeText, packageFile, unexpected, unzip } from './package_file.ts';
 
 export interface DictionaryEntry {
@@ -8,8 +9,30 @@ export interface DictionaryEntry {
   text: string;
 }
 
+/**
+ * The corpus of the Debian package `dict-<name>`: one text an entry.
+ * @param read gives what an entry explains; undefined for one that explains nothing
+ */
+export function dictionaryCorpus(
+  corpus: Omit<Corpus, 'packages' | 'licenceFiles' | 'read'>,
+  read: (entry: string) => { title: string; text: string } | undefined,
+): Corpus {
+  const { name } = corpus;
+  return {
+    ...corpus,
+    packages: [{ manager: 'debian', name: `dict-${name}` }],
+    licenceFiles: [[`usr/share/doc/dict-${name}/copyright`]],
+    async *read([folder]) {
+      for await (const { offset, text } of packageDictionary(folder!, `usr/share/dictd/${name}`)) {
+        const entry = read(text);
+        if (entry) yield { id: `${name}-${offset}`, ...entry };
+      }
+    },
+  };
+}
+
 /** The entries of a package's dictionary `<path>.dict.dz` and `<path>.index`. */
-export async function* packageDictionary(folder: string, path: string): AsyncGenerator<DictionaryEntry> {
+async function* packageDictionary(folder: string, path: string): AsyncGenerator<DictionaryEntry> {
   // dictzip is gzip with an index of its own in the header.
   const dictionary = await unzip(await packageFile(folder, `${path}.dict.dz`), `${path}.dict.dz`);
   const index = (await packageFile(folder, `${path}.index`)).toString('utf8');

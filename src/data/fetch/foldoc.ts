@@ -1,24 +1,18 @@
 /** The Free On-line Dictionary of Computing, from its dictd files. */
 
-import type { Corpus } from './corpus.ts';
-import { packageDictionary } from './dictd.ts';
+import { dictionaryCorpus } from './dictd.ts';
 import { PageBuilder } from './page.ts';
 
-export const foldoc: Corpus = {
-  name: 'foldoc',
-  describe: 'the Free On-line Dictionary of Computing',
-  language: 'English',
-  megabytes: 4.8,
-  licence: "GFDL-1.1+ (www.foldoc.org, editor Denis Howe); Debian's additions under a free licence of their own",
-  packages: [{ manager: 'debian', name: 'dict-foldoc' }],
-  licenceFiles: [['usr/share/doc/dict-foldoc/copyright']],
-  async *read([folder]) {
-    for await (const { offset, text } of packageDictionary(folder!, 'usr/share/dictd/foldoc')) {
-      const entry = computingTerm(text);
-      if (entry) yield { id: `foldoc-${offset}`, ...entry };
-    }
+export const foldoc = dictionaryCorpus(
+  {
+    name: 'foldoc',
+    describe: 'the Free On-line Dictionary of Computing',
+    language: 'English',
+    megabytes: 4.8,
+    licence: "GFDL-1.1+ (www.foldoc.org, editor Denis Howe); Debian's additions under a free licence of their own",
   },
-};
+  computingTerm,
+);
 
 /** Words and what they mean, without marks of references and dates of changes; undefined when nothing is explained. */
 export function computingTerm(entry: string): { title: string; text: string } | undefined {

@@ -1,23 +1,17 @@
 /** The GNU version of the Collaborative International Dictionary of English, from its dictd files. */
 
-import type { Corpus } from './corpus.ts';
-import { packageDictionary } from './dictd.ts';
+import { dictionaryCorpus } from './dictd.ts';
 
-export const gcide: Corpus = {
-  name: 'gcide',
-  describe: "a dictionary of English: Webster's of 1913 with additions",
-  language: 'English',
-  megabytes: 25,
-  licence: 'GPL-2+',
-  packages: [{ manager: 'debian', name: 'dict-gcide' }],
-  licenceFiles: [['usr/share/doc/dict-gcide/copyright']],
-  async *read([folder]) {
-    for await (const { offset, text } of packageDictionary(folder!, 'usr/share/dictd/gcide')) {
-      const entry = cleanEntry(text);
-      if (entry) yield { id: `gcide-${offset}`, ...entry };
-    }
+export const gcide = dictionaryCorpus(
+  {
+    name: 'gcide',
+    describe: "a dictionary of English: Webster's of 1913 with additions",
+    language: 'English',
+    megabytes: 25,
+    licence: 'GPL-2+',
   },
-};
+  cleanEntry,
+);
 
 /**
  * Headword and text without pronunciation, etymology and marks of sources, lines joined to paragraphs; undefined when

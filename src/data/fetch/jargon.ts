@@ -1,24 +1,18 @@
 /** The Jargon File, the dictionary of hackers' slang, from its dictd files. */
 
-import type { Corpus } from './corpus.ts';
-import { packageDictionary } from './dictd.ts';
+import { dictionaryCorpus } from './dictd.ts';
 import { type Page, PageBuilder } from './page.ts';
 
-export const jargon: Corpus = {
-  name: 'jargon',
-  describe: "the Jargon File: hackers' slang",
-  language: 'English',
-  megabytes: 1.3,
-  licence: 'public domain',
-  packages: [{ manager: 'debian', name: 'dict-jargon' }],
-  licenceFiles: [['usr/share/doc/dict-jargon/copyright']],
-  async *read([folder]) {
-    for await (const { offset, text } of packageDictionary(folder!, 'usr/share/dictd/jargon')) {
-      const entry = jargonTerm(text);
-      if (entry) yield { id: `jargon-${offset}`, ...entry };
-    }
+export const jargon = dictionaryCorpus(
+  {
+    name: 'jargon',
+    describe: "the Jargon File: hackers' slang",
+    language: 'English',
+    megabytes: 1.3,
+    licence: 'public domain',
   },
-};
+  jargonTerm,
+);
 
 /** The word, and what it means without pronunciation and marks of references; undefined when nothing is explained. */
 export function jargonTerm(entry: string): Page | undefined {
