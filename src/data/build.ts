@@ -190,6 +190,8 @@ function reasonToReadAgain({ strict }: DataConfig, report: BuildReport | undefin
 interface Cleaned {
   folder: string;
   groups: SourceGroup[];
+  /** Input files of each group. */
+  files: InputFile[][];
   shards: CleanShard[];
   report: CleanReport;
 }
@@ -267,7 +269,9 @@ class Build {
     const folder = join(this.#paths.underWay, phase.replaceAll(' ', '-'));
     await makeFolder(folder);
     const groups = sourceGroups(sources);
-    const totalBytes = await this.#bytesOf(sources);
+    const files: InputFile[][] = [];
+    for (const group of groups) files.push(await this.#filesOf(group.sources));
+    const totalBytes = sizeOf(files.flat());
     const { cleaning, deduplication, strict, workers, shardBytes, minDocumentCharacters: minCharacters } = this.#data;
     const read = bytesRead();
     const onRead = (path: string, bytes: number, done: number) =>
@@ -278,7 +282,7 @@ class Build {
       return { ...cleaned, bytes: bytesOf(cleaned.report.sources) };
     });
     if (shards.length === 0) throw nothingUsable(list, report);
-    return { folder, groups, shards, report };
+    return { folder, groups, files, shards, report };
   }
 
   /** Copies the given tokenizer, or trains or extends one on a sample of the training documents. */
@@ -317,8 +321,8 @@ class Build {
     for (const [done, { folder, shard }] of shards.entries()) {
       this.#onProgress({ phase: 'tokenizer', done, bytes, totalBytes });
       for await (const { text } of readDocumentShard(folder, shard.file)) {
-        if (this.#splitOf(text) !== 'train') continue;
         const key = documentKey(text);
+        if (splitOf(key, this.#seed, this.#data.validationShare) !== 'train') continue;
         let number = 0;
         for (const piece of textPieces(text, SAMPLE_PIECE)) {
           number += 1;
@@ -347,24 +351,21 @@ class Build {
       const encoded = await this.#encode(phase, tokenizer, text, folder, alignment);
       return { encoded, bytes: bytesOf(text.shards) };
     });
-    const sources = await Promise.all(
-      text.groups.map(async ({ name, sources: members }, number) => {
-        const own = results.encoded.filter((_, i) => text.shards[i]!.state.source === number);
-        const splits = {
-          train: joinSplits(own.map((r) => r.train)),
-          validation: joinSplits(own.map((r) => r.validation)),
-        };
-        const files = (await this.#filesOf(members)).map(({ path, sha256: hash }) => ({ path, sha256: hash }));
-        return { name, files, splits };
-      }),
-    );
+    const sources = text.groups.map(({ name }, number) => {
+      const own = results.encoded.filter((_, i) => text.shards[i]!.state.source === number);
+      const splits = {
+        train: joinSplits(own.map((r) => r.train)),
+        validation: joinSplits(own.map((r) => r.validation)),
+      };
+      const files = text.files[number]!.map(({ path, sha256: hash }) => ({ path, sha256: hash }));
+      return { name, files, splits };
+    });
     const { contentHash } = await writeTokenManifest(folder, {
       ...{ tokenizerHash: tokenizer.hash, vocabSize: tokenizer.vocabSize, bos: tokenizer.bos },
       ...(alignment > 1 && { pad: tokenizer.pad }),
       sources,
     });
-    const reports = sources.map(({ splits }, i) => this.#sourceReport(text, i, splits));
-    return { contentHash, sources: await Promise.all(reports) };
+    return { contentHash, sources: sources.map(({ splits }, i) => sourceReport(text, i, splits)) };
   }
 
   /** One result for each shard of documents; shards that an earlier process encoded are not encoded again. */
@@ -375,12 +376,11 @@ class Build {
     folder: string,
     alignment: number,
   ): Promise<EncodeResult[]> {
-    const { seed, validationShare } = { seed: this.#seed, validationShare: this.#data.validationShare };
     const setup: EncodeSetup = {
       tokenizer: this.#paths.tokenizer,
       tokenizerHash: tokenizer.hash,
-      seed,
-      validationShare,
+      seed: this.#seed,
+      validationShare: this.#data.validationShare,
     };
     const jobs = text.shards.map(({ file: documents }, i): EncodeJob => {
       const number = String(i).padStart(5, '0');
@@ -399,29 +399,12 @@ class Build {
       this.#onProgress({ phase, done, bytes, totalBytes });
     };
     tell();
-    for await (const result of encodeAll(
-      setup,
-      missing.map((i) => jobs[i]!),
-      this.#data.workers || physicalCores(),
-    )) {
+    const left = missing.map((i) => jobs[i]!);
+    for await (const result of encodeAll(setup, left, this.#workers)) {
       results[missing.shift()!] = result;
       tell();
     }
     return results.map((result) => result!);
-  }
-
-  async #sourceReport(text: Cleaned, i: number, splits: Record<Split, TokenSplit>): Promise<SourceReport> {
-    const { name, sources } = text.groups[i]!;
-    const files = await this.#filesOf(sources);
-    const counts = ({ documents, tokens, bytes }: TokenSplit) => ({ documents, tokens, bytes });
-    return {
-      name,
-      files: files.length,
-      fileBytes: files.reduce((sum, { size }) => sum + size, 0),
-      ...text.report.sources[i]!,
-      train: counts(splits.train),
-      validation: counts(splits.validation),
-    };
   }
 
   async #writeReferences(tokenizer: Tokenizer): Promise<ReferenceManifest> {
@@ -430,7 +413,7 @@ class Build {
     const options = { tokenizerHash: tokenizer.hash, vocabSize: tokenizer.vocabSize, referenceTokens };
     const before = await ReferenceDataset.open(this.#paths.references, options).catch(ignoreUserError);
     if (before && !(strict && unreadWords([], before.manifest.counters) !== '')) return before.manifest;
-    const totalBytes = await this.#bytesOf(sources);
+    const totalBytes = sizeOf(await this.#filesOf(sources));
     const counters = newCounters();
     const read = bytesRead();
     const onBytes = (path: string, bytes: number) =>
@@ -455,14 +438,6 @@ class Build {
   async #filesOf(sources: readonly SourceConfig[]): Promise<InputFile[]> {
     return (await listSourceFiles(sources)).flatMap(({ path }) => this.#files.get(path) ?? []);
   }
-
-  async #bytesOf(sources: readonly SourceConfig[]): Promise<number> {
-    return (await this.#filesOf(sources)).reduce((sum, { size }) => sum + size, 0);
-  }
-
-  #splitOf(text: string): Split {
-    return splitOf(text, this.#seed, this.#data.validationShare);
-  }
 }
 
 /** Adds up the bytes of files that are read one after the other. */
@@ -480,4 +455,18 @@ interface WrittenTokens {
   sources: SourceReport[];
 }
 
+function sourceReport(text: Cleaned, i: number, splits: Record<Split, TokenSplit>): SourceReport {
+  const files = text.files[i]!;
+  const counts = ({ documents, tokens, bytes }: TokenSplit) => ({ documents, tokens, bytes });
+  return {
+    name: text.groups[i]!.name,
+    files: files.length,
+    fileBytes: sizeOf(files),
+    ...text.report.sources[i]!,
+    train: counts(splits.train),
+    validation: counts(splits.validation),
+  };
+}
+
+const sizeOf = (files: readonly InputFile[]) => files.reduce((sum, { size }) => sum + size, 0);
 const bytesOf = (parts: readonly { bytes: number }[]) => parts.reduce((sum, { bytes }) => sum + bytes, 0);

@@ -5,7 +5,7 @@ import { writeJsonAtomic } from '../io/files.ts';
 import type { ArrowFileEntry } from './arrow_file.ts';
 import { readDocumentShard } from './document_shards.ts';
 import { inGroups } from './groups.ts';
-import { splitOf } from './split.ts';
+import { documentKey, splitOf } from './split.ts';
 import { SPLITS, type Split, TokenShardWriter, tokenSplitSchema } from './token_dataset.ts';
 import { Tokenizer } from './tokenizer.ts';
 
@@ -51,7 +51,7 @@ export async function encodeShard(setup: EncodeSetup, job: EncodeJob): Promise<E
     for await (const group of inGroups(readDocumentShard(job.folder, job.documents))) {
       const encoded = await tokenizer.encodeBatch(group.map(({ text }) => text));
       for (const [i, document] of group.entries()) {
-        const split = splitOf(document.text, setup.seed, setup.validationShare);
+        const split = splitOf(documentKey(document.text), setup.seed, setup.validationShare);
         await writers[split].append(document, documentTokens(tokenizer, encoded[i]!, job.alignment));
       }
     }

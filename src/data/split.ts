@@ -9,7 +9,10 @@ export function documentKey(text: string): number {
   return Number.parseInt(sha256(text).slice(0, 12), 16);
 }
 
-/** Chosen by the text alone: the same text is never both trained on and held out, whatever file it stands in. */
-export function splitOf(text: string, seed: number, validationShare: number): Split {
-  return randomUniform(seed, PURPOSE.split, 0, documentKey(text)) < validationShare ? 'validation' : 'train';
+/**
+ * Chosen by the text alone: the same text is never both trained on and held out, whatever file it stands in.
+ * @param key `documentKey` of the text
+ */
+export function splitOf(key: number, seed: number, validationShare: number): Split {
+  return randomUniform(seed, PURPOSE.split, 0, key) < validationShare ? 'validation' : 'train';
 }

@@ -67,7 +67,6 @@ const manifestSchema = z.strictObject({
 });
 type ManifestBody = z.infer<typeof manifestSchema>;
 export type TokenManifest = ManifestBody & { contentHash: string };
-export type TokenSource = ManifestBody['sources'][number];
 
 function rowSchema(vocabSize: number): Schema {
   return new Schema([
