@@ -19,9 +19,9 @@ import { type DataCounters, type Document, newCounters, readDocuments } from './
 import { Duplicates, ENTRY_BYTES, unpackEntry } from './duplicates.ts';
 import { inGroups } from './groups.ts';
 import { REBUILD } from './manifest.ts';
-import { type Example, exampleSchema } from './report.ts';
+import { EXAMPLES_PER_REASON, type Example, exampleSchema } from './report.ts';
 import type { SourceGroup } from './source_groups.ts';
-import { isBadInput } from './sources/problem.ts';
+import { excerptOf, isBadInput } from './sources/problem.ts';
 
 /** What was read of a source and what was dropped. */
 const tallySchema = z.strictObject({
@@ -60,7 +60,6 @@ export interface CleanOptions
 
 /** A shard of very short texts ends at so many: what is known of its documents is in memory until it is whole. */
 const SHARD_DOCUMENTS = 2 ** 18;
-const EXAMPLES_PER_REASON = 3;
 const EXCERPT_CHARACTERS = 240;
 
 /** Cleans all documents of `groups` into the folder, or goes on with what an earlier process left there. */
@@ -68,19 +67,19 @@ export async function cleanDocuments(
   folder: string,
   groups: readonly SourceGroup[],
   options: CleanOptions,
-): Promise<{ shards: CleanShard[]; report: CleanReport; resumed: boolean }> {
+): Promise<{ shards: CleanShard[]; report: CleanReport }> {
   const shards = new ShardFolder(folder, stateSchema);
   const whole = await shards.whole();
   const reportPath = join(folder, 'clean.json');
   const report = resultSchema.safeParse(await readJson(reportPath, REBUILD).catch(ignoreUserError)).data;
   if (report && isOf(report, whole) && !(options.strict && hasBadInput(report))) {
-    return { shards: whole, report, resumed: true };
+    return { shards: whole, report };
   }
   const pass = new CleanPass(shards, whole, groups, options);
   try {
     const made = await pass.run();
     await writeJsonAtomic(reportPath, made);
-    return { shards: pass.whole, report: made, resumed: whole.length > 0 };
+    return { shards: pass.whole, report: made };
   } finally {
     await pass.close();
   }
@@ -117,8 +116,8 @@ class CleanPass {
   /** Groups that workers have, in order. */
   readonly #underWay: Group[] = [];
   #writer: DocumentShardWriter | undefined;
-  /** Documents of the shard being written, for what is said of later ones that are like them; and their entries. */
-  #written: Pick<Document, 'id' | 'source'>[] = [];
+  /** Ids of the documents of the shard being written, for what is said of later ones that are like them; their entries. */
+  #written: string[] = [];
   #entries: Uint8Array[] = [];
 
   constructor(shards: ShardFolder<State>, whole: CleanShard[], groups: readonly SourceGroup[], options: CleanOptions) {
@@ -226,8 +225,7 @@ class CleanPass {
     if (!found) return undefined;
     const { dropped } = this.#state.tallies[this.#state.source]!;
     const wanted = (dropped[found.kind]?.documents ?? 0) < EXAMPLES_PER_REASON;
-    const earlier = wanted ? await this.#keptDocument(found.of) : undefined;
-    const as = earlier ? `as ${earlier.id}` : `as document ${found.of}`;
+    const as = wanted ? `as ${await this.#idOfKept(found.of)}` : `as document ${found.of}`;
     const detail = found.kind === 'duplicate' ? `the same ${as}` : `${found.similarity.toFixed(2)} the same ${as}`;
     return { reason: found.kind, detail };
   }
@@ -235,7 +233,7 @@ class CleanPass {
   async #keep(document: Document, entry: Uint8Array | undefined): Promise<void> {
     this.#writer ??= await DocumentShardWriter.create(this.#shards.shardPath(this.whole.length, 'documents'));
     await this.#writer.append(document, Buffer.byteLength(document.text));
-    this.#written.push({ id: document.id, source: document.source });
+    this.#written.push(document.id);
     this.#state.kept += 1;
     if (entry && this.#duplicates) {
       this.#add(entry);
@@ -261,14 +259,14 @@ class CleanPass {
     this.#entries = [];
   }
 
-  /** The kept document of this running number: in the shard being written, or read again from an earlier one. */
-  async #keptDocument(number: number): Promise<Pick<Document, 'id'>> {
+  /** The id of the kept document of this running number: in the shard being written, or read again from an earlier one. */
+  async #idOfKept(number: number): Promise<string> {
     const before = this.whole.at(-1)?.state.kept ?? 0;
     if (number >= before) return this.#written[number - before]!;
     const shard = this.whole.find(({ state }) => number < state.kept)!;
     let at = this.whole[this.whole.indexOf(shard) - 1]?.state.kept ?? 0;
     for await (const document of readDocumentShard(this.#shards.path, shard.file)) {
-      if (at++ === number) return document;
+      if (at++ === number) return document.id;
     }
     throw new Error(`kept document ${number} is in no shard`);
   }
@@ -285,6 +283,5 @@ function cleans(config: CleaningConfig): boolean {
 }
 
 function exampleOf({ text, source }: Document, reason: string, detail: string): Example {
-  const excerpt = text.slice(0, EXCERPT_CHARACTERS).replace(/\p{Surrogate}$/u, '');
-  return { reason, path: source.path, offset: source.offset, detail, excerpt };
+  return { reason, path: source.path, offset: source.offset, detail, excerpt: excerptOf(text, EXCERPT_CHARACTERS) };
 }

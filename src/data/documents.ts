@@ -3,7 +3,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { SourceConfig } from '../config/schema.ts';
 import { isSystemError } from '../errors.ts';
-import type { Example } from './report.ts';
+import { EXAMPLES_PER_REASON, type Example } from './report.ts';
 import { readArrow } from './sources/arrow.ts';
 import { type Format, findFiles, type SourceFile, systemProblem } from './sources/files.ts';
 import { readJsonl } from './sources/jsonl.ts';
@@ -41,7 +41,6 @@ export interface ReadOptions extends ListOptions {
 }
 
 const READERS: Record<Format, Reader> = { jsonl: readJsonl, text: readText, parquet: readParquet, arrow: readArrow };
-const EXAMPLES_PER_REASON = 3;
 /** After so many characters other work has its turn. */
 const TURN = 2 ** 20;
 

@@ -14,6 +14,8 @@ export const exampleSchema = z.strictObject({
   excerpt: z.string().optional(),
 });
 export type Example = z.infer<typeof exampleSchema>;
+/** Kept of each reason, in each source. */
+export const EXAMPLES_PER_REASON = 3;
 
 const splitSchema = z.strictObject({ documents: z.int(), tokens: z.int(), bytes: z.int() });
 

@@ -70,9 +70,9 @@ export function placeOf(path: string, offset: number): string {
 }
 
 /** The beginning of a text, with nothing in it that is no Unicode. */
-export function excerptOf(text: string | Buffer): string {
-  const start = typeof text === 'string' ? text : text.subarray(0, 4 * EXCERPT_CHARACTERS).toString('utf8');
-  return start.slice(0, EXCERPT_CHARACTERS).replace(/\p{Surrogate}/gu, '\ufffd');
+export function excerptOf(text: string | Buffer, characters = EXCERPT_CHARACTERS): string {
+  const start = typeof text === 'string' ? text : text.subarray(0, 4 * characters).toString('utf8');
+  return start.slice(0, characters).replace(/\p{Surrogate}/gu, '\ufffd');
 }
 
 /** True when what is left out for this reason is a fault of the input. */
