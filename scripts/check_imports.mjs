@@ -24,7 +24,7 @@ const MAY_IMPORT = {
   infer: [...ground, 'engine', 'ops', 'data', 'model', 'checkpoint', 'memory'],
   analysis: [...ground, 'tracking'],
   eval: [...ground, 'engine', 'ops', 'data', 'model', 'checkpoint', 'memory', 'infer'],
-  dashboard: [...ground, 'tracking', 'analysis'],
+  dashboard: [...ground, 'data', 'memory', 'tracking', 'analysis'],
   'index.ts': ['errors.ts', 'infer', 'memory'],
   pipeline: [
     ...ground,

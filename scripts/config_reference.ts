@@ -16,6 +16,7 @@ const SECTIONS: Record<Section, string> = {
   continual: 'Stage two: training goes on with memories.',
   generate: 'Defaults of text generation.',
   evaluation: 'Questions asked with and without memories.',
+  tracking: 'What is recorded of a run, and where it is shown.',
 };
 
 const INTRODUCTION = `# Configuration reference

@@ -28,6 +28,7 @@ import { bankIdentity, makeEncoder } from '../../src/pipeline/bank_setup.ts';
 import { modelShape } from '../../src/pipeline/workspace.ts';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
 import { openText, type TrainingText } from '../../src/train/text_batches.ts';
+import { RecordingTracker } from '../../test/tracking/support.ts';
 
 export interface PrefetchOptions {
   /** Steps of a turn that are measured. */
@@ -183,7 +184,7 @@ async function runTurn({ config, folder, text, tokenizer, references, bank }: Pr
   const decode = decodeChunk(tokenizer);
   const trained = await TrainingBank.open({ config: settings, folder: bank, model, references, prefix, decode });
   const stage = new ContinualStage({
-    ...{ config: settings, model, text, plainText: text, bank: trained, prefix, parent: 'bench', say: () => {} },
+    ...{ config: settings, model, text, plainText: text, bank: trained, prefix, parent: 'bench' },
     ...{ tokenizer: dataPaths(join(folder, 'data')).tokenizer, checkpoints: join(folder, 'checkpoints') },
   });
   let used = process.cpuUsage();
@@ -191,11 +192,13 @@ async function runTurn({ config, folder, text, tokenizer, references, bank }: Pr
     for (let step = 1; step <= COLD + steps; step++) {
       if (step === COLD + 1) used = process.cpuUsage();
       const { milliseconds, wait } = await trainStep(stage, model, optimizer, config, step);
-      const { prefetchMs } = stage.measure();
+      const tracker = new RecordingTracker();
+      stage.measure(tracker, step);
+      const prefetchMs = tracker.values['time/prefetch_ms'];
       if (step <= COLD) continue;
       turn.steps.push(milliseconds);
       turn.waits.push(wait);
-      if (prefetchMs !== undefined) turn.reading.push(prefetchMs);
+      if (typeof prefetchMs === 'number') turn.reading.push(prefetchMs);
     }
     const { user, system } = process.cpuUsage(used);
     turn.processor.push((user + system) / 1000 / steps);

@@ -354,6 +354,66 @@ export const evaluationSchema = z.strictObject({
     .describe('What stands between a reference and a question when the reference is given as text.'),
 });
 
+export const trackingSchema = z.strictObject({
+  sinks: z
+    .array(z.enum(['wandb', 'tensorboard', 'csv']))
+    .default([])
+    .describe(
+      'Where the run is shown besides its own files: `wandb` Weights & Biases, `tensorboard` event files, `csv` a table. Whichever fails, training goes on; `memory3 track export` makes each from the files of the run.',
+    ),
+  hardwareEvery: z
+    .number()
+    .min(0)
+    .default(10)
+    .describe('Seconds between samples of processor, memory, disk and graphics cards; 0: none.'),
+  histogramsEvery: count
+    .default(0)
+    .describe(
+      'Steps between histograms of each parameter and its gradient; 0: none. One costs about as much as reading all weights.',
+    ),
+  attentionEvery: count
+    .default(20)
+    .describe('Steps between pictures of the attention on memories, by layer and head, in stage two; 0: none.'),
+  retrievalsEvery: count
+    .default(20)
+    .describe('Steps between records of which memories some chunks read, in stage two; 0: none.'),
+  retrievedChunks: positive.default(16).describe('Chunks in such a record.'),
+  samples: z
+    .strictObject({
+      every: count.default(0).describe('Steps between samples; 0: none.'),
+      prompts: z.array(z.string().min(1)).default([]).describe('Texts to go on from.'),
+      maxTokens: positive.default(32).describe('Tokens generated at most, each the likeliest.'),
+    })
+    .prefault({})
+    .describe('Texts generated during training, in stage two with memories.'),
+  wandb: z
+    .strictObject({
+      mode: z
+        .enum(['offline', 'online'])
+        .default('offline')
+        .describe(
+          '`offline`: a `.wandb` file that the official `wandb sync` uploads; `online`: sent while the run goes on, with the key in `WANDB_API_KEY` or `~/.netrc`.',
+        ),
+      project: z
+        .string()
+        .regex(/^[A-Za-z0-9._-]{1,128}$/, 'letters, digits, dot, dash and underscore, 128 at most')
+        .default('memory3')
+        .describe('Project; `WANDB_PROJECT` goes before it.'),
+      entity: z
+        .string()
+        .min(1)
+        .optional()
+        .describe('User or team; `WANDB_ENTITY` goes before it, without both the default of the key.'),
+      group: z.string().min(1).optional().describe('Group of runs that belong together.'),
+      tags: z.array(z.string().min(1).max(64)).default([]).describe('Tags, also shown in the dashboard.'),
+      notes: z.string().default('').describe('A sentence on what the run is for.'),
+    })
+    .prefault({})
+    .describe(
+      'Weights & Biases. Keys are never taken from here and never written; `WANDB_BASE_URL` names another server.',
+    ),
+});
+
 export const runSchema = z.strictObject({
   name: z
     .string()
@@ -375,6 +435,7 @@ export const runSchema = z.strictObject({
   continual: continualSchema.prefault({}),
   generate: generateSchema.prefault({}),
   evaluation: evaluationSchema.prefault({}),
+  tracking: trackingSchema.prefault({}),
 });
 
 export type RunConfig = z.infer<typeof runSchema>;
@@ -391,4 +452,5 @@ export type WarmupConfig = RunConfig['warmup'];
 export type ContinualConfig = RunConfig['continual'];
 export type GenerateConfig = RunConfig['generate'];
 export type EvaluationConfig = RunConfig['evaluation'];
+export type TrackingConfig = RunConfig['tracking'];
 export type EngineName = RunConfig['engine'];

@@ -19,7 +19,8 @@ import type { CacheStats } from '../memory/row_cache.ts';
 import type { StepMemories } from '../memory/step_memories.ts';
 import type { Model } from '../model/model.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
-import type { MicroBatch, Stage, StageState } from '../train/stage.ts';
+import type { Tracker } from '../tracking/tracker.ts';
+import type { MicroBatch, Stage, StageEvent, StageState } from '../train/stage.ts';
 import { TextBatches, type TrainingText, timed } from '../train/text_batches.ts';
 import { meanLoss } from '../train/validation.ts';
 import { BatchReader, type OnlineTexts, type Place, type Reading } from './batch_reader.ts';
@@ -42,7 +43,6 @@ export interface ContinualOptions {
   parent: string;
   /** Folder of the stage's checkpoints; the bank versions that they name are kept. */
   checkpoints: string;
-  say(message: string): void;
 }
 
 export class ContinualStage implements Stage {
@@ -69,12 +69,12 @@ export class ContinualStage implements Stage {
     if (canPrefetch(options)) this.prefetcher = startPrefetcher(options);
   }
 
-  async prepare(step: number): Promise<void> {
-    const { bank, say } = this.options;
+  async prepare(step: number): Promise<StageEvent | undefined> {
+    const { bank } = this.options;
     const change = await bank.prepare(step);
-    if (change !== undefined) say(`continual step ${step}: ${change}`);
     if (this.prefetcher === undefined) await bank.retriever();
     else await this.prefetcher.open(bank.bank.version);
+    return change;
   }
 
   async microBatch(step: number, micro: number): Promise<MicroBatch> {
@@ -90,8 +90,8 @@ export class ContinualStage implements Stage {
     const reading = (batch: number): Promise<MicroBatch> => this.reading({ kind: 'validation', batch });
     const plain = async (i: number): Promise<MicroBatch> => this.text.plain(await this.text.validating(i), 0);
     return {
-      loss: await meanLoss(model, count, reading),
-      lossWithoutMemory: await meanLoss(model, count, plain),
+      'validation/loss': await meanLoss(model, count, reading),
+      'validation/loss_without_memory': await meanLoss(model, count, plain),
       ...(await this.drift()),
     };
   }
@@ -100,20 +100,25 @@ export class ContinualStage implements Stage {
     const drift = await this.options.bank.drift();
     if (drift === undefined) return {};
     const { keyCosine, valueCosine, keptShare } = drift;
-    return { bankDriftKeyCosine: keyCosine, bankDriftValueCosine: valueCosine, bankDriftKeptShare: keptShare };
+    return {
+      'validation/bank_key_cosine': keyCosine,
+      'validation/bank_value_cosine': valueCosine,
+      'validation/bank_kept_share': keptShare,
+    };
   }
 
-  measure(): Record<string, number> {
+  measure(tracker: Tracker, step: number): void {
     const { bank } = this.options.bank;
     const { prefetcher, prefetchMs } = this;
     const cache: CacheStats = prefetcher?.cache ?? bank.cacheStats;
     this.prefetchMs = 0;
-    return {
-      bankMemories: bank.size,
-      bankVersion: bank.version,
-      cacheHitRate: cache.hitRate,
-      ...(prefetcher && { prefetchMs }),
+    const values = {
+      'bank/references': bank.size,
+      'bank/version': bank.version,
+      'bank/cache_hit_rate': cache.hitRate,
+      ...(prefetcher && { 'time/prefetch_ms': prefetchMs }),
     };
+    tracker.log(values, step);
   }
 
   state(): StageState {

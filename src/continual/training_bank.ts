@@ -15,6 +15,7 @@ import { RowCache } from '../memory/row_cache.ts';
 import { compileReferences, type ReferenceText, type WriteOptions } from '../memory/write.ts';
 import type { Model } from '../model/model.ts';
 import { parameterShapes } from '../model/shape.ts';
+import type { StageEvent } from '../train/stage.ts';
 import { CACHE_BYTES } from './batch_reader.ts';
 
 export interface TrainingBankOptions {
@@ -82,9 +83,9 @@ export class TrainingBank {
    * steps the oldest memories written anew, so that they stay readable by the changed model (paper, Remark 9). What is
    * written goes to the end of the bank, so its order is that of age. A function of weights, bank and step alone: a run
    * that resumes decides as before.
-   * @returns what was done, for the log; undefined when the bank stays as it is
+   * @returns what was done, for the record; undefined when the bank stays as it is
    */
-  async prepare(step: number): Promise<string | undefined> {
+  async prepare(step: number): Promise<StageEvent | undefined> {
     const before = this.bank.size;
     const wanted = Math.max(before, this.plan.countAt(step - 1));
     const refreshed = (await this.isRefreshed(step)) ? this.refreshCount() : 0;
@@ -101,7 +102,8 @@ export class TrainingBank {
     const grown = wanted > before ? `grew from ${before} to ${wanted} memories` : `holds ${wanted} memories`;
     const share = refreshed === before ? 'all' : `the oldest ${refreshed}`;
     const rewritten = refreshed > 0 ? `, ${share} rewritten with the current weights` : '';
-    return `bank version ${this.bank.version}: ${grown}${rewritten}`;
+    const kind = wanted > before ? 'growth' : 'refresh';
+    return { kind, text: `bank version ${this.bank.version}: ${grown}${rewritten}` };
   }
 
   /**

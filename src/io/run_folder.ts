@@ -8,6 +8,10 @@ import { dirname, join, resolve } from 'node:path';
 import { isSystemError, UserError } from '../errors.ts';
 import { cleanLeftovers, diskError, makeFolder, writeAll } from './files.ts';
 
+/** The stages that train, in their order. */
+export const STAGES = ['warmup', 'continual'] as const;
+export type StageName = (typeof STAGES)[number];
+
 /** The paths of one run folder, `<runsFolder>/<name>`. Creates nothing. */
 export class RunFolder {
   readonly root: string;
@@ -31,18 +35,43 @@ export class RunFolder {
   }
 
   /** The folder of a stage's checkpoints. */
-  checkpoints(stage: 'warmup' | 'continual'): string {
+  checkpoints(stage: StageName): string {
     return join(this[stage], 'checkpoints');
   }
 
-  /** The metrics file of a stage. */
-  metricsFile(stage: 'warmup' | 'continual'): string {
+  /** The metrics file of a stage: JSON Lines, one row a step. */
+  metricsFile(stage: StageName): string {
     return join(this.metrics, `${stage}.jsonl`);
   }
 
-  /** The file of a stage's validation losses. */
-  validationFile(stage: 'warmup' | 'continual'): string {
-    return join(this.metrics, `${stage}-validation.jsonl`);
+  /** What happened and when: JSON Lines. */
+  get events(): string {
+    return join(this.metrics, 'events.jsonl');
+  }
+
+  /** Load of the machine and the process over time: JSON Lines. */
+  get hardware(): string {
+    return join(this.metrics, 'hardware.jsonl');
+  }
+
+  /** Generated answers with their traces: JSON Lines. */
+  get answers(): string {
+    return join(this.metrics, 'answers.jsonl');
+  }
+
+  /** What was told to the user, each line behind its time. */
+  get log(): string {
+    return join(this.metrics, 'log.txt');
+  }
+
+  /** Heartbeat of the process that works on the run, and the state of its sinks. */
+  get status(): string {
+    return join(this.metrics, 'status.json');
+  }
+
+  /** Final values of the run. */
+  get summary(): string {
+    return join(this.metrics, 'summary.json');
   }
 }
 

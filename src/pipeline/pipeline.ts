@@ -13,7 +13,7 @@ import { withWorkspace } from './workspace.ts';
  */
 export function runPipeline(config: RunConfig, options: StageOptions): Promise<number> {
   const started = performance.now();
-  return withWorkspace(config, options, async (workspace) => {
+  return withWorkspace(config, { ...options, command: 'run' }, async (workspace) => {
     // Questions that cannot be read are better known now than after the training.
     if (config.evaluation.questions !== undefined) await configuredQuestions(config);
     if (config.data.references.length === 0) throw noReferences();
@@ -40,7 +40,7 @@ function noReferences(): UserError {
 /** `memory3 eval`. @returns the exit status */
 export function runEvaluation(config: RunConfig, options: { acceptChanges?: boolean }): Promise<number> {
   const started = performance.now();
-  return withWorkspace(config, options, async (workspace) => {
+  return withWorkspace(config, { ...options, command: 'eval' }, async (workspace) => {
     await writeReport(workspace, () => (performance.now() - started) / 1000);
   });
 }

@@ -5,7 +5,8 @@ import { curvesSvg } from '../analysis/plot.ts';
 import { type EvaluationReport, evaluate, reportTable } from '../eval/evaluate.ts';
 import { Session } from '../infer/session.ts';
 import { writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
-import { type MetricsRow, readMetrics } from '../tracking/metrics_file.ts';
+import { readMetrics } from '../tracking/metrics_file.ts';
+import type { MetricsRow } from '../tracking/values.ts';
 import { say, type Workspace } from './workspace.ts';
 
 export interface RunReport extends EvaluationReport {
@@ -36,9 +37,13 @@ const POINTS = 200;
 export async function drawLosses({ config, folder }: Workspace): Promise<void> {
   const warmup = await rowsOf(folder.metricsFile('warmup'));
   const continual = await rowsOf(folder.metricsFile('continual'));
-  const start = Number(warmup.at(-1)?.tokensSeen ?? 0);
+  const start = Number(warmup.at(-1)?.['train/tokens'] ?? 0);
   const path = join(folder.root, 'loss.svg');
-  const validation = await validationCurves(tokensAtStep(warmup, 0), tokensAtStep(continual, start), folder);
+  const validation = [
+    validationCurve('validation, warmup', warmup, 0, 'validation/loss'),
+    validationCurve('validation, with memories', continual, start, 'validation/loss'),
+    validationCurve('validation, without', continual, start, 'validation/loss_without_memory'),
+  ];
   const svg = curvesSvg({
     title: `${config.name}: loss in both stages`,
     xLabel: 'training tokens (millions)',
@@ -48,7 +53,7 @@ export async function drawLosses({ config, folder }: Workspace): Promise<void> {
       {
         name: 'continual, with memories',
         ...smoothed(
-          continual.filter(({ memoryShare }) => memoryShare !== undefined),
+          continual.filter((row) => row['memory/attention_share'] !== undefined),
           start,
         ),
       },
@@ -61,28 +66,15 @@ export async function drawLosses({ config, folder }: Workspace): Promise<void> {
 }
 
 type Curve = { name: string; xs: number[]; ys: number[] };
-type Folder = Workspace['folder'];
 
-/** Tokens seen at each step, in millions. */
-function tokensAtStep(rows: readonly MetricsRow[], start: number): Map<number, number> {
-  return new Map(rows.map(({ step, tokensSeen }) => [Number(step), (Number(tokensSeen) + start) / 1e6]));
+/** Values of the steps that were validated, over tokens in millions. */
+function validationCurve(name: string, rows: readonly MetricsRow[], start: number, key: string): Curve {
+  const validated = rows.filter((row) => typeof row[key] === 'number');
+  return { name, xs: validated.map((row) => tokensAt(row, start)), ys: validated.map((row) => Number(row[key])) };
 }
 
-async function validationCurves(
-  warmup: Map<number, number>,
-  continual: Map<number, number>,
-  folder: Folder,
-): Promise<Curve[]> {
-  const curve = async (name: string, stage: 'warmup' | 'continual', key: string): Promise<Curve> => {
-    const tokens = stage === 'warmup' ? warmup : continual;
-    const rows = (await rowsOf(folder.validationFile(stage))).filter((row) => typeof row[key] === 'number');
-    return { name, xs: rows.map(({ step }) => tokens.get(Number(step)) ?? 0), ys: rows.map((row) => Number(row[key])) };
-  };
-  return [
-    await curve('validation, warmup', 'warmup', 'loss'),
-    await curve('validation, with memories', 'continual', 'loss'),
-    await curve('validation, without', 'continual', 'lossWithoutMemory'),
-  ];
+function tokensAt(row: MetricsRow | undefined, start: number): number {
+  return (start + Number(row?.['train/tokens'])) / 1e6;
 }
 
 async function rowsOf(path: string): Promise<MetricsRow[]> {
@@ -98,8 +90,8 @@ function smoothed(rows: readonly MetricsRow[], start: number): { xs: number[]; y
   const ys: number[] = [];
   for (let from = 0; from < rows.length; from += size) {
     const part = rows.slice(from, from + size);
-    xs.push((start + Number(part.at(-1)?.tokensSeen)) / 1e6);
-    ys.push(part.reduce((sum, { loss }) => sum + Number(loss), 0) / part.length);
+    xs.push(tokensAt(part.at(-1), start));
+    ys.push(part.reduce((sum, row) => sum + Number(row['train/loss']), 0) / part.length);
   }
   return { xs, ys };
 }

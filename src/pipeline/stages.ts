@@ -50,14 +50,14 @@ export interface StageOptions {
 
 /** `memory3 warmup`. @returns the exit status */
 export function runWarmup(config: RunConfig, options: StageOptions): Promise<number> {
-  return withWorkspace(config, options, async (workspace) => {
+  return withWorkspace(config, { ...options, command: 'warmup' }, async (workspace) => {
     await warmup(workspace, options.resume);
   });
 }
 
 /** `memory3 continual`. @returns the exit status */
 export function runContinual(config: RunConfig, options: StageOptions): Promise<number> {
-  return withWorkspace(config, options, async (workspace) => {
+  return withWorkspace(config, { ...options, command: 'continual' }, async (workspace) => {
     await continual(workspace, options.resume);
   });
 }
@@ -67,7 +67,7 @@ export function runCompile(
   config: RunConfig,
   options: CompileOptions & { acceptChanges?: boolean; cold?: boolean },
 ): Promise<number> {
-  return withWorkspace(config, options, async (workspace) => {
+  return withWorkspace(config, { ...options, command: 'compile' }, async (workspace) => {
     if (options.cold) await prepareColdStart(workspace, options.stage);
     else await compile(workspace, options);
   });
@@ -200,7 +200,6 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
       prefix,
       parent: checkpoint?.state.parent ?? parent.state.weightsHash,
       checkpoints: folder.checkpoints('continual'),
-      say,
     });
     return await runStage(workspace, provenance, model, stage, checkpoint);
   } finally {
@@ -221,7 +220,7 @@ function isFinished(checkpoint: Checkpoint, { config }: Workspace, shape: ModelS
 
 /** Runs the shared loop from a checkpoint or from the start. */
 async function runStage(
-  { config, folder, stop }: Workspace,
+  { config, stop, tracker }: Workspace,
   provenance: Provenance,
   model: Model,
   stage: Stage,
@@ -231,8 +230,9 @@ async function runStage(
   if (checkpoint) {
     requireFit(checkpoint, model.shape, provenance);
     say(`${stage.name}: going on from step ${state.step} of ${stage.settings.steps} (${checkpoint.path})`);
+    tracker.event('resume', `${stage.name} from step ${state.step} (${checkpoint.path})`);
   }
-  const record = await TrainingRecord.open(folder, stage.name, config, provenance, checkpoint);
+  const record = await TrainingRecord.open(tracker, stage.name, config, provenance, checkpoint);
   const optimizer = new AdamW(model.parameters, config.optimizer);
   try {
     if (checkpoint) optimizer.load(checkpoint.optimizer);

@@ -11,22 +11,29 @@ import { isSystemError, UserError } from '../errors.ts';
 import { exists, writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import type { ModelShape } from '../model/shape.ts';
-import { announce } from '../tracking/progress.ts';
+import { announce, listenToAnnouncements } from '../tracking/progress.ts';
+import { RunTracker } from '../tracking/run_tracker.ts';
+import type { Ending } from '../tracking/sink.ts';
+import { TrackingService } from '../tracking/tracking_service.ts';
 import { StopRequest } from '../train/stop.ts';
 
 /** Parts of a configuration that may change between two commands on one run: they decide nothing that is trained. */
 const FREE_TO_CHANGE =
-  /^(generate|evaluation|threads|runsFolder)\b|\.(checkpointEvery|keepCheckpoints|prefetch)$|\.onnx\.(model|tokenizer)$/;
+  /^(generate|evaluation|tracking|threads|runsFolder)\b|\.(checkpointEvery|keepCheckpoints|prefetch)$|\.onnx\.(model|tokenizer)$/;
 
 export interface Workspace {
   config: RunConfig;
   folder: RunFolder;
   stop: StopRequest;
+  /** What the run records. */
+  tracker: RunTracker;
   /** Name of the engine that computes. */
   engine: string;
 }
 
 export interface OpenOptions {
+  /** Name of the command, for the run's status. */
+  command: string;
   /** Go on although the configuration differs from the one that the run began with. */
   acceptChanges?: boolean;
 }
@@ -55,12 +62,42 @@ export async function withWorkspace(
   try {
     for (const path of lock.cleaned) say(`cleaned up after an interrupted process: ${path}`);
     await settleConfig(folder, config, options);
-    const engine = await startEngine(config);
-    await work({ config, folder, stop, engine });
-    return stop.exitCode;
+    return await tracked(folder, config, { ...options, stop }, async (tracker) => {
+      const engine = await startEngine(config);
+      await work({ config, folder, stop, tracker, engine });
+      return stop.exitCode;
+    });
   } finally {
     stop.release();
     lock.release();
+  }
+}
+
+/** Does `work` while the run is recorded and shown. */
+async function tracked(
+  folder: RunFolder,
+  config: RunConfig,
+  { command, stop }: { command: string; stop: StopRequest },
+  work: (tracker: RunTracker) => Promise<number>,
+): Promise<number> {
+  const service = new TrackingService(folder, config, { command, say, onStop: (who) => stop.ask(who) });
+  const tracker = await RunTracker.open(folder, (stage) => service.beginStage(stage));
+  listenToAnnouncements((text) => tracker.line(text));
+  let ending: Ending = 'failed';
+  try {
+    tracker.event('start', `memory3 ${command}`);
+    const code = await work(tracker);
+    ending = stop.requested ? 'stopped' : 'finished';
+    tracker.event(stop.requested ? 'stop' : 'finish', `memory3 ${command} ${ending}`);
+    return code;
+  } catch (error) {
+    tracker.event('error', error instanceof Error ? error.message : String(error));
+    throw error;
+  } finally {
+    await tracker.endStage();
+    await service.end(ending);
+    listenToAnnouncements(undefined);
+    await tracker.close();
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * A metrics file: JSON Lines, one row a step, `{"step": 12, "loss": 3.1, …}`. A checkpoint stores how many rows belong to
+ * A metrics file: JSON Lines, one row a step, `{"step": 12, "train/loss": 3.1, …}`. A checkpoint stores how many rows belong to
  * it; on resume the file is cut back to them, byte by byte as they were, so that an interrupted run and one that was
  * never stopped leave the same file.
  */
@@ -9,16 +9,13 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isSystemError, UserError } from '../errors.ts';
 import { diskError, makeFolder, syncFolder } from '../io/files.ts';
-import type { Tracker } from './tracker.ts';
-
-/** A value that is not finite is stored as null: JSON has no name for it. */
-export type MetricsRow = Record<string, number | string | boolean | null>;
+import type { MetricsRow } from './values.ts';
 
 const NEWLINE = 0x0a;
 const READ_BYTES = 1 << 16;
 
 /** The appending end of a metrics file. One process at a time (the run folder's lock sees to that). */
-export class MetricsFile implements Tracker {
+export class MetricsFile {
   readonly path: string;
   private readonly handle: FileHandle;
   private rows: number;
@@ -88,11 +85,6 @@ export class MetricsFile implements Tracker {
     } catch {
       // The error that led here says more; the half row goes when the file is opened again.
     }
-  }
-
-  /** The row `{step, …metrics}`. */
-  log(metrics: Record<string, number>, step: number): void {
-    this.append({ step, ...metrics });
   }
 
   /** Makes every row survive a power cut. Call before saving a checkpoint that counts them. */
@@ -176,7 +168,8 @@ async function* completeLines(handle: FileHandle): AsyncGenerator<string> {
   }
 }
 
-function parseRow(line: string, path: string, number: number): MetricsRow {
+/** One line of a metrics file. @throws UserError file_corrupt, naming the line */
+export function parseRow(line: string, path: string, number: number): MetricsRow {
   try {
     const row: unknown = JSON.parse(line);
     if (typeof row === 'object' && row !== null && !Array.isArray(row)) return row as MetricsRow;

@@ -22,8 +22,16 @@ const RATE_MEMORY = 30;
 /** The bar on the terminal, if one is shown: there is one terminal, so there is one bar. */
 let shown: Progress | undefined;
 
+let listener: ((text: string) => void) | undefined;
+
+/** Has `heard` told every announced line; undefined ends that. */
+export function listenToAnnouncements(heard: ((text: string) => void) | undefined): void {
+  listener = heard;
+}
+
 /** Prints a line that stays, above the progress that is shown. */
 export function announce(text: string): void {
+  listener?.(text);
   if (shown) shown.note(text);
   else process.stderr.write(`${text}\n`);
 }

@@ -12,7 +12,7 @@ import { learningRate } from '../optim/schedule.ts';
 import { accumulateGradients, clipAndUpdate, disposeGradients, type Gradients } from '../optim/update.ts';
 import { Progress } from '../tracking/progress.ts';
 import type { TrainingRecord } from './record.ts';
-import type { Stage } from './stage.ts';
+import type { Stage, StageEvent } from './stage.ts';
 import type { StopRequest } from './stop.ts';
 
 export interface TrainingState {
@@ -56,11 +56,11 @@ export async function train(training: Training): Promise<boolean> {
   const progress = new Progress({ label: stage.name, total: settings.steps, unit: 'steps', done: state.step });
   try {
     while (state.step < settings.steps && !stop.requested) {
-      const row = await trainStep(training);
-      progress.update(state.step, { loss: row.loss, 'tok/s': row.tokensPerSecond });
+      const { loss, tokensPerSecond } = await trainStep(training);
+      progress.update(state.step, { loss, 'tok/s': tokensPerSecond });
       const isSaved = isDue(settings.checkpointEvery, state.step, settings.steps);
       if (isDue(settings.validateEvery, state.step, settings.steps)) await validate(training, isSaved);
-      record.step(row);
+      record.tracker.commit();
       if (isSaved || stop.requested) await record.checkpoint(training);
     }
     // A stage of no steps passes its weights on as they are.
@@ -76,11 +76,13 @@ function isDue(interval: number, step: number, lastStep: number): boolean {
   return step === lastStep || (interval > 0 && step % interval === 0);
 }
 
-async function trainStep(training: Training): Promise<StepRow> {
+async function trainStep(training: Training): Promise<{ loss: number; tokensPerSecond: number }> {
   const { stage, model, optimizer, state, record } = training;
+  const { tracker } = record;
   const started = performance.now();
   const step = state.step + 1;
-  await stage.prepare(step);
+  const change = await stage.prepare(step);
+  if (change !== undefined) tell(training, change, step);
   const prepared = performance.now();
   const sums = await accumulate(stage, model, step);
   const rate = learningRate(stage.settings.learningRate, step, stage.settings.steps);
@@ -97,25 +99,31 @@ async function trainStep(training: Training): Promise<StepRow> {
   state.tokensSeen += sums.tokens;
   const prepareMs = prepared - started;
   const seconds = (performance.now() - started) / 1000;
-  return {
+  const tokensPerSecond = sums.tokens / seconds;
+  tracker.log(
+    {
+      'train/loss': loss,
+      'train/learning_rate': rate,
+      'train/gradient_norm': gradientNorm,
+      'train/tokens': state.tokensSeen,
+      'train/tokens_per_s': tokensPerSecond,
+      'train/gflop_per_s': (sums.tokens * flopsPerToken(model.shape, record.sequenceLength)) / seconds / 1e9,
+      'time/data_ms': sums.dataMs,
+      'time/retrieval_ms': sums.retrievalMs,
+      'time/prepare_ms': prepareMs,
+      'time/compute_ms': seconds * 1000 - prepareMs - sums.dataMs - sums.retrievalMs,
+    },
     step,
-    loss,
-    learningRate: rate,
-    gradientNorm,
-    tokensSeen: state.tokensSeen,
-    tokensPerSecond: sums.tokens / seconds,
-    gigaflopsPerSecond: (sums.tokens * flopsPerToken(model.shape, record.sequenceLength)) / seconds / 1e9,
-    dataMs: sums.dataMs,
-    retrievalMs: sums.retrievalMs,
-    prepareMs,
-    computeMs: seconds * 1000 - prepareMs - sums.dataMs - sums.retrievalMs,
-    ...(sums.memoryShare > 0 ? { memoryShare: sums.memoryShare } : {}),
-    ...stage.measure(),
-  };
+  );
+  if (sums.memoryShare > 0) tracker.log({ 'memory/attention_share': sums.memoryShare }, step);
+  stage.measure(tracker, step);
+  return { loss, tokensPerSecond };
 }
 
-/** One row of the metrics file; times in milliseconds. */
-export type StepRow = { step: number; loss: number; tokensPerSecond: number } & Record<string, number>;
+function tell({ stage, record, say }: Training, { kind, text }: StageEvent, step: number): void {
+  record.tracker.event(kind, text, step);
+  say(`${stage.name} step ${step}: ${text}`);
+}
 
 /** Loss and gradients are sums over tokens, so that dividing once by all valid tokens of the step weighs each alike. */
 async function accumulate(stage: Stage, model: Model, step: number): Promise<Accumulated> {
@@ -136,15 +144,18 @@ async function accumulate(stage: Stage, model: Model, step: number): Promise<Acc
 }
 
 /** The best step is one of those that are saved, so that the best checkpoint can be kept. */
-async function validate({ stage, state, record, say }: Training, isSaved: boolean): Promise<void> {
+async function validate(training: Training, isSaved: boolean): Promise<void> {
+  const { stage, state, record } = training;
   const losses = await stage.validate();
   const [loss] = Object.values(losses);
   if (loss === undefined) return;
   const isBetter = Number.isFinite(loss) && (state.best === undefined || loss < state.best.loss);
   if (isSaved && isBetter) state.best = { step: state.step, loss };
-  record.validation({ step: state.step, ...losses });
-  const shown = Object.entries(losses).map(([name, value]) => `${name} ${value.toFixed(4)}`);
-  say(`${stage.name} step ${state.step}: validation ${shown.join(', ')}`);
+  record.tracker.log(losses, state.step);
+  const shown = Object.entries(losses).map(
+    ([name, value]) => `${name.slice(name.indexOf('/') + 1)} ${value.toFixed(4)}`,
+  );
+  tell(training, { kind: 'validation', text: `validation ${shown.join(', ')}` }, state.step);
 }
 
 function diverged(stage: Stage, step: number, loss: number, norm: number, record: TrainingRecord): UserError {

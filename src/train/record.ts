@@ -1,11 +1,11 @@
-/** What a stage leaves on disk: one row a step, validation rows, checkpoints. */
+/** What a stage leaves on disk: one row a step, events, checkpoints. */
 
+import { basename } from 'node:path';
 import { type Checkpoint, removeAfter, retain, saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
-import type { RunFolder } from '../io/run_folder.ts';
 import { parameterShapes } from '../model/shape.ts';
-import { MetricsFile } from '../tracking/metrics_file.ts';
-import type { StepRow, Training } from './loop.ts';
+import type { RunTracker } from '../tracking/run_tracker.ts';
+import type { Training } from './loop.ts';
 import type { StageName } from './stage.ts';
 
 /** Hashes of what a stage trains on; `datasetHash` covers every dataset that it reads. */
@@ -19,20 +19,14 @@ export class TrainingRecord {
   readonly checkpoints: string;
   private readonly config: RunConfig;
   private readonly provenance: Provenance;
-  private readonly steps: MetricsFile;
-  private readonly validations: MetricsFile;
+  /** What the steps measure. */
+  readonly tracker: RunTracker;
 
-  private constructor(
-    checkpoints: string,
-    config: RunConfig,
-    provenance: Provenance,
-    files: { steps: MetricsFile; validations: MetricsFile },
-  ) {
+  private constructor(checkpoints: string, config: RunConfig, provenance: Provenance, tracker: RunTracker) {
     this.checkpoints = checkpoints;
     this.config = config;
     this.provenance = provenance;
-    this.steps = files.steps;
-    this.validations = files.validations;
+    this.tracker = tracker;
   }
 
   /**
@@ -40,18 +34,16 @@ export class TrainingRecord {
    * the resumed run writes its own. Without one the stage starts anew.
    */
   static async open(
-    folder: RunFolder,
+    tracker: RunTracker,
     stage: StageName,
     config: RunConfig,
     provenance: Provenance,
     checkpoint: Checkpoint | undefined,
   ): Promise<TrainingRecord> {
-    const checkpoints = folder.checkpoints(stage);
+    const checkpoints = tracker.folder.checkpoints(stage);
     await removeAfter(checkpoints, checkpoint?.state.step ?? 0);
-    const rows = checkpoint?.state.metricsRows ?? {};
-    const steps = await MetricsFile.open(folder.metricsFile(stage), { rows: rows.steps ?? 0 });
-    const validations = await MetricsFile.open(folder.validationFile(stage), { rows: rows.validations ?? 0 });
-    return new TrainingRecord(checkpoints, config, provenance, { steps, validations });
+    await tracker.beginStage(stage, checkpoint?.state.metricsRows.steps ?? 0);
+    return new TrainingRecord(checkpoints, config, provenance, tracker);
   }
 
   /** Tokens of a training sequence. */
@@ -59,18 +51,9 @@ export class TrainingRecord {
     return this.config.data.sequenceLength;
   }
 
-  step(row: StepRow): void {
-    this.steps.append(row);
-  }
-
-  validation(row: { step: number } & Record<string, number>): void {
-    this.validations.append(row);
-  }
-
   /** Saves everything that the rest of the run depends on, then drops checkpoints that are no longer kept. */
   async checkpoint({ stage, model, optimizer, state }: Training): Promise<string> {
-    await this.steps.flush();
-    await this.validations.flush();
+    await this.tracker.flush();
     const shapes = parameterShapes(model.shape);
     const weights = await model.weights();
     const parameters = new Map([...weights].map(([name, data]) => [name, { shape: shapes.get(name) ?? [], data }]));
@@ -82,7 +65,7 @@ export class TrainingRecord {
         tokensSeen: state.tokensSeen,
         modelConfig: model.shape,
         ...this.provenance,
-        metricsRows: { steps: this.steps.rowCount, validations: this.validations.rowCount },
+        metricsRows: { steps: this.tracker.rowCount },
         bestValidation: state.best,
         config: this.config,
         ...stage.state(),
@@ -90,11 +73,11 @@ export class TrainingRecord {
     });
     await retain(this.checkpoints, stage.settings.keepCheckpoints, state.best?.step);
     await stage.saved?.();
+    this.tracker.event('checkpoint', `saved ${basename(path)}`, state.step);
     return path;
   }
 
   async close(): Promise<void> {
-    await this.steps.close();
-    await this.validations.close();
+    await this.tracker.endStage();
   }
 }

@@ -1,9 +1,12 @@
 /** What the shared loop asks of a stage. The loop does not know which one it runs. */
 
 import type { WarmupConfig } from '../config/schema.ts';
+import type { StageName } from '../io/run_folder.ts';
 import type { TrainingBatch } from '../model/training.ts';
+import type { EventKind } from '../tracking/events.ts';
+import type { Tracker } from '../tracking/tracker.ts';
 
-export type StageName = 'warmup' | 'continual';
+export type { StageName } from '../io/run_folder.ts';
 
 /** The settings that both stages have. */
 export type StageSettings = WarmupConfig;
@@ -21,18 +24,26 @@ export interface MicroBatch {
 export interface Stage {
   readonly name: StageName;
   readonly settings: StageSettings;
-  /** What must be true before optimiser step `step` (1-based) runs, such as a bank that has grown. */
-  prepare(step: number): Promise<void>;
+  /**
+   * Sees to what must be true before optimiser step `step` (1-based) runs, such as a bank that has grown.
+   * @returns what was changed, for the record
+   */
+  prepare(step: number): Promise<StageEvent | undefined>;
   /** Micro-batch `micro` of step `step`: a pure function of the run's configuration, the weights and the bank. */
   microBatch(step: number, micro: number): Promise<MicroBatch>;
-  /** Validation metrics by name, such as `loss` and `lossWithoutMemory`. The first one decides which checkpoint is best. */
+  /** Validation metrics by name, such as `validation/loss`. The first one decides which checkpoint is best. */
   validate(): Promise<Record<string, number>>;
-  /** Columns that the stage adds to the metrics row of the step just made. */
-  measure(): Record<string, number>;
+  /** What the stage adds to the row of the step just made. */
+  measure(tracker: Tracker, step: number): void;
   /** What the stage adds to the checkpoint's state. */
   state(): StageState;
   /** Called after each checkpoint, when old ones are gone. */
   saved?(): Promise<void>;
+}
+
+export interface StageEvent {
+  kind: EventKind;
+  text: string;
 }
 
 export interface StageState {

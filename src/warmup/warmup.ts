@@ -18,7 +18,7 @@ export class WarmupStage implements Stage {
     this.text = new TextBatches(config, config.warmup, text);
   }
 
-  async prepare(): Promise<void> {}
+  async prepare(): Promise<undefined> {}
 
   async microBatch(step: number, micro: number): Promise<MicroBatch> {
     const { value, ms } = await timed(() => this.text.training(step, micro));
@@ -29,12 +29,10 @@ export class WarmupStage implements Stage {
     const count = this.text.validationCount;
     if (count === 0) return {};
     const batchAt = async (i: number): Promise<MicroBatch> => this.text.plain(await this.text.validating(i), 0);
-    return { loss: await meanLoss(this.model, count, batchAt) };
+    return { 'validation/loss': await meanLoss(this.model, count, batchAt) };
   }
 
-  measure(): Record<string, number> {
-    return {};
-  }
+  measure(): void {}
 
   state(): StageState {
     return {};

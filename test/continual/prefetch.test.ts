@@ -20,6 +20,7 @@ import type { MicroBatch } from '../../src/train/stage.ts';
 import { TextBatches } from '../../src/train/text_batches.ts';
 import { flipBit, userErrorOf } from '../data/support.ts';
 import { type RandomRun, randomRun, writeBank } from '../infer/random_run.ts';
+import { RecordingTracker } from '../tracking/support.ts';
 
 // A thread that loads TypeScript starts slowly on a machine that does other work too.
 vi.setConfig({ testTimeout: 120_000 });
@@ -59,7 +60,7 @@ async function openStage(run: RandomRun, version?: number): Promise<{ stage: Con
   const text = { train, validation, weights };
   const stage = new ContinualStage({
     ...{ config, model, text, plainText: text, bank, prefix: tokenizer.referencePrefix, parent: 'p' },
-    ...{ tokenizer: dataPaths(folder.data).tokenizer, checkpoints: folder.checkpoints('continual'), say: () => {} },
+    ...{ tokenizer: dataPaths(folder.data).tokenizer, checkpoints: folder.checkpoints('continual') },
   });
   open.push(stage);
   return { stage, bank };
@@ -88,20 +89,22 @@ async function trace(run: RandomRun, { until = STEPS, from = 1, version }: Parti
     for (const variable of run.model.parameters.values()) tf.tidy(() => variable.assign(variable.mul(1.01)));
     steps.push({ version: bank.bank.version, batches, ...(step % 4 === 0 && (await stage.validate())) });
   }
-  return { steps, version: bank.bank.version, measures: stage.measure() };
+  const tracker = new RecordingTracker();
+  stage.measure(tracker, until);
+  return { steps, version: bank.bank.version, measures: tracker.values };
 }
 
 describe('a stage that reads ahead', () => {
   for (const memories of ['bank', 'online'] as const) {
     it(`gives the bits of one that does not, over growths and refreshes and a resume (${memories})`, async () => {
       const expected = await trace(await newRun({ memories, prefetch: 0 }));
-      expect(expected.measures.prefetchMs).toBeUndefined();
+      expect(expected.measures['time/prefetch_ms']).toBeUndefined();
       expect(new Set(expected.steps.map((step) => (step as { version: number }).version)).size).toBe(6);
 
       const ahead = await trace(await newRun({ memories, prefetch: 3 }));
       expect(ahead.steps).toEqual(expected.steps);
-      expect(ahead.measures.prefetchMs).toBeGreaterThan(0);
-      if (memories === 'bank') expect(ahead.measures.cacheHitRate).toBeGreaterThan(0);
+      expect(ahead.measures['time/prefetch_ms']).toBeGreaterThan(0);
+      if (memories === 'bank') expect(ahead.measures['bank/cache_hit_rate']).toBeGreaterThan(0);
 
       const stopped = await newRun({ memories, prefetch: 1 });
       const before = await trace(stopped, { until: 8 });
@@ -118,7 +121,7 @@ describe('a stage that reads ahead', () => {
     await Bank.create(folder.bank, bankIdentity(config, model.shape, tokenizer, encoder));
     const { steps, measures } = await trace(run, { until: 3 });
     expect(steps).toHaveLength(3);
-    expect(measures.prefetchMs).toBeUndefined();
+    expect(measures['time/prefetch_ms']).toBeUndefined();
   });
 
   it('fails as one that does not when the bank is damaged, in the step that reads the damage', async () => {

@@ -66,7 +66,7 @@ describe('prepare', () => {
     const plan = growthPlan(run.config.continual.growth, run.references.size, run.config.seed);
     const said: (string | undefined)[] = [];
     for (let step = 1; step <= 11; step++) {
-      said.push(await bank.prepare(step));
+      said.push((await bank.prepare(step))?.text);
       expect(bank.bank.size, `step ${step}`).toBe(plan.countAt(step - 1));
       expect((await bank.retriever()).size).toBe(bank.bank.size);
     }

@@ -23,7 +23,7 @@ describe('memory3 run', () => {
     const wanted = [
       ...['config.yaml', 'data/tokenizer.json', 'data/build.json', 'data/tokens/manifest.json', 'report.json'],
       ...['data/references/references.arrow', 'bank/CURRENT', 'loss.svg', 'metrics/warmup.jsonl'],
-      ...['metrics/continual.jsonl', 'metrics/warmup-validation.jsonl', 'metrics/continual-validation.jsonl'],
+      ...['metrics/continual.jsonl', 'metrics/events.jsonl', 'metrics/log.txt', 'metrics/status.json'],
     ];
     for (const path of wanted) expect(statSync(join(whole, path)).size, path).toBeGreaterThan(0);
     for (const stage of ['warmup', 'continual'] as const) {
@@ -40,13 +40,18 @@ describe('memory3 run', () => {
       const metrics = rows(whole, stage);
       expect(metrics.map(({ step }) => step)).toEqual(steps(6));
       for (const row of metrics)
-        for (const [name, value] of Object.entries(row)) expect(Number.isFinite(value), `${stage} ${name}`).toBe(true);
-      expect(metrics.at(-1)!.tokensSeen).toBe(6 * 2 * 32);
-      expect(rows(whole, `${stage}-validation`).map(({ step }) => step)).toEqual([3, 6]);
+        for (const [name, value] of Object.entries(row))
+          if (typeof value !== 'object') expect(Number.isFinite(value), `${stage} ${name}`).toBe(true);
+      expect(metrics.at(-1)!['train/tokens']).toBe(6 * 2 * 32);
+      const validated = metrics.filter((row) => row['validation/loss'] !== undefined);
+      expect(validated.map(({ step }) => step)).toEqual([3, 6]);
     }
-    expect(rows(whole, 'continual').at(-1)!.loss).toBeLessThan(rows(whole, 'warmup')[0]!.loss);
-    expect(rows(whole, 'continual').map(({ bankMemories }) => bankMemories)).toEqual([60, 60, 90, 90, 120, 120]);
-    expect(rows(whole, 'continual').every(({ memoryShare = 0 }) => memoryShare > 0 && memoryShare < 1)).toBe(true);
+    const loss = (row: Record<string, number> | undefined) => row?.['train/loss'] ?? Number.NaN;
+    expect(loss(rows(whole, 'continual').at(-1))).toBeLessThan(loss(rows(whole, 'warmup')[0]));
+    expect(rows(whole, 'continual').map((row) => row['bank/references'])).toEqual([60, 60, 90, 90, 120, 120]);
+    expect(rows(whole, 'continual').every(({ 'memory/attention_share': share = 0 }) => share > 0 && share < 1)).toBe(
+      true,
+    );
   });
 
   it('writes a report of the promised shape and prints it', () => {
@@ -76,7 +81,10 @@ describe('memory3 run', () => {
 
   it('does nothing when run again, and keeps everything, added knowledge too', async () => {
     const added = await succeed('bank', 'add', ...playground.args('whole'), '--text', 'zuzu has color kilo.');
-    const kept = ['bank', 'warmup', 'continual', 'data', 'metrics'].flatMap((part) => filesBelow(join(whole, part)));
+    const kept = ['bank', 'warmup', 'continual', 'data', 'metrics']
+      .flatMap((part) => filesBelow(join(whole, part)))
+      // That a command was run is recorded.
+      .filter((path) => !/(events\.jsonl|log\.txt|status\.json|hardware\.jsonl)$/.test(path));
     const hashes = kept.map((path) => [path, sha256(path)]);
     const { stderr } = await succeed('run', ...playground.args('whole'));
     expect(kept.map((path) => [path, sha256(path)])).toEqual(hashes);
@@ -100,7 +108,9 @@ describe('memory3 run', () => {
 
 describe('variants', () => {
   const losses = (name: string) =>
-    (['warmup', 'continual'] as const).flatMap((stage) => rows(playground.path(name), stage).map(({ loss }) => loss));
+    (['warmup', 'continual'] as const).flatMap((stage) =>
+      rows(playground.path(name), stage).map((row) => row['train/loss']!),
+    );
 
   it('searches memory keys with the chunk itself, accumulates and recomputes', async () => {
     const variant = ['retrieval.encoder=keys', 'retrieval.query=own', 'warmup.accumulate=2', 'continual.accumulate=2'];
@@ -110,7 +120,7 @@ describe('variants', () => {
     const [a, b] = [losses('kept'), losses('recomputed')];
     expect(a).toHaveLength(12);
     for (const [i, loss] of a.entries()) expect(Math.abs(loss - b[i]!)).toBeLessThan(1e-5);
-    expect(rows(playground.path('kept'), 'warmup').at(-1)!.tokensSeen).toBe(6 * 2 * 2 * 32);
+    expect(rows(playground.path('kept'), 'warmup').at(-1)!['train/tokens']).toBe(6 * 2 * 2 * 32);
     const shown = await succeed('ask', ...playground.args('kept', ...variant), 'bada has color', '--trace');
     expect(shown.stdout).toContain('similarity');
   });
@@ -123,7 +133,9 @@ describe('variants', () => {
     ]);
     const [a, b] = [losses('online'), losses('online-recomputed')];
     for (const [i, loss] of a.entries()) expect(Math.abs(loss - b[i]!)).toBeLessThan(1e-5);
-    expect(rows(playground.path('online'), 'continual').every(({ memoryShare = 0 }) => memoryShare > 0)).toBe(true);
+    expect(
+      rows(playground.path('online'), 'continual').every(({ 'memory/attention_share': share = 0 }) => share > 0),
+    ).toBe(true);
   });
 
   it('leaves out a stage of no steps', async () => {
@@ -151,7 +163,7 @@ describe('variants', () => {
   it('begins stage two with an empty bank when the plan says so', async () => {
     const empty = ['continual.growth.initialShare=0', 'continual.growth.share=0.5'];
     await succeed('run', ...playground.args('empty', ...empty));
-    const sizes = rows(playground.path('empty'), 'continual').map(({ bankMemories }) => bankMemories);
+    const sizes = rows(playground.path('empty'), 'continual').map((row) => row['bank/references']);
     expect(sizes.slice(0, 2)).toEqual([0, 0]);
     expect(sizes.at(-1)).toBeGreaterThan(0);
   });

@@ -194,7 +194,7 @@ export function filesBelow(folder: string): string[] {
     .sort();
 }
 
-/** The numbers that two equal runs have alike, bit by bit: final weights, moments, memories, losses, validations. */
+/** The numbers that two equal runs have alike, bit by bit: final weights, moments, memories, losses. */
 export function fingerprint(run: string): Record<string, unknown> {
   const final = (stage: Stage): string => checkpoints(run, stage).at(-1) ?? 'none';
   const bank = filesBelow(join(run, 'bank')).filter((path) => path.endsWith('rows.bin'));
@@ -207,18 +207,19 @@ export function fingerprint(run: string): Record<string, unknown> {
   return {
     ...Object.fromEntries(files),
     bank: bank.map(sha256).sort(),
-    losses: (['warmup', 'continual'] as const).map((stage) => rows(run, stage).map(({ step, loss }) => [step, loss])),
-    validations: (['warmup', 'continual'] as const).map((stage) => rows(run, `${stage}-validation`)),
+    losses: (['warmup', 'continual'] as const).map((stage) =>
+      rows(run, stage).map((row) => [row.step, row['train/loss'], row['validation/loss']]),
+    ),
   };
 }
 
 /** Rows of a stage's metrics. */
-export function rows(run: string, stage: Stage | 'warmup-validation' | 'continual-validation') {
+export function rows(run: string, stage: Stage) {
   const text = readFileSync(join(run, 'metrics', `${stage}.jsonl`), 'utf8');
   return text
     .trimEnd()
     .split('\n')
-    .map((line) => JSON.parse(line) as { step: number; loss: number } & Record<string, number>);
+    .map((line) => JSON.parse(line) as { step: number } & Record<string, number>);
 }
 
 /** 1, 2, …, count. */

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { UserError } from '../../src/errors.ts';
-import { MetricsFile, type MetricsRow, readMetrics } from '../../src/tracking/metrics_file.ts';
+import { MetricsFile, readMetrics } from '../../src/tracking/metrics_file.ts';
+import type { MetricsRow } from '../../src/tracking/values.ts';
 
 let folder: string;
 let path: string;
@@ -19,7 +20,7 @@ const text = () => readFileSync(path, 'utf8');
 
 async function write(rows: number, options: { rows?: number } = {}, first = 0): Promise<void> {
   const file = await MetricsFile.open(path, options);
-  for (let step = first; step < first + rows; step++) file.log({ loss: 1 / (step + 1) }, step);
+  for (let step = first; step < first + rows; step++) file.append({ step, loss: 1 / (step + 1) });
   await file.close();
 }
 
@@ -38,7 +39,7 @@ async function errorOf(action: Promise<unknown>): Promise<UserError> {
 test('rows are one JSON object a line, there as soon as they are logged', async () => {
   const file = await MetricsFile.open(path);
   expect(file.rowCount).toBe(0);
-  file.log({ loss: 2.5, rate: 1e-3 }, 1);
+  file.append({ step: 1, loss: 2.5, rate: 1e-3 });
   expect(text()).toBe('{"step":1,"loss":2.5,"rate":0.001}\n');
   file.append({ step: 2, note: 'über\nzwei', bad: Number.NaN });
   expect(file.rowCount).toBe(2);
@@ -67,7 +68,7 @@ describe('resuming', () => {
       writeFileSync(path, whole.slice(0, length));
       const file = await MetricsFile.open(path);
       expect(file.rowCount).toBe(4);
-      file.log({ loss: 1 / 5 }, 4);
+      file.append({ step: 4, loss: 1 / 5 });
       await file.close();
       expect(text()).toBe(whole);
     }
@@ -141,7 +142,7 @@ test.runIf(existsSync('/dev/full'))('a full disk is a user error', async () => {
   const { open } = await import('node:fs/promises');
   const full = await open('/dev/full', 'r+');
   Object.assign(file, { handle: full });
-  expect(() => file.log({ loss: 1 }, 1)).toThrow(UserError);
+  expect(() => file.append({ step: 1, loss: 1 })).toThrow(UserError);
   expect(file.rowCount).toBe(0);
   await full.close();
 });

@@ -11,6 +11,8 @@ import { Model } from '../../src/model/model.ts';
 import { initParameters } from '../../src/model/shape.ts';
 import { AdamW } from '../../src/optim/adamw.ts';
 import { PURPOSE, randomInt } from '../../src/random.ts';
+import { RunTracker } from '../../src/tracking/run_tracker.ts';
+import type { Tracker } from '../../src/tracking/tracker.ts';
 import { train } from '../../src/train/loop.ts';
 import { TrainingRecord } from '../../src/train/record.ts';
 import { trainingState, weightValues } from '../../src/train/resume.ts';
@@ -46,7 +48,7 @@ class RandomStage implements Stage {
     this.begin = begin;
   }
 
-  async prepare(step: number): Promise<void> {
+  async prepare(step: number): Promise<undefined> {
     this.prepared.push(step);
     this.begin(step);
   }
@@ -66,11 +68,11 @@ class RandomStage implements Stage {
   }
 
   async validate(): Promise<Record<string, number>> {
-    return { loss: 10 - this.prepared.length, other: 1 };
+    return { 'validation/loss': 10 - this.prepared.length, 'validation/other': 1 };
   }
 
-  measure(): Record<string, number> {
-    return { extra: 1 };
+  measure(tracker: Tracker, step: number): void {
+    tracker.log({ extra: 1 }, step);
   }
 
   state(): StageState {
@@ -105,7 +107,8 @@ async function run(config: RunConfig, { folder = new RunFolder(temporaryFolder()
   const model = new Model(SHAPE, checkpoint ? weightValues(checkpoint.parameters) : initParameters(SHAPE, 3));
   const optimizer = new AdamW(model.parameters, config.optimizer);
   if (checkpoint) optimizer.load(checkpoint.optimizer);
-  const record = await TrainingRecord.open(folder, 'warmup', config, PROVENANCE, checkpoint);
+  const tracker = await RunTracker.open(folder);
+  const record = await TrainingRecord.open(tracker, 'warmup', config, PROVENANCE, checkpoint);
   const stop = new StopRequest(() => {});
   stops.push(stop);
   const stage = new RandomStage(config.warmup, (step) => begin?.(step, model));
@@ -119,6 +122,7 @@ async function run(config: RunConfig, { folder = new RunFolder(temporaryFolder()
     return { complete, folder, said, weights: await model.weights(), prepared: stage.prepared };
   } finally {
     await record.close();
+    await tracker.close();
     optimizer.dispose();
     model.dispose();
   }
@@ -129,6 +133,10 @@ const rowsOf = (path: string): Record<string, number>[] =>
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as Record<string, number>);
+const validationsOf = (folder: RunFolder) =>
+  rowsOf(folder.metricsFile('warmup')).flatMap((row) =>
+    row['validation/loss'] === undefined ? [] : [[row.step, row['validation/loss']]],
+  );
 const stepsOf = async (folder: RunFolder): Promise<number[]> =>
   (await listCheckpoints(folder.checkpoints('warmup'))).map(({ step }) => step).sort((a, b) => a - b);
 
@@ -140,9 +148,9 @@ describe('train', () => {
     const rows = rowsOf(folder.metricsFile('warmup'));
     expect(rows.map(({ step }) => step)).toEqual(prepared);
     // In every pair of sequences 7 and 3 targets count.
-    expect(rows.map(({ tokensSeen }) => tokensSeen)).toEqual(prepared.map((step) => 10 * step));
-    expect(rows.every(({ extra, loss }) => extra === 1 && Number.isFinite(loss))).toBe(true);
-    expect(rowsOf(folder.validationFile('warmup')).map(({ step, loss }) => [step, loss])).toEqual([
+    expect(rows.map((row) => row['train/tokens'])).toEqual(prepared.map((step) => 10 * step));
+    expect(rows.every((row) => row.extra === 1 && Number.isFinite(row['train/loss']))).toBe(true);
+    expect(validationsOf(folder)).toEqual([
       [4, 6],
       [7, 3],
     ]);
@@ -156,7 +164,9 @@ describe('train', () => {
     for (const [name, weights] of whole.weights)
       for (const [i, weight] of weights.entries())
         expect(Math.abs(parts.weights.get(name)![i]! - weight)).toBeLessThan(1e-4);
-    const [a, b] = [whole, parts].map(({ folder }) => rowsOf(folder.metricsFile('warmup')).map(({ loss }) => loss!));
+    const [a, b] = [whole, parts].map(({ folder }) =>
+      rowsOf(folder.metricsFile('warmup')).map((row) => row['train/loss']!),
+    );
     for (const [i, loss] of a!.entries()) expect(b![i]).toBeCloseTo(loss, 4);
   });
 
@@ -181,11 +191,11 @@ describe('train', () => {
     });
     await expect(failing).rejects.toThrow('killed');
     expect(rowsOf(folder.metricsFile('warmup'))).toHaveLength(4);
-    expect(rowsOf(folder.validationFile('warmup'))).toHaveLength(1);
+    expect(validationsOf(folder)).toHaveLength(1);
     const resumed = await run(configure({}), { folder });
     expect(resumed.prepared).toEqual([4, 5, 6]);
     expect(rowsOf(folder.metricsFile('warmup')).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
-    expect(rowsOf(folder.validationFile('warmup')).map(({ step }) => step)).toEqual([4, 6]);
+    expect(validationsOf(folder).map(([step]) => step)).toEqual([4, 6]);
   });
 
   it('refuses a step that is not finite, without making it', async () => {

@@ -1,0 +1,192 @@
+/** The rows of both stages of a run as one sequence, read from its files as far as they are written. */
+
+import { open } from 'node:fs/promises';
+import { isSystemError } from '../errors.ts';
+import { type RunFolder, STAGES, type StageName } from '../io/run_folder.ts';
+import { parseRow } from './metrics_file.ts';
+import type { TrackedRow } from './sink.ts';
+import type { MetricsRow } from './values.ts';
+
+const READ_BYTES = 1 << 18;
+const NEWLINE = 0x0a;
+
+/**
+ * Reads complete lines of a file that may still grow; keeps its place between calls. A file that is not there yet has no
+ * lines.
+ */
+export class LineTail {
+  readonly path: string;
+  /** Lines handed out. */
+  count = 0;
+  #offset: number;
+
+  /** @param offset where to begin, the begin of a line */
+  constructor(path: string, offset = 0) {
+    this.path = path;
+    this.#offset = offset;
+  }
+
+  /** The place, for `back`. */
+  mark(): { offset: number; count: number } {
+    return { offset: this.#offset, count: this.count };
+  }
+
+  /** Goes back to a place, so that the lines behind it come again. */
+  back({ offset, count }: { offset: number; count: number }): void {
+    this.#offset = offset;
+    this.count = count;
+  }
+
+  /** The lines that have come since, a part at a time: about 256 KiB, or one line that is longer. Empty: no more for now. */
+  async next(): Promise<string[]> {
+    let handle: Awaited<ReturnType<typeof open>>;
+    try {
+      handle = await open(this.path, 'r');
+    } catch (error) {
+      if (isSystemError(error) && error.code === 'ENOENT') return [];
+      throw error;
+    }
+    try {
+      for (let size = READ_BYTES; ; size *= 2) {
+        const buffer = Buffer.allocUnsafe(size);
+        const { bytesRead } = await handle.read(buffer, 0, size, this.#offset);
+        const end = buffer.subarray(0, bytesRead).lastIndexOf(NEWLINE);
+        if (end < 0 && bytesRead === size) continue;
+        if (end < 0) return [];
+        const lines = buffer.toString('utf8', 0, end).split('\n');
+        this.#offset += end + 1;
+        this.count += lines.length;
+        return lines;
+      }
+    } finally {
+      await handle.close();
+    }
+  }
+}
+
+/** The sequence; keeps its place between calls, so that a run is followed while it is written. */
+export class RunRows {
+  readonly #folder: RunFolder;
+  readonly #after: number;
+  #stages: readonly StageName[];
+  #stage = 0;
+  #tail: LineTail;
+  /** Steps of the stages before the one that is read. */
+  #before = 0;
+  #last = -1;
+  #taken = 0;
+  /** Counts the lines of each stage's file, ahead of the reading. */
+  readonly #ahead = new Map<StageName, LineTail>();
+
+  /**
+   * @param stages those whose files are complete up to the last, which may grow
+   * @param after rows up to this step of the run are passed over
+   */
+  constructor(folder: RunFolder, stages: readonly StageName[] = STAGES, after = -1) {
+    this.#folder = folder;
+    this.#stages = stages;
+    this.#after = after;
+    this.#tail = new LineTail(folder.metricsFile(stages[0] ?? 'warmup'));
+  }
+
+  /** Says that the stages have become more: what is read now is complete. */
+  extend(stages: readonly StageName[]): void {
+    this.#stages = stages;
+  }
+
+  /**
+   * The next rows, a part at a time; empty: no more for now.
+   * @throws UserError file_corrupt, naming the line
+   */
+  async next(): Promise<TrackedRow[]> {
+    for (;;) {
+      const stage = this.#stages[this.#stage];
+      if (stage === undefined) return [];
+      const first = this.#tail.count + 1;
+      const lines = await this.#tail.next();
+      if (lines.length > 0) {
+        this.#taken += lines.length;
+        const rows = lines.flatMap((line, i) => this.#row(stage, line, first + i) ?? []);
+        if (rows.length > 0) return rows;
+      } else if (this.#stage < this.#stages.length - 1) {
+        this.#stage += 1;
+        this.#before = Math.max(0, this.#last);
+        this.#tail = new LineTail(this.#folder.metricsFile(this.#stages[this.#stage]!));
+      } else {
+        return [];
+      }
+    }
+  }
+
+  /** Rows in the files that `next` has not given yet. */
+  async waiting(): Promise<number> {
+    let lines = 0;
+    for (const stage of this.#stages) {
+      const tail = this.#ahead.get(stage) ?? new LineTail(this.#folder.metricsFile(stage));
+      this.#ahead.set(stage, tail);
+      while ((await tail.next()).length > 0);
+      lines += tail.count;
+    }
+    return lines - this.#taken;
+  }
+
+  #row(stage: StageName, line: string, number: number): TrackedRow | undefined {
+    const known = stepOf(line);
+    if (known !== undefined && this.#before + known <= this.#after) {
+      this.#last = this.#before + known;
+      return undefined;
+    }
+    const { step, 'time/unix_s': time, ...values } = parseRow(line, this.#tail.path, number);
+    this.#last = this.#before + Number(step);
+    if (this.#last <= this.#after) return undefined;
+    return {
+      step: this.#last,
+      stage,
+      time: Number(time ?? 0),
+      values: { 'train/stage': stage, 'train/step': Number(step), ...values },
+    };
+  }
+}
+
+/** The step that a row begins with, without reading the rest of it. */
+function stepOf(line: string): number | undefined {
+  const found = /^\{"step":(\d+)[,}]/.exec(line);
+  return found ? Number(found[1]) : undefined;
+}
+
+/** The last complete row of a metrics file, read from its end; undefined when there is none. */
+export async function lastRow(path: string): Promise<MetricsRow | undefined> {
+  let handle: Awaited<ReturnType<typeof open>>;
+  try {
+    handle = await open(path, 'r');
+  } catch (error) {
+    if (isSystemError(error) && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const { size } = await handle.stat();
+    for (let length = Math.min(size, 1 << 16); length > 0; length = Math.min(size, length * 4)) {
+      const buffer = Buffer.alloc(length);
+      const { bytesRead } = await handle.read(buffer, 0, length, size - length);
+      const end = buffer.subarray(0, bytesRead).lastIndexOf(NEWLINE);
+      const start = end < 1 ? -1 : buffer.lastIndexOf(NEWLINE, end - 1);
+      if (end > 0 && (start >= 0 || length === size)) {
+        return parseRow(buffer.toString('utf8', start + 1, end), path, 0);
+      }
+      if (length === size) return undefined;
+    }
+    return undefined;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The last step of a run, −1 when its files hold no rows. */
+export async function lastStep(folder: RunFolder, stages: readonly StageName[] = STAGES): Promise<number> {
+  let last = -1;
+  for (const stage of stages) {
+    const row = await lastRow(folder.metricsFile(stage));
+    if (row !== undefined) last = Math.max(0, last) + Number(row.step);
+  }
+  return last;
+}

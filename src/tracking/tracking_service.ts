@@ -1,0 +1,79 @@
+/** The thread beside a command that beats, watches the machine and feeds the sinks. Nothing that it does can fail the command. */
+
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Worker } from 'node:worker_threads';
+import type { RunConfig } from '../config/schema.ts';
+import type { RunFolder, StageName } from '../io/run_folder.ts';
+import { startThread } from '../io/thread.ts';
+import type { SinkState } from './follower.ts';
+import type { Ending } from './sink.ts';
+
+export interface ThreadData {
+  root: string;
+  config: RunConfig;
+  command: string;
+}
+
+export type ToThread = { kind: 'stage'; stage: StageName } | { kind: 'end'; ending: Ending };
+export type FromThread = { kind: 'stop'; who: string } | { kind: 'ended'; sinks: SinkState[] };
+
+export interface TrackingOptions {
+  /** The command that works on the run. */
+  command: string;
+  say: (text: string) => void;
+  /** Called when somebody asks the run to stop from a tracking service. */
+  onStop: (who: string) => void;
+}
+
+/** Seconds after which a thread that does not end is ended. */
+const PATIENCE_SECONDS = 30;
+
+export class TrackingService {
+  readonly #worker: Worker;
+  readonly #options: TrackingOptions;
+  #isDead = false;
+  #behind: SinkState[] = [];
+
+  constructor(folder: RunFolder, config: RunConfig, options: TrackingOptions) {
+    this.#options = options;
+    const data: ThreadData = { root: folder.root, config, command: options.command };
+    this.#worker = startThread('tracking_thread', import.meta.url, data);
+    this.#worker.on('message', (message: FromThread) => this.#receive(message));
+    this.#worker.on('error', (error) => {
+      options.say(`tracking has ended, the run goes on: ${error.message}`);
+    });
+    this.#worker.once('exit', () => {
+      this.#isDead = true;
+    });
+  }
+
+  /** Rows of `stage` follow; what is in the files before them counts. */
+  beginStage(stage: StageName): void {
+    this.#send({ kind: 'stage', stage });
+  }
+
+  /** Lets the sinks take what is left, for some seconds, and says what they did not take. */
+  async end(ending: Ending): Promise<void> {
+    if (this.#isDead) return;
+    const exited = once(this.#worker, 'exit');
+    this.#send({ kind: 'end', ending });
+    await Promise.race([exited, sleep(PATIENCE_SECONDS * 1000, undefined, { ref: false })]).catch(() => undefined);
+    await this.#worker.terminate();
+    for (const { name, waiting, error } of this.#behind) {
+      if (error === undefined) continue;
+      this.#options.say(
+        `${name}: ${waiting} rows are still to be sent (${error}); they are kept, and go with the next command on the run or \`memory3 track export --to ${name}\``,
+      );
+    }
+  }
+
+  #receive(message: FromThread): void {
+    if (message.kind === 'stop') this.#options.onStop(message.who);
+    else this.#behind = message.sinks;
+  }
+
+  #send(message: ToThread): void {
+    if (!this.#isDead) this.#worker.postMessage(message);
+  }
+}
