@@ -432,6 +432,14 @@ async function refuseToLoseBank(folder: RunFolder): Promise<void> {
   });
 }
 
+/** Lets sinks take what they lack of a run whose training is finished, for a command that does not train. */
+export async function showFinished(workspace: Workspace): Promise<void> {
+  const { config, folder, tracker } = workspace;
+  const stage = await newestFinished(workspace);
+  const { newest } = await latestCheckpoint(folder.checkpoints(stage));
+  if (newest !== undefined && newest.state.step >= config[stage].steps) await tracker.finishedStage(stage);
+}
+
 async function newestFinished(workspace: Workspace): Promise<StageName> {
   const { newest } = await latestCheckpoint(workspace.folder.checkpoints('continual'));
   return newest !== undefined && newest.state.step >= workspace.config.continual.steps ? 'continual' : 'warmup';
