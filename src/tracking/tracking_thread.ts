@@ -59,7 +59,7 @@ class TrackingThread {
     const load = this.#watchLoad();
     const fed = Promise.all(this.#followers.map((follower) => this.#feed(follower)));
     await Promise.all([beats, load]);
-    await Promise.race([fed, sleep(LAST_SECONDS * 1000)]);
+    await Promise.race([fed, sleep(LAST_SECONDS * 1000, undefined, { ref: false })]);
     await this.#beat(this.#ending).catch(() => undefined);
     tell({ kind: 'ended', sinks: await this.#states() });
   }
