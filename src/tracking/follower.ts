@@ -118,8 +118,9 @@ export class Follower {
     return { name, place, step: this.#step, waiting, failures: this.#failures, error: this.#error };
   }
 
-  /** Hands over the rest and says how the command ended. @returns false when the sink did not take it all */
+  /** Hands over the rest, at once, and says how the command ended. @returns false when the sink did not take it all */
   async finish(ending: Ending): Promise<boolean> {
+    this.hurry();
     try {
       if (!(await this.pump())) return false;
       if (this.#rows !== undefined) await this.#sink.finish(ending);

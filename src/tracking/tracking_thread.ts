@@ -83,7 +83,6 @@ class TrackingThread {
       const text = isTold ? `${error}; it is tried again, the run goes on` : 'it takes rows again';
       tell({ kind: 'say', text: `${follower.name}: ${text}` });
     });
-    follower.hurry();
     await follower.finish(this.#ending);
   }
 
