@@ -6,7 +6,9 @@ import type { Sink, SinkName, SinkOptions, TrackedRun } from './sink.ts';
 type Maker = (run: TrackedRun, options: SinkOptions) => Promise<Sink>;
 
 /** Loaded when they are wanted. */
-const MAKERS: Partial<Record<SinkName, Maker>> = {};
+const MAKERS: Partial<Record<SinkName, Maker>> = {
+  wandb: async (run, options) => (await import('./wandb/wandb.ts')).makeWandbSink(run, options),
+};
 
 export async function makeSink(name: SinkName, run: TrackedRun, options: SinkOptions = {}): Promise<Sink> {
   const make = MAKERS[name];
