@@ -31,6 +31,8 @@ export interface TrackedRun {
 export interface SinkOptions {
   /** Rewrites the sink from the run's files instead of going on in it: to a file beside, or a run of a new id. */
   anew?: boolean;
+  /** File or folder to write instead of the one in the run folder, for sinks that are files. */
+  path?: string;
   /** Called when the people on the other side ask the run to stop. */
   onStop?: (who: string) => void;
 }
