@@ -8,7 +8,7 @@ import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { UserError } from '../../errors.ts';
 import { diskError, exists, makeFolder, syncFolder, temporaryName, writeFileAtomic } from '../../io/files.ts';
-import type { Ending, Sink, TrackedRow, TrackedRun } from '../sink.ts';
+import type { Ending, Sink, SinkOptions, TrackedRow, TrackedRun } from '../sink.ts';
 import type { MetricsRow } from '../values.ts';
 import { historyRow, historyValues, valueJson } from './history.ts';
 import { aboutRun, identify } from './identity.ts';
@@ -46,6 +46,8 @@ export class OfflineSink implements Sink {
   readonly name = 'wandb';
   readonly #run: TrackedRun;
   readonly #anew: boolean;
+  /** The folder that the run's folder is made in. */
+  readonly #parent: string;
   #about: RunAbout | undefined;
   /** Where the folder of this run stands at the end, and where it is written until then. */
   #target = '';
@@ -57,9 +59,11 @@ export class OfflineSink implements Sink {
   /** Time of the last row, seconds since 1970. */
   #time = 0;
 
-  constructor(run: TrackedRun, { anew = false }: { anew?: boolean } = {}) {
+  /** @param options `path` is a folder instead of `<run>/wandb` */
+  constructor(run: TrackedRun, { anew = false, path }: SinkOptions = {}) {
     this.#run = run;
     this.#anew = anew;
+    this.#parent = resolve(path ?? join(run.root, 'wandb'));
   }
 
   get place(): string {
@@ -73,7 +77,7 @@ export class OfflineSink implements Sink {
     this.#about = aboutRun(this.#run, identity);
     this.#time = identity.startedAt;
     const { id, startedAt } = identity;
-    this.#target = resolve(this.#run.root, 'wandb', `offline-run-${timeOf(startedAt)}-${id}`);
+    this.#target = join(this.#parent, `offline-run-${timeOf(startedAt)}-${id}`);
     // A copy is put in its place when it is whole.
     this.#folder = this.#anew ? temporaryName(this.#target) : this.#target;
     if (this.#anew || !(await exists(this.#path(this.#target)))) await this.#create();
@@ -124,7 +128,7 @@ export class OfflineSink implements Sink {
     await this.#handle!.sync();
     if (!this.#anew) return;
     await rename(this.#folder, this.#target);
-    await syncFolder(join(this.#target, '..'));
+    await syncFolder(this.#parent);
     this.#folder = this.#target;
   }
 
@@ -142,7 +146,7 @@ export class OfflineSink implements Sink {
   async #create(): Promise<void> {
     const temporary = temporaryName(this.#target);
     await rm(temporary, { recursive: true, force: true });
-    await makeFolder(join(temporary, '..'));
+    await makeFolder(this.#parent);
     try {
       await mkdir(join(temporary, 'files'), { recursive: true });
       const records = [headerRecord('memory3'), runRecord(this.#about!)].map((body, i) => encodeRecord(i + 1, body));
@@ -150,7 +154,7 @@ export class OfflineSink implements Sink {
       await writeFileAtomic(this.#path(temporary), bytes);
       if (this.#folder === temporary) return;
       await rename(temporary, this.#target);
-      await syncFolder(join(this.#target, '..'));
+      await syncFolder(this.#parent);
     } catch (error) {
       throw diskError(error, temporary);
     }

@@ -1,34 +1,23 @@
-/** As much of the wire format of Protocol Buffers (version 3) as the records of a run need. */
+/** Messages of Protocol Buffers from a table of their fields, and their fields out of them. */
+
+import { bytesField, message, varintField } from '../protobuf.ts';
 
 const VARINT = 0;
-const EIGHT_BYTES = 1;
 const LENGTH_DELIMITED = 2;
-const FOUR_BYTES = 5;
+/** Bytes of the fields whose width their type tells: eight bytes and four. */
+const WIDTHS = new Map([
+  [1, 8],
+  [5, 4],
+]);
 
 /** A field's number and its value: a whole number from 0 to 2^53 − 1, a text, or bytes (a message within is bytes). */
 export type Field = readonly [number: number, value: number | string | Uint8Array];
 
 /** The bytes of a message. A number 0 is left out, for that is what is read where nothing stands. */
 export function encodeMessage(fields: readonly Field[]): Buffer {
-  const parts: Uint8Array[] = [];
-  for (const [number, value] of fields) {
-    if (typeof value === 'number') {
-      if (value !== 0) parts.push(varint(number * 8 + VARINT), varint(value));
-      continue;
-    }
-    const bytes = typeof value === 'string' ? Buffer.from(value) : value;
-    parts.push(varint(number * 8 + LENGTH_DELIMITED), varint(bytes.byteLength), bytes);
-  }
-  return Buffer.concat(parts);
-}
-
-/** Seven bits a byte, the lowest first. Beyond 2^31 JavaScript's shifts fail, so it divides. */
-function varint(value: number): Uint8Array {
-  const bytes: number[] = [];
-  for (let rest = value; ; rest = Math.floor(rest / 128)) {
-    if (rest < 128) return Uint8Array.from([...bytes, rest]);
-    bytes.push((rest % 128) + 128);
-  }
+  const encode = ([number, value]: Field): Uint8Array =>
+    typeof value === 'number' ? varintField(number, value) : bytesField(number, value);
+  return message(...fields.filter(([, value]) => value !== 0).map(encode));
 }
 
 /**
@@ -53,14 +42,9 @@ export function visitFields(bytes: Buffer, visit: (number: number, value: number
       visit(number, readVarint());
       continue;
     }
-    const length = type === LENGTH_DELIMITED ? readVarint() : widths.get(type);
+    const length = type === LENGTH_DELIMITED ? readVarint() : WIDTHS.get(type);
     if (length === undefined || at + length > bytes.length) throw new RangeError('a field does not end');
     visit(number, bytes.subarray(at, at + length));
     at += length;
   }
 }
-
-const widths = new Map([
-  [EIGHT_BYTES, 8],
-  [FOUR_BYTES, 4],
-]);
