@@ -4,6 +4,7 @@
  */
 
 import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { RunFolder, StageName } from '../io/run_folder.ts';
 import { LineTail, lastStep, RunRows } from './run_rows.ts';
 import { readSummary } from './run_tracker.ts';
@@ -17,6 +18,8 @@ export type SinkState = RunStatus['sinks'][number];
 /** Seconds until a sink that failed is tried again: doubled each time, from the first to the last. */
 const BACKOFF = { first: 1, last: 60 };
 const BEAT_SECONDS = 15;
+/** Seconds before each try to hand over the rest at the end. */
+const LAST_TRIES = [0, 0.5, 1, 2];
 
 export interface FollowerOptions {
   /** Also hands over load and log lines that were written before it began (an export); without, those from now on. */
@@ -98,18 +101,30 @@ export class Follower {
 
   /** Hands over the rest and says how the command ended. @returns false when the sink did not take it all */
   async finish(ending: Ending): Promise<boolean> {
+    // One that has failed for long would only be waited for.
+    const tries = this.#failures < LAST_TRIES.length ? LAST_TRIES : [0];
     try {
-      // What is being handed over may have begun before the last rows came.
-      await this.#running;
-      this.hurry();
-      if (!(await this.pump())) return false;
+      for (const wait of tries) {
+        if (wait > 0) await sleep(wait * 1000);
+        if (await this.#finishOnce(ending)) return true;
+      }
+      return false;
+    } finally {
+      await this.#sink.close().catch(() => undefined);
+    }
+  }
+
+  async #finishOnce(ending: Ending): Promise<boolean> {
+    // What is being handed over may have begun before the last rows came.
+    await this.#running;
+    this.hurry();
+    if (!(await this.pump())) return false;
+    try {
       if (this.#rows !== undefined) await this.#sink.finish(ending);
       return true;
     } catch (error) {
       this.#error = error instanceof Error ? error.message : String(error);
       return false;
-    } finally {
-      await this.#sink.close().catch(() => undefined);
     }
   }
 
