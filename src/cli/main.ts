@@ -6,11 +6,13 @@ import { askCommand } from './ask.ts';
 import { bankCommand } from './bank.ts';
 import { compileCommand } from './compile.ts';
 import { continualCommand } from './continual.ts';
+import { costCommand } from './cost.ts';
 import { dataCommand } from './data.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { runCommand } from './run.ts';
+import { trackCommand } from './track.ts';
 import { warmupCommand } from './warmup.ts';
 
 /** Runs `memory3` with the given arguments; sets `process.exitCode` instead of ending the process. */
@@ -29,6 +31,8 @@ export async function main(args: string[]): Promise<void> {
       .command(generateCommand)
       .command(askCommand)
       .command(bankCommand)
+      .command(costCommand)
+      .command(trackCommand)
       .command(doctorCommand)
       .demandCommand(1, 'Name a command; `memory3 --help` lists them.')
       .recommendCommands()

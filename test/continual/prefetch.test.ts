@@ -60,6 +60,7 @@ async function openStage(run: RandomRun, version?: number): Promise<{ stage: Con
   const text = { train, validation, weights };
   const stage = new ContinualStage({
     ...{ config, model, text, plainText: text, bank, prefix: tokenizer.referencePrefix, parent: 'p' },
+    decode: decodeChunk(tokenizer),
     ...{ tokenizer: dataPaths(folder.data).tokenizer, checkpoints: folder.checkpoints('continual') },
   });
   open.push(stage);
@@ -90,7 +91,7 @@ async function trace(run: RandomRun, { until = STEPS, from = 1, version }: Parti
     steps.push({ version: bank.bank.version, batches, ...(step % 4 === 0 && (await stage.validate())) });
   }
   const tracker = new RecordingTracker();
-  stage.measure(tracker, until);
+  await stage.measure(tracker, until);
   return { steps, version: bank.bank.version, measures: tracker.values };
 }
 

@@ -131,7 +131,7 @@ describe('a refresh of a share', () => {
     for (const [number, step] of [6, 11].entries()) {
       moveWeights();
       hashes.push(await modelHash(run.model));
-      expect(await bank.prepare(step)).toContain('holds 30 memories, the oldest 12 rewritten with the current weights');
+      expect((await bank.prepare(step))?.text).toContain('holds 30 memories, the oldest 12 rewritten with the current weights');
       expect(number === 0 ? parts(18, 30) : parts(6, 18, 30)).toEqual(expected[number]);
       const fresh = await Promise.all(bank.bank.ids().map(isFresh));
       expect(fresh.map((value, place) => value === place >= 18)).not.toContain(false);
@@ -151,7 +151,7 @@ describe('a refresh of a share', () => {
     const { kept: _, ...before } = await bank.bank.get(first);
     const { version } = bank.bank;
     moveWeights();
-    expect(await bank.prepare(6)).toContain('grew from 6 to 15 memories, the oldest 3 rewritten');
+    expect((await bank.prepare(6))?.text).toContain('grew from 6 to 15 memories, the oldest 3 rewritten');
     expect(bank.bank.version).toBe(version + 1);
     expect(await Promise.all(bank.bank.ids().map(isFresh))).toEqual(Array.from({ length: 15 }, (_, i) => i >= 3));
     const { kept: __, ...after } = await bank.bank.get(first);
@@ -184,7 +184,7 @@ describe('refreshBelow', () => {
     const drift = await bank.drift();
     expect(Math.min(drift!.keyCosine, drift!.valueCosine)).toBeLessThan(0.999);
     await bank.prepare(10);
-    expect(await bank.prepare(11)).toContain('all rewritten');
+    expect((await bank.prepare(11))?.text).toContain('all rewritten');
     expect((await bank.drift())?.keyCosine).toBeCloseTo(1, 5);
   });
 });

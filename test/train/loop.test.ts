@@ -71,7 +71,7 @@ class RandomStage implements Stage {
     return { 'validation/loss': 10 - this.prepared.length, 'validation/other': 1 };
   }
 
-  measure(tracker: Tracker, step: number): void {
+  async measure(tracker: Tracker, step: number): Promise<void> {
     tracker.log({ extra: 1 }, step);
   }
 
@@ -118,7 +118,10 @@ async function run(config: RunConfig, { folder = new RunFolder(temporaryFolder()
   };
   const state = trainingState(checkpoint);
   try {
-    const complete = await train({ stage, model, optimizer, clipNorm: 1, record, state, stop, say });
+    const complete = await train({
+      ...{ stage, model, optimizer, clipNorm: 1, record, tracking: config.tracking, state, stop, say },
+      sample: async (prompt) => `${prompt}!`,
+    });
     return { complete, folder, said, weights: await model.weights(), prepared: stage.prepared };
   } finally {
     await record.close();
