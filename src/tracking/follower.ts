@@ -3,6 +3,7 @@
  * waits there, so nothing is kept in memory and nothing is lost when the process dies.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { RunFolder, StageName } from '../io/run_folder.ts';
 import { LineTail, lastStep, RunRows } from './run_rows.ts';
 import { readSummary } from './run_tracker.ts';
@@ -22,6 +23,8 @@ interface Sideline {
 /** Seconds until a sink that failed is tried again: doubled each time, from the first to the last. */
 const BACKOFF = { first: 1, last: 60 };
 const BEAT_SECONDS = 15;
+/** Seconds before each try to hand over the rest at the end. */
+const LAST_TRIES = [0, 0.5, 1, 2];
 
 export interface FollowerOptions {
   /** Also hands over load and log lines that were written before it began (an export); without, those from now on. */
@@ -50,7 +53,8 @@ export class Follower {
   #step = -1;
   #failures = 0;
   #error: string | undefined;
-  #retryAt = 0;
+  /** Not before then: after a failure, or to keep the pace of the sink. */
+  #nextAt = 0;
   #beatAt = 0;
   #summary = '';
 
@@ -83,14 +87,15 @@ export class Follower {
     this.#sidelines ??= await this.#openSidelines().catch(() => undefined);
     try {
       if (this.#stages.length === 0) return true;
-      if (this.#now() < this.#retryAt) return false;
+      if (this.#now() < this.#nextAt) return false;
       await this.#deliver();
       [this.#failures, this.#error] = [0, undefined];
+      this.#nextAt = this.#now() + (this.#sink.every ?? 0);
       return true;
     } catch (error) {
       this.#failures += 1;
       this.#error = error instanceof Error ? error.message : String(error);
-      this.#retryAt = this.#now() + Math.min(BACKOFF.last, BACKOFF.first * 2 ** (this.#failures - 1));
+      this.#nextAt = this.#now() + Math.min(BACKOFF.last, BACKOFF.first * 2 ** (this.#failures - 1));
       return false;
     }
   }
@@ -106,7 +111,7 @@ export class Follower {
 
   /** Tries at once what would be tried later. */
   hurry(): void {
-    this.#retryAt = 0;
+    this.#nextAt = 0;
   }
 
   async state(): Promise<SinkState> {
@@ -121,16 +126,28 @@ export class Follower {
 
   /** Hands over the rest, at once, and says how the command ended. @returns false when the sink did not take it all */
   async finish(ending: Ending): Promise<boolean> {
-    this.hurry();
+    // One that has failed for long would only be waited for.
+    const tries = this.#failures < LAST_TRIES.length ? LAST_TRIES : [0];
     try {
-      if (!(await this.pump())) return false;
+      for (const wait of tries) {
+        if (wait > 0) await sleep(wait * 1000);
+        if (await this.#finishOnce(ending)) return true;
+      }
+      return false;
+    } finally {
+      await this.#sink.close().catch(() => undefined);
+    }
+  }
+
+  async #finishOnce(ending: Ending): Promise<boolean> {
+    this.hurry();
+    if (!(await this.pump())) return false;
+    try {
       if (this.#rows !== undefined) await this.#sink.finish(ending);
       return true;
     } catch (error) {
       this.#error = error instanceof Error ? error.message : String(error);
       return false;
-    } finally {
-      await this.#sink.close().catch(() => undefined);
     }
   }
 

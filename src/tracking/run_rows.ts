@@ -122,12 +122,14 @@ export class RunRows {
       const stage = this.#stages[this.#stage];
       if (stage === undefined) return [];
       const place = this.#tail.mark();
+      // Decided before reading: rows may come, and then the next stage, while it reads.
+      const isComplete = this.#stage < this.#stages.length - 1;
       const lines = await this.#tail.next();
       if (lines.length > 0) {
         const rows = this.#parse(stage, lines, place);
         this.#taken += lines.length;
         if (rows.length > 0) return rows;
-      } else if (this.#stage < this.#stages.length - 1) {
+      } else if (isComplete) {
         this.#stage += 1;
         this.#before = Math.max(0, this.#last);
         this.#tail = new LineTail(this.#folder.metricsFile(this.#stages[this.#stage]!));

@@ -44,6 +44,8 @@ export interface Sink {
   readonly name: SinkName;
   /** Where a person looks at it: an address, or a path to open. Known once it is open. */
   readonly place: string;
+  /** Seconds between two deliveries, for those that must not be asked often; without, as rows come. */
+  readonly every?: number;
   /**
    * Opens it. What it holds after step `lastStep` of the run is cut off where that can be done, since the resumed run
    * writes those rows again; a sink that cannot be cut keeps them and says so by its answer.

@@ -8,6 +8,7 @@ type Maker = (run: TrackedRun, options: SinkOptions) => Promise<Sink>;
 
 /** Loaded when they are wanted. */
 const MAKERS: Partial<Record<SinkName, Maker>> = {
+  wandb: async (run, options) => (await import('./wandb/wandb.ts')).makeWandbSink(run, options),
   tensorboard: async (run, options) => (await import('./tensorboard/sink.ts')).makeTensorboardSink(run, options),
   csv: async (run, options) => (await import('./csv.ts')).makeCsvSink(run, options),
 };
