@@ -12,6 +12,7 @@ import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { runCommand } from './run.ts';
+import { trackCommand } from './track.ts';
 import { warmupCommand } from './warmup.ts';
 
 /** Runs `memory3` with the given arguments; sets `process.exitCode` instead of ending the process. */
@@ -31,6 +32,7 @@ export async function main(args: string[]): Promise<void> {
       .command(askCommand)
       .command(bankCommand)
       .command(costCommand)
+      .command(trackCommand)
       .command(doctorCommand)
       .demandCommand(1, 'Name a command; `memory3 --help` lists them.')
       .recommendCommands()
