@@ -5,7 +5,7 @@
 
 import { appendFileSync, existsSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { isSystemError } from '../errors.ts';
+import { ignoreUserError, isSystemError } from '../errors.ts';
 import { diskError, makeFolder, readJson, writeJsonAtomic } from '../io/files.ts';
 import { type RunFolder, STAGES, type StageName } from '../io/run_folder.ts';
 import type { EventKind } from './events.ts';
@@ -149,8 +149,9 @@ export class RunTracker implements Tracker {
   }
 
   async #tell(stage: StageName): Promise<void> {
-    const row = await lastRow(this.folder.metricsFile(stage));
-    this.#listener(stage, Number(row?.step ?? 0));
+    // A row that is damaged is told where rows are read, and stops no training; there is one row a step.
+    const row = await lastRow(this.folder.metricsFile(stage)).catch(ignoreUserError);
+    if (row !== undefined || this.#stage?.name === stage) this.#listener(stage, Number(row?.step ?? this.rowCount));
   }
 
   #set(name: string, value: MetricValue, step: number): void {

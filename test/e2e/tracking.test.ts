@@ -3,6 +3,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { BEAT, judgeState, readStatus } from '../../src/tracking/status.ts';
 import { readFolder } from '../tracking/tensorboard/reader.ts';
 import { fail, memory3, Playground, Running, rows, steps, succeed } from './support.ts';
 
@@ -81,8 +82,10 @@ it('killed in both stages and resumed, each sink has one row a step, that of the
     await new Promise((next) => setTimeout(next, 300));
     process.kill('SIGKILL');
     expect((await process.outcome).signal).toBe('SIGKILL');
-    const status = await succeed('track', 'status', ...args);
-    expect(status.stdout).toMatch(/^state: (running|crashed)$/m);
+    const status = (await readStatus(join(run, 'metrics', 'status.json')))!;
+    expect(judgeState(status, status.beatAt + BEAT.crashedAfter + 1)).toBe('crashed');
+    const { stdout } = await succeed('track', 'status', ...args);
+    expect(stdout).toMatch(/^state: (running|crashed)$/m);
   }
   await succeed('run', ...args);
   expectShown(run);

@@ -96,6 +96,22 @@ describe('the listener', () => {
     await again.close();
   });
 
+  test('is told although the last row is damaged, which stops nothing', async () => {
+    const tracker = await open();
+    await tracker.beginStage('warmup', 0);
+    tracker.log({ a: 1 }, 1);
+    await tracker.close();
+    appendFileSync(folder.metricsFile('warmup'), 'x\n');
+    const again = await open();
+    await again.finishedStage('warmup');
+    await again.beginStage('warmup', 2);
+    expect(told).toEqual([
+      ['warmup', 0],
+      ['warmup', 2],
+    ]);
+    await again.close();
+  });
+
   test('is told of a stage that an earlier command finished, unless a later one has begun', async () => {
     const tracker = await open();
     await tracker.beginStage('warmup', 0);
