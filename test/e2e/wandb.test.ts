@@ -92,13 +92,20 @@ it('offline: killed in both stages and resumed, the file has each step once', as
   output += await killedAt(STEPS + 10, run, args, () => offlineSteps(run));
   const { stdout, stderr } = await succeed('run', ...args);
 
-  const records = readFile(offlineFile(run));
+  const original = offlineFile(run);
+  const records = readFile(original);
   const history = historyOf(records);
   expect(history.map(({ step }) => step)).toEqual(steps(2 * STEPS));
   expect(history.map(({ values }) => Number(values['train/loss']))).toEqual(losses(run));
   expect(records.at(-1)!.type).toBe('exit');
   expect(records.filter(({ type }) => type === 'stats').length).toBeGreaterThan(0);
   expectNoSecrets(run, output + stdout + stderr);
+
+  const exported = await succeed('track', 'export', ...args, '--to', 'wandb');
+  const place = exported.stdout.trim().split(': ')[1]!;
+  const [file] = readdirSync(place).filter((name) => name.endsWith('.wandb'));
+  expect(join(place, file!)).not.toBe(original);
+  expect(historyOf(readFile(join(place, file!)))).toEqual(history);
 });
 
 it('online: killed in both stages, with a server that fails now and then, and resumed, it has each step once', async () => {
