@@ -14,10 +14,10 @@ import type { MetricsRow } from './values.ts';
 /** How a sink fares, for people. */
 export type SinkState = RunStatus['sinks'][number];
 
-/** What goes along with the rows. */
-interface Sideways {
-  hardware: LineTail;
-  log: LineTail;
+/** Lines that go along with the rows, where a sink takes them: load, log. */
+interface Sideline {
+  tail: LineTail;
+  take: (lines: string[]) => Promise<void>;
 }
 
 /** Seconds until a sink that failed is tried again: doubled each time, from the first to the last. */
@@ -49,7 +49,7 @@ export class Follower {
   #unread: RunRows | undefined;
   /** Rows read from the files that the sink has not taken. */
   #pending: TrackedRow[] = [];
-  #sideways: Sideways | undefined;
+  #sidelines: Sideline[] | undefined;
   #step = -1;
   #failures = 0;
   #error: string | undefined;
@@ -83,11 +83,12 @@ export class Follower {
    * @returns true when nothing waits any more
    */
   async pump(): Promise<boolean> {
+    // What cannot be read holds up no rows; its error is told behind them.
+    this.#sidelines ??= await this.#openSidelines().catch(() => undefined);
     try {
-      this.#sideways ??= await this.#openSideways();
       if (this.#stages.length === 0) return true;
       if (this.#now() < this.#nextAt) return false;
-      await this.#deliver(this.#sideways);
+      await this.#deliver();
       [this.#failures, this.#error] = [0, undefined];
       this.#nextAt = this.#now() + (this.#sink.every ?? 0);
       return true;
@@ -150,7 +151,7 @@ export class Follower {
     }
   }
 
-  async #deliver(sideways: Sideways): Promise<void> {
+  async #deliver(): Promise<void> {
     this.#rows ??= await this.#open();
     for (;;) {
       if (this.#pending.length === 0) {
@@ -163,7 +164,9 @@ export class Follower {
       this.#onTaken(this.#pending.length);
       this.#pending = [];
     }
-    await this.#deliverSideways(sideways);
+    this.#sidelines ??= await this.#openSidelines();
+    for (const { tail, take } of this.#sidelines) await inTurn(tail, take);
+    await this.#deliverSummary();
     if (this.#now() < this.#beatAt) return;
     this.#beatAt = this.#now() + BEAT_SECONDS;
     await this.#sink.beat?.();
@@ -181,14 +184,7 @@ export class Follower {
     return this.#begun > 0 ? Math.max(0, before) + this.#begun : before;
   }
 
-  async #deliverSideways({ hardware, log }: Sideways): Promise<void> {
-    if (this.#sink.hardware) {
-      await inTurn(hardware, (lines) => this.#sink.hardware!(lines.flatMap(parseLoosely)));
-    }
-    if (this.#sink.lines) {
-      // The time stands before the first space.
-      await inTurn(log, (lines) => this.#sink.lines!(lines.map((line) => line.slice(line.indexOf(' ') + 1))));
-    }
+  async #deliverSummary(): Promise<void> {
     if (!this.#sink.summary) return;
     const values = await readSummary(this.#folder);
     const text = JSON.stringify(values);
@@ -197,9 +193,20 @@ export class Follower {
     this.#summary = text;
   }
 
-  async #openSideways(): Promise<Sideways> {
-    const at = async (path: string) => (this.#fromStart ? new LineTail(path) : await LineTail.atEnd(path));
-    return { hardware: await at(this.#folder.hardware), log: await at(this.#folder.log) };
+  async #openSidelines(): Promise<Sideline[]> {
+    const sink = this.#sink;
+    const at = (path: string) => (this.#fromStart ? new LineTail(path) : LineTail.atEnd(path));
+    const sidelines: Sideline[] = [];
+    if (sink.hardware) {
+      const take = (lines: string[]) => sink.hardware!(lines.flatMap(parseLoosely));
+      sidelines.push({ tail: await at(this.#folder.hardware), take });
+    }
+    if (sink.lines) {
+      // The time stands before the first space.
+      const take = (lines: string[]) => sink.lines!(lines.map((line) => line.slice(line.indexOf(' ') + 1)));
+      sidelines.push({ tail: await at(this.#folder.log), take });
+    }
+    return sidelines;
   }
 }
 
