@@ -24,7 +24,7 @@ interface Sideline {
 const BACKOFF = { first: 1, last: 60 };
 const BEAT_SECONDS = 15;
 /** Seconds before each try to hand over the rest at the end. */
-const LAST_TRIES = [0, 0.5, 1, 2];
+const LAST_TRIES = [0, 0.5, 1.5];
 
 export interface FollowerOptions {
   /** Also hands over load and log lines that were written before it began (an export); without, those from now on. */

@@ -278,3 +278,35 @@ test('beats come every 15 seconds, also without rows; final values once until th
   expect(sink.beats).toBe(4);
   expect(sink.finals).toEqual([{ a: 1 }]);
 });
+
+test('a sink that must not be asked often is given its rows at its own pace, the last ones at once', async () => {
+  const sink = Object.assign(new MemorySink(), { every: 10 });
+  const { follower, clock } = follow(sink);
+  follower.begin(['warmup'], 0);
+  const taken: number[] = [];
+  for (let step = 1; step <= 25; step++, clock.now += 1) {
+    write('warmup', step, step);
+    await follower.pump();
+    taken.push(sink.steps.length);
+  }
+  expect(taken).toEqual([...Array(10).fill(1), ...Array(10).fill(11), ...Array(5).fill(21)]);
+  expect(await follower.finish('finished')).toBe(true);
+  expect(sink.steps).toEqual(steps(1, 25));
+});
+
+test('at the end what has just failed is tried again, what has failed for long is not', async () => {
+  for (const [failuresBefore, tries] of [
+    [0, 2],
+    [5, 1],
+  ] as const) {
+    const sink = new MemorySink();
+    const { follower, clock } = follow(sink);
+    follower.begin(['warmup'], 0);
+    sink.fails = (what) => what === 'open';
+    for (let i = 0; i < failuresBefore; i++, clock.now += 100) await follower.pump();
+    let asked = 0;
+    sink.fails = (what) => what === 'finish' && ++asked === 1;
+    expect(await follower.finish('stopped')).toBe(tries > 1);
+    expect([asked, sink.ending, sink.isClosed]).toEqual([tries, tries > 1 ? 'stopped' : undefined, true]);
+  }
+});

@@ -196,3 +196,16 @@ describe('the last row', () => {
     expect(await lastStep(folder, ['warmup'])).toBe(3);
   });
 });
+
+test('rows that come while the next stage begins are not passed over', async () => {
+  write('warmup', 1, 3);
+  const rows = new RunRows(folder, ['warmup']);
+  expect((await rows.next()).map(({ step }) => step)).toEqual([1, 2, 3]);
+  // Reading the end of the first stage, which may grow until the next one has begun.
+  const reading = rows.next();
+  rows.extend(['warmup', 'continual']);
+  write('continual', 1, 2);
+  expect(await reading).toEqual([]);
+  write('warmup', 4, 4);
+  expect((await all(rows)).map(({ step }) => step)).toEqual([4, 5, 6]);
+});

@@ -53,7 +53,8 @@ const CREATE_RUN_FILES = `mutation CreateRunFiles($entity: String!, $project: St
 export class WandbApi {
   readonly #server: Server;
   readonly #timeoutMs: number;
-  readonly #closing = new AbortController();
+  /** Of the requests that are under way. */
+  readonly #aborts = new Set<AbortController>();
 
   constructor(server: Server, timeoutMs: number) {
     this.#server = server;
@@ -128,7 +129,7 @@ export class WandbApi {
 
   /** Ends the requests that are under way. */
   close(): void {
-    this.#closing.abort();
+    for (const abort of this.#aborts) abort.abort(new Error('the request was given up'));
   }
 
   async #graphql<Data>(operationName: string, query: string, variables: object): Promise<Data> {
@@ -153,14 +154,20 @@ export class WandbApi {
 
   /** Messages name the server alone: an address may hold a signature, and what goes wrong below names the address. */
   async #request(url: string, options: RequestInit): Promise<string> {
-    const signal = AbortSignal.any([AbortSignal.timeout(this.#timeoutMs), this.#closing.signal]);
+    // One for each request: a common signal would keep hold of every request of a run that lasts weeks.
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(new Error('no answer in time')), this.#timeoutMs);
+    this.#aborts.add(abort);
     let response: Response;
     let text: string;
     try {
-      response = await fetch(url, { ...options, redirect: 'manual', signal });
+      response = await fetch(url, { ...options, redirect: 'manual', signal: abort.signal });
       text = await response.text();
     } catch (error) {
       throw new Error(`${this.#server.base}: ${this.#shorten(reasonOf(error))}`);
+    } finally {
+      clearTimeout(timer);
+      this.#aborts.delete(abort);
     }
     if (response.ok) return text;
     throw new Error(`${this.#server.base}: HTTP ${response.status}${this.#hint(response.status, text)}`);
@@ -223,8 +230,6 @@ function splitHeader(line: string): [string, string] {
 /** `fetch failed` says nothing; its cause does. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  if (error.name === 'TimeoutError') return 'no answer in time';
-  if (error.name === 'AbortError') return 'the request was given up';
   const { cause } = error;
   if (isSystemError(cause)) {
     const broke = /^(UND_ERR|ECONNRESET|EPIPE)/.test(cause.code ?? '');

@@ -46,7 +46,7 @@ export class OfflineSink implements Sink {
   readonly name = 'wandb';
   readonly #run: TrackedRun;
   readonly #anew: boolean;
-  /** The folder that the run's folder is made in. */
+  /** The folder of all files of the run. */
   readonly #parent: string;
   #about: RunAbout | undefined;
   /** Where the folder of this run stands at the end, and where it is written until then. */
@@ -59,11 +59,10 @@ export class OfflineSink implements Sink {
   /** Time of the last row, seconds since 1970. */
   #time = 0;
 
-  /** @param options `path` is a folder instead of `<run>/wandb` */
-  constructor(run: TrackedRun, { anew = false, path }: SinkOptions = {}) {
+  constructor(run: TrackedRun, { anew = false }: SinkOptions = {}) {
     this.#run = run;
     this.#anew = anew;
-    this.#parent = resolve(path ?? join(run.root, 'wandb'));
+    this.#parent = resolve(run.root, 'wandb');
   }
 
   get place(): string {
