@@ -135,7 +135,7 @@ async function runBlock(prepared: Prepared, name: StageName, isTracked: boolean,
   const threads = new Set(threadIds());
   const service = isTracked ? await startService(folder, config) : undefined;
   const added = isTracked ? threadIds().filter((id) => !threads.has(id)) : [];
-  const tracker = await RunTracker.open(folder, (stage) => service?.beginStage(stage));
+  const tracker = await RunTracker.open(folder, (stage, step) => service?.beginStage(stage, step));
   const model = modelOf(config, prepared.tokenizer);
   const { stage, close } = await openStage({ ...prepared, config }, name, model);
   const marks = markSteps(stage, added);
