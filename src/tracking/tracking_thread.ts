@@ -1,6 +1,6 @@
 /** The thread that shows a run while it goes on: heartbeat, load of the machine, sinks. It reads what the run has written. */
 
-import { hostname, setPriority } from 'node:os';
+import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { RunFolder, STAGES, type StageName } from '../io/run_folder.ts';
@@ -18,9 +18,6 @@ const POLL_SECONDS = 1;
 const FAILURES_TOLD = 3;
 /** Seconds that a command waits at its end for sinks that do not answer. */
 const LAST_SECONDS = 20;
-
-/** Niceness, 0 to 19. */
-const BACKGROUND = 10;
 
 const { root, config, command } = workerData as ThreadData;
 const folder = new RunFolder(root);
@@ -120,11 +117,6 @@ function stagesUpTo(stage: StageName): readonly StageName[] {
   return STAGES.slice(0, STAGES.indexOf(stage) + 1);
 }
 
-/** Lets the computation go first where both want the processor. Only Linux has priorities of single threads. */
-function giveWay(): void {
-  if (process.platform === 'linux') setPriority(BACKGROUND);
-}
-
 function tell(message: FromThread): void {
   port.postMessage(message);
 }
@@ -135,7 +127,6 @@ port.on('message', (message: ToThread) => {
   if (thread === undefined) waiting.push(message);
   else thread.receive(message);
 });
-giveWay();
 thread = await TrackingThread.start();
 for (const message of waiting) thread.receive(message);
 await thread.run();
