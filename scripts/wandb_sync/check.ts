@@ -111,11 +111,6 @@ async function sync(path: string): Promise<void> {
 
 function checkServer(): void {
   const { run } = server;
-  if (process.env.SHOW)
-    console.log(
-      server.seen.map((s) => s.path + ' ' + JSON.stringify(s.body).slice(0, 150)),
-      [...run.uploads.keys()],
-    );
   assert.deepEqual(server.refused, []);
   assert.deepEqual(server.steps(), expectedSteps());
   assert.equal(run.displayName, 'checked');

@@ -185,7 +185,11 @@ describe('going on', () => {
       await write(sink, 1, 40);
       await sink.finish('stopped');
     });
-    expect(await opened(25, (sink) => write(sink, 26, 60))).toBe(25);
+    const second = async (sink: OfflineSink): Promise<void> => {
+      await write(sink, 26, 60);
+      await sink.finish('finished');
+    };
+    expect(await opened(25, second)).toBe(25);
     expect(
       await opened(60, async (sink) => {
         await write(sink, 61, 70);
