@@ -3,7 +3,7 @@
  * shared by the charts of a page, a summary in words, a table, a picture to keep.
  */
 
-import uPlot from '/assets/uplot.js';
+import uPlot from '/assets/uPlot.esm.js';
 import { align, type Curve, nearest, spread } from './curves.ts';
 import { h, say, table } from './dom.ts';
 import { colour, lineColour, onTheme, withAlpha } from './theme.ts';
@@ -249,20 +249,20 @@ export class Chart {
     return {
       width: this.#box.clientWidth,
       height: this.#box.clientHeight,
-      padding: [8, 12, 0, 0],
+      padding: [8, 20, 0, 0],
       series,
       bands,
       legend: { show: false },
       scales: {
         x: { time: false, distr: logX ? 3 : 1 },
-        y: { distr: logY ? 3 : 1, ...(yRange && { range: yRange }) },
+        y: { distr: logY ? 3 : 1, ...(yRange ? { range: yRange } : !logY && { range: yLimits }) },
       },
       axes: [
         {
           ...axis,
           size: 28,
           space: 64,
-          values: (_, ticks) => ticks.map((value) => (value === null ? '' : xTicks(value))),
+          values: (_, ticks) => ticks.map((value) => (value === null ? '' : short(xTicks(value)))),
         },
         {
           ...axis,
@@ -299,7 +299,7 @@ export class Chart {
       series.push({
         ...still,
         stroke: line.isFaint ? withAlpha(stroke, 0.35) : stroke,
-        width: line.isFaint ? 1 : 1.5,
+        width: line.isFaint || line.isLayer ? 1 : 1.5,
         points: { show: line.hasDots ?? false, size: 4, fill: stroke },
         ...(line.isDashed && { dash: [6, 4] }),
       });
@@ -471,6 +471,13 @@ function save(blob: Blob, name: string): void {
   const href = URL.createObjectURL(blob);
   h('a', { href, download: name.replaceAll(/[^\w. -]+/g, '_') }).click();
   setTimeout(() => URL.revokeObjectURL(href), 10_000);
+}
+
+/** Values that are all alike still need a height. */
+function yLimits(_: uPlot, low: number | null, high: number | null): uPlot.Range.MinMax {
+  if (low === null || high === null) return [0, 1];
+  if (low === high) return low === 0 ? [0, 1] : [low - Math.abs(low) / 10, high + Math.abs(high) / 10];
+  return uPlot.rangeNum(low, high, 0.08, true);
 }
 
 /** Axis ticks have little room: zeros behind the point say nothing there. */

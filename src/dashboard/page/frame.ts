@@ -67,11 +67,20 @@ export interface RunView {
   onLog: ((lines: string[]) => void)[];
 }
 
+/** How old a value is changes by itself. */
+const HEAD_SECONDS = 5;
+
+export function every(seconds: number, work: () => void, signal: AbortSignal): void {
+  const timer = setInterval(work, 1000 * seconds);
+  signal.addEventListener('abort', () => clearInterval(timer));
+}
+
 /** Shows the head of the run that the address names and follows it. @throws ApiError when there is no such run */
 export async function openRun(main: HTMLElement, state: AddressState, signal: AbortSignal): Promise<RunView> {
   const { run } = state.route;
   const detail = await ask<RunDetail>(['runs', run], {}, signal);
   const head = new Head(detail);
+  every(HEAD_SECONDS, () => head.show(detail), signal);
   const body = h('div', { class: 'body' });
   main.replaceChildren(head.element, body);
   const view: RunView = { run, detail, body, onRows: [], onEvent: [], onLog: [] };

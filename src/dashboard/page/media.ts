@@ -1,11 +1,12 @@
 /** What is recorded at some steps: grids of colours, histograms, texts, looked at a step at a time. */
 
-import type { Histogram, Image, Media } from '../../tracking/values.ts';
+import type { Histogram, Image, Media, Retrievals } from '../../tracking/values.ts';
 import type { MediaAnswer } from '../api.ts';
 import { ask, paced } from './client.ts';
 import { h, nothing, say, svg } from './dom.ts';
 import { integer, number } from './format.ts';
 import { part, type RunView } from './frame.ts';
+import { address } from './route.ts';
 
 /** How many steps of a kind are fetched: evenly spread when there are more. */
 const LIMIT = 200;
@@ -24,37 +25,42 @@ export function stepper(view: RunView, key: string, signal: AbortSignal): HTMLEl
     place,
   );
   let entries: MediaAnswer['entries'] = [];
-  const show = () => {
+  const current = () => {
     const entry = entries[Number(slider.value)];
-    if (entry === undefined) return;
+    if (entry === undefined) return nothing('Nothing is recorded yet.');
     say(where, `step ${integer(entry.step)}, ${entry.stage}`);
     slider.setAttribute('aria-valuetext', `step ${entry.step}`);
-    place.replaceChildren(mediumOf(entry.value));
+    return mediumOf(view.run, entry.value);
   };
   const load = () =>
-    part(frame.querySelector('.medium')!, async () => {
-      const wasLast = Number(slider.value) === entries.length - 1 || entries.length === 0;
+    part(place, async () => {
+      const wasLast = Number(slider.value) >= entries.length - 1;
       entries = (await ask<MediaAnswer>(['runs', view.run, 'media'], { key, limit: LIMIT }, signal)).entries;
       slider.max = String(Math.max(0, entries.length - 1));
       slider.disabled = entries.length < 2;
       if (wasLast) slider.value = slider.max;
-      queueMicrotask(show);
-      return entries.length === 0 ? nothing('Nothing is recorded yet.') : place.firstChild;
+      return current();
     });
-  slider.addEventListener('input', show);
+  slider.addEventListener('input', () => place.replaceChildren(current()));
   view.onRows.push(paced(load, LOOK, signal));
   void load();
   return frame;
 }
 
-function mediumOf(value: Media): HTMLElement {
+function mediumOf(run: string, value: Media): HTMLElement {
   if (value.type === 'image') return grid(value);
   if (value.type === 'histogram') return bars(value);
   if (value.type === 'text') return h('pre', { class: 'sample', tabindex: 0 }, value.text);
+  const links = (memories: Retrievals['chunks'][number]['memories']) =>
+    memories.map(({ id, score }) =>
+      h('a', { href: address('memory', run, { memory: id }) }, score === undefined ? id.slice(0, 8) : number(score)),
+    );
   return h(
     'ol',
-    {},
-    value.chunks.map((chunk) => h('li', {}, chunk.text, ` (${chunk.memories.length} memories)`)),
+    { class: 'chunks' },
+    value.chunks.map(({ text, memories }) =>
+      h('li', {}, h('span', { class: 'text' }, text), h('span', { class: 'quiet links' }, 'read: ', links(memories))),
+    ),
   );
 }
 
@@ -71,22 +77,23 @@ export function grid({ width, height, values, range: [low, high], labels: [acros
       const text = h('span', { class: width > WIDEST_WITH_TEXT ? 'unseen' : '' }, gridNumber(value));
       const cell = h('td', { title }, text);
       cell.style.setProperty('--share', `${(share * 100).toFixed(1)}%`);
-      cell.className = share > 0.55 ? 'strong' : '';
       return cell;
     });
   const rows = Array.from({ length: height }, (_, y) => h('tr', {}, h('th', { scope: 'row' }, y), cells(y)));
   const head = Array.from({ length: width }, (_, x) => h('th', { scope: 'col' }, x));
-  return h(
+  const caption = `${down} (down) × ${across} (across), colours from ${number(low)} to ${number(high)}`;
+  const cellTable = h(
     'div',
     { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': `${down} by ${across}` },
     h(
       'table',
       { class: 'grid' },
-      h('caption', {}, `${down} (down) × ${across} (across), colours from ${number(low)} to ${number(high)}`),
+      h('caption', { class: 'unseen' }, caption),
       h('thead', {}, h('tr', {}, h('td'), head)),
       h('tbody', {}, rows),
     ),
   );
+  return h('div', {}, cellTable, h('p', { class: 'quiet', 'aria-hidden': 'true' }, caption));
 }
 
 function gridNumber(value: number): string {

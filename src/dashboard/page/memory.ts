@@ -18,7 +18,8 @@ export async function memoryPage(main: HTMLElement, state: AddressState, signal:
   const bar = viewBar(state, (isOther) => (isOther ? void board.load() : board.redraw()));
   const empty = 'No rows about memories yet: they come with the second stage.';
   const board = new Board(view, state, { specs: curvesOf, empty, zoomed: bar.show }, signal);
-  const ofType = (type: 'image' | 'histogram') => detail.media.filter((one) => one.type === type).map(({ key }) => key);
+  const ofType = (type: 'image' | 'histogram' | 'retrievals') =>
+    detail.media.filter((one) => one.type === type).map(({ key }) => key);
   const steppers = (keys: string[], none: string) =>
     keys.length === 0
       ? nothing(none)
@@ -35,6 +36,7 @@ export async function memoryPage(main: HTMLElement, state: AddressState, signal:
     section('Memory explorer', detail.hasBank ? explorer.element : nothing('It opens when there is a bank.')),
     section('Growth, age and use', bar.element, board.element),
     section('Attention on memories', steppers(ofType('image'), 'No attention was recorded.')),
+    section('Retrievals in training', steppers(ofType('retrievals'), 'None was recorded.')),
     section('Distributions', steppers(ofType('histogram'), 'None was recorded.')),
   );
   await Promise.all([
@@ -49,6 +51,9 @@ const LABELS: Record<string, string> = {
   'bank/references': 'References in the bank',
   'bank/version': 'Version of the bank',
   'bank/cache_hit_rate': 'Cache hit rate',
+  'bank/age_steps': 'Age of the bank in steps',
+  'memory/retrieved': 'Different memories read in a step',
+  'memory/excluded': 'Memories left out for overlap',
   'memory/attention_share': 'Share of attention on memories',
 };
 

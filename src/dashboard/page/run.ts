@@ -91,7 +91,13 @@ function loadsOf({ hardwareKeys }: RunDetail): ChartSpec[] {
   return units.flatMap(([unit, title]): ChartSpec[] => {
     const keys = hardwareKeys.filter((key) => unit.test(key));
     const labels = Object.fromEntries(
-      keys.map((key) => [key, key.replace('hardware/', '').replace(unit, '').replaceAll('_', ' ')]),
+      keys.map((key) => [
+        key,
+        key
+          .replace('hardware/', '')
+          .replace(/_[a-z]+$/, '')
+          .replaceAll('_', ' '),
+      ]),
     );
     return keys.length === 0 ? [] : [{ title, keys, kind: 'lines', labels }];
   });

@@ -4,7 +4,7 @@ import type { RunSummary } from '../api.ts';
 import { ask, follow, paced } from './client.ts';
 import { h, nothing, say, select, svg } from './dom.ts';
 import { ago, duration, integer, number, short } from './format.ts';
-import { problem, showConnection, stateLabel } from './frame.ts';
+import { every, problem, showConnection, stateLabel } from './frame.ts';
 import { type AddressState, address } from './route.ts';
 
 interface Column {
@@ -45,6 +45,7 @@ export async function runsPage(main: HTMLElement, state: AddressState, signal: A
   list.show(await ask<RunSummary[]>(['runs'], {}, signal));
   main.replaceChildren(list.element);
   const reload = paced(load, 1000, signal);
+  every(10, () => list.showAges(), signal);
   let wasLost = false;
   follow(['live'], { runs: reload }, signal, (connection) => {
     showConnection(connection);
@@ -125,6 +126,10 @@ class RunList {
       );
     }
     this.arrange();
+  }
+
+  showAges(): void {
+    for (const run of this.#runs) this.#rows.get(run.run)?.show(run);
   }
 
   fail(error: unknown): void {
