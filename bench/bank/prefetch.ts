@@ -184,7 +184,7 @@ async function runTurn({ config, folder, text, tokenizer, references, bank }: Pr
   const decode = decodeChunk(tokenizer);
   const trained = await TrainingBank.open({ config: settings, folder: bank, model, references, prefix, decode });
   const stage = new ContinualStage({
-    ...{ config: settings, model, text, plainText: text, bank: trained, prefix, parent: 'bench' },
+    ...{ config: settings, model, text, plainText: text, bank: trained, decode, prefix, parent: 'bench' },
     ...{ tokenizer: dataPaths(join(folder, 'data')).tokenizer, checkpoints: join(folder, 'checkpoints') },
   });
   let used = process.cpuUsage();
@@ -193,7 +193,7 @@ async function runTurn({ config, folder, text, tokenizer, references, bank }: Pr
       if (step === COLD + 1) used = process.cpuUsage();
       const { milliseconds, wait } = await trainStep(stage, model, optimizer, config, step);
       const tracker = new RecordingTracker();
-      stage.measure(tracker, step);
+      await stage.measure(tracker, step);
       const prefetchMs = tracker.values['time/prefetch_ms'];
       if (step <= COLD) continue;
       turn.steps.push(milliseconds);

@@ -4,7 +4,7 @@
  * Legend: L layers, L_mem memory layers, d hidden size, a = heads × head dimension (the paper has a = d), W MLP width.
  */
 
-import type { MemoryConfig, ModelConfig } from '../config/schema.ts';
+import type { MemoryConfig, ModelConfig, RunConfig } from '../config/schema.ts';
 
 /** The sizes that costs depend on. */
 export type CostShape = Pick<
@@ -17,6 +17,29 @@ export type CostShape = Pick<
 export interface Cost {
   write: number;
   read: number;
+}
+
+/** The model of the paper, of 2.4 billion parameters (§3.4). */
+export const PUBLISHED_SHAPE: CostShape = {
+  ...{ numLayers: 44, hiddenSize: 3200, numHeads: 40, kvHeads: 8, headDim: 80, mlpWidth: 3200, memoryLayers: 22 },
+  ...{ referenceTokens: 128, keptTokens: 8, chunkLength: 64, vocabSize: 60_416, sequenceLength: 2048 },
+};
+
+/**
+ * The sizes of a run.
+ * @param tokens in the vocabulary of its tokenizer; by default as many as are to be trained
+ */
+export function costShape(
+  { model, memory, data }: Pick<RunConfig, 'model' | 'memory' | 'data'>,
+  tokens = data.tokenizer.vocabSize,
+): CostShape {
+  const { numLayers, hiddenSize, numHeads, kvHeads, headDim, mlpWidth, memoryLayers, vocabSize = tokens } = model;
+  const { referenceTokens, keptTokens, chunkLength } = memory;
+  const { sequenceLength } = data;
+  return {
+    ...{ numLayers, hiddenSize, numHeads, kvHeads, headDim, mlpWidth, memoryLayers },
+    ...{ referenceTokens, keptTokens, chunkLength, vocabSize, sequenceLength },
+  };
 }
 
 const TERA = 1e12;
@@ -80,4 +103,31 @@ export function memoryIsCheapest(shape: CostShape): { from: number; to: number }
     from: text.read > memory.read ? memory.write / (text.read - memory.read) : Number.POSITIVE_INFINITY,
     to: memory.read > 0 ? (parameters.write - memory.write) / memory.read : Number.POSITIVE_INFINITY,
   };
+}
+
+export const FORMATS = ['parameters', 'memory', 'text'] as const;
+export type Format = (typeof FORMATS)[number];
+
+export function formatCosts(shape: CostShape): Record<Format, Cost> {
+  return { parameters: parameterCost(shape), memory: memoryCost(shape), text: textCost(shape) };
+}
+
+export interface CostCurves {
+  /** Numbers of uses, ascending, each as many times the one before. */
+  uses: number[];
+  /** TFLOP of a reference that is used so often. */
+  totals: Record<Format, number[]>;
+}
+
+/** Figure 4 of the paper for a shape: total costs over uses, from a tenth of the first break-even to ten times the last. */
+export function costCurves(shape: CostShape, points = 121): CostCurves {
+  const costs = formatCosts(shape);
+  const { from, to } = memoryIsCheapest(shape);
+  const bounds = [from, to].filter((uses) => uses > 0 && Number.isFinite(uses));
+  // Where nothing breaks even there are still decades to look at.
+  const low = Math.min(1, ...bounds) / 10;
+  const high = Math.max(1000, ...bounds) * 10;
+  const uses = Array.from({ length: points }, (_, i) => low * (high / low) ** (i / (points - 1)));
+  const totals = (format: Format): number[] => uses.map((count) => totalCost(costs[format], count));
+  return { uses, totals: { parameters: totals('parameters'), memory: totals('memory'), text: totals('text') } };
 }

@@ -2,8 +2,8 @@
 
 export interface Series {
   name: string;
-  xs: ArrayLike<number>;
   /** Values that are not finite (or not positive on a logarithmic axis) leave a gap. */
+  xs: ArrayLike<number>;
   ys: ArrayLike<number>;
 }
 
@@ -14,6 +14,7 @@ export interface Chart {
   series: Series[];
   /** Vertical lines with a word, such as the step at which a stage began. */
   marks?: { x: number; label: string }[];
+  logX?: boolean;
   logY?: boolean;
 }
 
@@ -45,15 +46,15 @@ const CHARACTER_WIDTH = 6.7;
  * @throws RangeError when a series has different numbers of xs and ys
  */
 export function curvesSvg(chart: Chart): string {
-  const lines = chart.series.map((series) => segments(series, chart.logY ?? false));
+  const lines = chart.series.map((series) => segments(series, chart));
   const points = lines.flat(2);
   const marks = chart.marks ?? [];
   const xs = [...points, ...marks].map(({ x }) => x);
   const ys = points.map(({ y }) => y);
-  const xAxis = linearAxis(xs, { from: PLOT.left, to: PLOT.right, steps: X_TICKS, whole: false });
-  const yAxis = chart.logY
-    ? logAxis(ys)
-    : linearAxis(ys, { from: PLOT.bottom, to: PLOT.top, steps: Y_TICKS, whole: true });
+  const across = { from: PLOT.left, to: PLOT.right, steps: X_TICKS, whole: false };
+  const upwards = { from: PLOT.bottom, to: PLOT.top, steps: Y_TICKS, whole: true };
+  const xAxis = chart.logX ? logAxis(xs, across) : linearAxis(xs, across);
+  const yAxis = chart.logY ? logAxis(ys, upwards) : linearAxis(ys, upwards);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}"` +
       ` role="img" font-family="system-ui, 'DejaVu Sans', Helvetica, Arial, sans-serif" font-size="12" fill="#333">`,
@@ -74,13 +75,15 @@ export function curvesSvg(chart: Chart): string {
 }
 
 /** The unbroken pieces of a series, thinned to what the plot can show. */
-function segments({ name, xs, ys }: Series, logY: boolean): Point[][] {
+function segments({ name, xs, ys }: Series, { logX, logY }: Pick<Chart, 'logX' | 'logY'>): Point[][] {
   if (xs.length !== ys.length) throw new RangeError(`series ${name}: ${xs.length} xs but ${ys.length} ys`);
   const pieces: Point[][] = [];
   let piece: Point[] = [];
   for (let i = 0; i <= xs.length; i++) {
     const point = { x: xs[i] ?? Number.NaN, y: ys[i] ?? Number.NaN };
-    if (Number.isFinite(point.x) && Number.isFinite(point.y) && (!logY || point.y > 0)) {
+    const isDrawn =
+      Number.isFinite(point.x) && Number.isFinite(point.y) && (!logX || point.x > 0) && (!logY || point.y > 0);
+    if (isDrawn) {
       piece.push(point);
     } else if (piece.length > 0) {
       pieces.push(thin(piece));
@@ -124,9 +127,18 @@ function extent(values: number[]): { low: number; high: number } {
 /** Smaller values are drawn as zero: a step between them could not be represented. */
 const TINY = 1e-280;
 
+/** The pixels that an axis goes along. */
+interface Along {
+  from: number;
+  to: number;
+  /** About so many steps between ticks. */
+  steps: number;
+  /** Whether a linear axis is widened to the ticks around the data; a logarithmic one always is. */
+  whole: boolean;
+}
+
 /** Ticks at multiples of 1, 2 or 5 times a power of ten; `whole` widens the axis to the ticks around the data. */
-function linearAxis(values: number[], along: { from: number; to: number; steps: number; whole: boolean }): Axis {
-  const { from, to, steps, whole } = along;
+function linearAxis(values: number[], { from, to, steps, whole }: Along): Axis {
   let { low, high } = extent(values);
   const size = Math.max(Math.abs(low), Math.abs(high));
   // Ticks between values that differ in their last digits only could not be told apart, nor counted.
@@ -143,7 +155,7 @@ function linearAxis(values: number[], along: { from: number; to: number; steps: 
 }
 
 /** Ticks at powers of ten, with 2 and 5 between them when there are few. */
-function logAxis(values: number[]): Axis {
+function logAxis(values: number[], { from, to, steps }: Along): Axis {
   const { low: least, high: greatest } = extent(values.length > 0 ? values : [1, 10]);
   const candidates = [];
   for (let power = Math.floor(Math.log10(least)) - 1; power <= Math.ceil(Math.log10(greatest)) + 1; power++) {
@@ -153,12 +165,12 @@ function logAxis(values: number[]): Axis {
   const above = candidates.find((value) => value >= greatest && value > below) ?? greatest;
   const inside = candidates.filter((value) => value >= below && value <= above);
   const powers = inside.filter((value) => Number.isInteger(Math.log10(value)));
-  const skip = Math.ceil(powers.length / (Y_TICKS + 2));
-  const shown = inside.length <= Y_TICKS + 4 ? inside : powers.filter((_, i) => i % skip === 0);
+  const skip = Math.ceil(powers.length / (steps + 2));
+  const shown = inside.length <= steps + 4 ? inside : powers.filter((_, i) => i % skip === 0);
   const span = Math.log(above) - Math.log(below);
   return {
     ticks: shown.map((value) => ({ value, text: tickText(value, value) })),
-    place: (value) => PLOT.bottom - ((Math.log(value) - Math.log(below)) / span) * (PLOT.bottom - PLOT.top),
+    place: (value) => from + ((Math.log(value) - Math.log(below)) / span) * (to - from),
   };
 }
 

@@ -42,6 +42,10 @@ const stateSchema = z.strictObject({
   parent: hash.optional().describe('`weightsHash` of the stage-one weights that stage two began with.'),
   bankVersion: z.union([z.string(), z.number()]).optional(),
   bankWriters: z.array(z.string()).optional().describe('`weightsHash` of every model that wrote memories of the bank.'),
+  bankWritten: z
+    .record(z.string(), count)
+    .optional()
+    .describe('Steps of stage two that weights had made when they wrote memories of the bank, by their `weightsHash`.'),
   metricsRows: z.record(z.string(), count).describe('Rows of each metrics file that belong to this checkpoint.'),
   bestValidation: z.strictObject({ step: count, loss: z.number() }).optional(),
   config: z.unknown().describe('The resolved run configuration.'),

@@ -12,6 +12,7 @@ export interface AnswerArguments extends ConfigArguments {
   memory: boolean;
   cold: boolean;
   trace: boolean;
+  record: boolean;
   checkpoint?: string;
   maxTokens?: number;
   temperature?: number;
@@ -38,6 +39,12 @@ export function answerOptions<T>(yargs: Argv<T>, name: string, describe: string)
         type: 'boolean',
         default: false,
         describe: 'List for each chunk the memories used: source, text, kept tokens, share of attention',
+      })
+      .option('record', {
+        type: 'boolean',
+        default: true,
+        describe:
+          'Keep the answer with its trace in metrics/answers.jsonl of the run, for the dashboard; --no-record does not',
       })
       .option('checkpoint', { type: 'string', describe: 'Checkpoint folder [default: the newest of the run]' })
       .option('max-tokens', { type: 'number', describe: 'Tokens generated at most [default: generate.maxTokens]' })
@@ -70,12 +77,16 @@ export async function withSession(
   const { config } = await loadConfig(args.config, { set: [...args.set, ...overrides] });
   const { openSession } = await import('../pipeline/session.ts');
   const { generate } = await import('../infer/generate.ts');
+  const { recordAnswer } = await import('../infer/answer_record.ts');
   const session = await openSession(config, args);
   const options = { ...config.generate, seed: args.seed ?? config.seed, memory: args.memory };
   try {
-    await work(session, (opened, text, onText) =>
-      generate(opened, text, { ...options, stop: args.stop ?? options.stop, ...(onText && { onText }) }),
-    );
+    await work(session, async (opened, text, onText) => {
+      const stop = args.stop ?? options.stop;
+      const answer = await generate(opened, text, { ...options, stop, ...(onText && { onText }) });
+      if (args.record) await recordAnswer(opened.folder, { prompt: text, ...answer });
+      return answer;
+    });
   } finally {
     await session.close();
   }

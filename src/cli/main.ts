@@ -6,6 +6,7 @@ import { askCommand } from './ask.ts';
 import { bankCommand } from './bank.ts';
 import { compileCommand } from './compile.ts';
 import { continualCommand } from './continual.ts';
+import { costCommand } from './cost.ts';
 import { dashboardCommand } from './dashboard.ts';
 import { dataCommand } from './data.ts';
 import { doctorCommand } from './doctor.ts';
@@ -31,6 +32,7 @@ export async function main(args: string[]): Promise<void> {
       .command(askCommand)
       .command(bankCommand)
       .command(dashboardCommand)
+      .command(costCommand)
       .command(doctorCommand)
       .demandCommand(1, 'Name a command; `memory3 --help` lists them.')
       .recommendCommands()

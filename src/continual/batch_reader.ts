@@ -8,7 +8,7 @@
 import type { RunConfig } from '../config/schema.ts';
 import type { Batch } from '../data/batches.ts';
 import type { Bank } from '../memory/bank.ts';
-import { chunkMemories, cutChunks, type Retriever } from '../memory/retrieve.ts';
+import { type ChunkMemories, chunkMemories, cutChunks, type Retriever } from '../memory/retrieve.ts';
 import { type StepMemories, slotIndex, stepMemories } from '../memory/step_memories.ts';
 import { padded } from '../memory/write.ts';
 import { type TextBatches, timed } from '../train/text_batches.ts';
@@ -29,10 +29,21 @@ export interface OnlineTexts {
   index: Int32Array;
 }
 
+/** How the memories of a batch were found, for the record. */
+export interface FoundMemories {
+  /** Ids of the memories 0, 1, … of the slots. */
+  ids: string[];
+  /** Similarity of the memory that each chunk found itself, which stands in its first slot, [B · C]; NaN: it found none. */
+  scores: Float32Array;
+  /** Candidates passed over because they overlap their sequence too much. */
+  excluded: number;
+}
+
 export interface Reading extends Pick<Batch, 'ids' | 'targets'> {
   /** One of the two, as `continual.memories` says. */
   stored?: StepMemories;
   online?: OnlineTexts;
+  found: FoundMemories;
   /** Milliseconds that reading tokens, and searching and reading memories took. */
   dataMs: number;
   retrievalMs: number;
@@ -77,7 +88,7 @@ export class BatchReader {
     { kind }: Place,
     ids: Int32Array,
     { bank, retriever }: OpenVersion,
-  ): Promise<Pick<Reading, 'stored' | 'online'>> {
+  ): Promise<Pick<Reading, 'stored' | 'online' | 'found'>> {
     const { retrieval, memory, continual } = this.config;
     const { overlapThreshold, evaluationOverlapThreshold } = retrieval;
     const chunks = await chunkMemories(
@@ -90,10 +101,20 @@ export class BatchReader {
     );
     const slots = chunks.map((sequence) => sequence.chunks);
     const { memoriesPerChunk } = memory;
-    if (continual.memories === 'bank') return { stored: await stepMemories(bank, slots, { memoriesPerChunk }) };
-    const { ids: found, index } = slotIndex(slots, memoriesPerChunk);
-    if (found.length === 0) return { online: { ids: new Int32Array(0), lengths: [], index } };
-    const texts = found.map((id) => bank.tokens(id));
-    return { online: { ...padded(texts, this.prefix), index } };
+    if (continual.memories === 'bank') {
+      const stored = await stepMemories(bank, slots, { memoriesPerChunk });
+      return { stored, found: foundMemories(chunks, stored.ids) };
+    }
+    const { ids: read, index } = slotIndex(slots, memoriesPerChunk);
+    const found = foundMemories(chunks, read);
+    if (read.length === 0) return { online: { ids: new Int32Array(0), lengths: [], index }, found };
+    const texts = read.map((id) => bank.tokens(id));
+    return { online: { ...padded(texts, this.prefix), index }, found };
   }
+}
+
+function foundMemories(chunks: readonly ChunkMemories[], ids: string[]): FoundMemories {
+  const scores = chunks.flatMap(({ own }) => own.map((found) => found?.score ?? Number.NaN));
+  const excluded = chunks.reduce((sum, sequence) => sum + sequence.excluded, 0);
+  return { ids, scores: Float32Array.from(scores), excluded };
 }

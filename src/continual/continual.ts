@@ -6,6 +6,7 @@
 import { checkpointStates } from '../checkpoint/checkpoint.ts';
 import type { EngineName, RunConfig } from '../config/schema.ts';
 import * as tf from '../engine/tf.ts';
+import type { DecodeChunk } from '../memory/encoders/encoder.ts';
 import { searchesWithModel } from '../memory/encoders/registry.ts';
 import {
   disposeMemories,
@@ -20,11 +21,13 @@ import type { StepMemories } from '../memory/step_memories.ts';
 import type { Model } from '../model/model.ts';
 import { PURPOSE, randomUniform } from '../random.ts';
 import type { Tracker } from '../tracking/tracker.ts';
+import { isEvery } from '../train/measures.ts';
 import type { MicroBatch, Stage, StageEvent, StageState } from '../train/stage.ts';
 import { TextBatches, type TrainingText, timed } from '../train/text_batches.ts';
 import { meanLoss } from '../train/validation.ts';
 import { BatchReader, type OnlineTexts, type Place, type Reading } from './batch_reader.ts';
 import { Prefetcher } from './prefetch.ts';
+import { StepRetrievals } from './step_retrievals.ts';
 import type { TrainingBank } from './training_bank.ts';
 
 export interface ContinualOptions {
@@ -37,6 +40,8 @@ export interface ContinualOptions {
   bank: TrainingBank;
   /** File of the tokenizer. */
   tokenizer: string;
+  /** Text of token ids, for the record. */
+  decode: DecodeChunk;
   /** Token ids of `<s>Reference:`. */
   prefix: Int32Array;
   /** Hash of the stage-one weights. */
@@ -57,6 +62,8 @@ export class ContinualStage implements Stage {
   private readonly prefetcher: Prefetcher | undefined;
   /** Milliseconds that the readings of the step took in the thread that reads ahead. */
   private prefetchMs = 0;
+  /** What the micro-batches of the step have found so far. */
+  private retrievals = new StepRetrievals();
 
   constructor(options: ContinualOptions) {
     const { config, prefix } = options;
@@ -107,8 +114,9 @@ export class ContinualStage implements Stage {
     };
   }
 
-  measure(tracker: Tracker, step: number): void {
+  async measure(tracker: Tracker, step: number): Promise<void> {
     const { bank } = this.options.bank;
+    const age = this.options.bank.age(step);
     const { prefetcher, prefetchMs } = this;
     const cache: CacheStats = prefetcher?.cache ?? bank.cacheStats;
     this.prefetchMs = 0;
@@ -116,14 +124,32 @@ export class ContinualStage implements Stage {
       'bank/references': bank.size,
       'bank/version': bank.version,
       'bank/cache_hit_rate': cache.hitRate,
+      ...(age !== undefined && { 'bank/age_steps': age }),
       ...(prefetcher && { 'time/prefetch_ms': prefetchMs }),
     };
     tracker.log(values, step);
+    await this.recordRetrievals(tracker, step);
+  }
+
+  private async recordRetrievals(tracker: Tracker, step: number): Promise<void> {
+    const { retrievals } = this;
+    this.retrievals = new StepRetrievals();
+    if (retrievals.isEmpty) return;
+    tracker.log(retrievals.numbers(), step);
+    const { config, decode } = this.options;
+    const { retrievalsEvery, retrievedChunks } = config.tracking;
+    if (!isEvery(retrievalsEvery, step)) return;
+    tracker.retrievals('memory/retrievals', await retrievals.chunks(retrievedChunks, config, decode), step);
   }
 
   state(): StageState {
-    const { bank } = this.options.bank;
-    return { parent: this.options.parent, bankVersion: bank.version, bankWriters: [...bank.writers] };
+    const { bank, written } = this.options.bank;
+    return {
+      parent: this.options.parent,
+      bankVersion: bank.version,
+      bankWriters: [...bank.writers],
+      bankWritten: written,
+    };
   }
 
   async saved(): Promise<void> {
@@ -161,6 +187,7 @@ export class ContinualStage implements Stage {
     const { sequenceLength } = this.text;
     const { value: reading, ms } = await timed(() => this.read(place));
     const { ids, targets, stored, online } = reading;
+    if (place.kind === 'training') this.retrievals.add(reading);
     const prefixed = withPrefix(ids, prefix, sequenceLength);
     const input = {
       ids: prefixed,

@@ -77,8 +77,9 @@ class ReadingThread {
 }
 
 /** Buffers that are handed over instead of copied. */
-function buffers({ ids, targets, stored, online }: Reading): ArrayBuffer[] {
-  const arrays = [ids, targets, stored?.rows, stored?.lengths, stored?.index, online?.ids, online?.index];
+function buffers({ ids, targets, stored, online, found }: Reading): ArrayBuffer[] {
+  const memories = [stored?.rows, stored?.lengths, stored?.index, online?.ids, online?.index];
+  const arrays = [ids, targets, ...memories, found.scores];
   return arrays.flatMap((array) => (array === undefined ? [] : [array.buffer as ArrayBuffer]));
 }
 

@@ -29,6 +29,8 @@ export interface TrainingBankOptions {
   decode: DecodeChunk;
   /** Version to go back to first, when a run resumes. */
   version?: number;
+  /** Steps of the stage that the weights had made which wrote memories of the bank, by their hash, where it is known. */
+  written?: Readonly<Record<string, number>>;
 }
 
 export class TrainingBank {
@@ -40,6 +42,7 @@ export class TrainingBank {
   private readonly encoder: RetrievalEncoder;
   /** Shared by all versions: a memory that stays is read once. */
   private readonly cache: RowCache;
+  private readonly writtenAt: Map<string, number>;
   private retrieving: Promise<Retriever> | undefined;
 
   private constructor(
@@ -54,6 +57,7 @@ export class TrainingBank {
     this.writer = writer;
     this.encoder = encoder;
     this.cache = cache;
+    this.writtenAt = new Map(Object.entries(options.written ?? {}));
     this.plan = growthPlan(config.continual.growth, references.size, config.seed);
     this.bank = bank;
   }
@@ -95,7 +99,9 @@ export class TrainingBank {
       ...writeOptions(this.options),
       encoder: this.encoder,
     });
-    await this.writer.edit(old, memories, await modelHash(this.options.model));
+    const hash = await modelHash(this.options.model);
+    await this.writer.edit(old, memories, hash);
+    this.writtenAt.set(hash, step - 1);
     const opened = await Bank.open(this.options.folder, { cache: this.cache });
     await this.close();
     this.bank = opened;
@@ -114,6 +120,26 @@ export class TrainingBank {
     const { config, model } = this.options;
     const ids = driftSample(this.bank, config.seed, config.continual.driftSample);
     return ids.length === 0 ? undefined : await measureDrift(model, this.bank, ids, writeOptions(this.options));
+  }
+
+  /** Steps made when each of the weights wrote that the bank is of, by their hash; those that are known. */
+  get written(): Record<string, number> {
+    const known = this.bank.writers.map((hash) => [hash, this.writtenAt.get(hash)] as const);
+    return Object.fromEntries(known.filter((entry): entry is [string, number] => entry[1] !== undefined));
+  }
+
+  /**
+   * Optimiser steps between the weights that wrote the memories and those that read them in step `step`, a mean over the
+   * memories; undefined for an empty bank, and where it is not known who wrote one.
+   */
+  age(step: number): number | undefined {
+    let sum = 0;
+    for (const { writer, memories, deleted } of this.bank.segments) {
+      const written = this.writtenAt.get(writer);
+      if (written === undefined) return undefined;
+      sum += (memories - deleted.length) * (step - 1 - written);
+    }
+    return this.bank.size === 0 ? undefined : sum / this.bank.size;
   }
 
   /** Drops the versions that neither a checkpoint nor the next step needs. */

@@ -54,10 +54,17 @@ export interface GenerateOptions extends GenerateConfig {
   onText?: (piece: string) => void;
 }
 
+/** What generates: a session, or a model that is being trained. Without memories it has neither search nor store. */
+export type Generating = Pick<Session, 'config' | 'tokenizer' | 'model'> &
+  Partial<Pick<Session, 'search' | 'store' | 'storeWritten'>>;
+
+/** Where a decoder finds memories and reads them. */
+type Memories = Pick<Session, 'search' | 'store'>;
+
 /** Continues `prompt` until an end token, one of the `stop` texts, or `maxTokens`. */
-export async function generate(session: Session, prompt: string, options: GenerateOptions): Promise<Answer> {
+export async function generate(session: Generating, prompt: string, options: GenerateOptions): Promise<Answer> {
   const { tokenizer } = session;
-  const decoder = new Decoder(session, options.memory);
+  const decoder = new Decoder(session, options.memory ? memoriesOf(session) : undefined);
   try {
     const promptIds = Int32Array.of(tokenizer.bos, ...(await tokenizer.encode(prompt)));
     let scores = await decoder.readPrompt(promptIds);
@@ -78,10 +85,15 @@ export async function generate(session: Session, prompt: string, options: Genera
     }
     const counts = { promptTokens: promptIds.length, generatedTokens: generated.length };
     const trace = await decoder.trace();
-    return { text, ...counts, trace, stored: await session.storeWritten() };
+    return { text, ...counts, trace, stored: (await session.storeWritten?.()) ?? [] };
   } finally {
     decoder.dispose();
   }
+}
+
+function memoriesOf({ search, store }: Generating): Memories {
+  if (search === undefined || store === undefined) throw new Error('there are no memories to read');
+  return { search, store };
 }
 
 /** `text` up to and including the first stop text in it. */
@@ -125,16 +137,17 @@ interface OpenChunk {
 
 /** Reads tokens one after the other through a key-value cache and changes memories at chunk boundaries. */
 class Decoder {
-  private readonly session: Session;
-  private readonly readsMemory: boolean;
+  private readonly session: Generating;
+  private readonly source: Memories | undefined;
   private readonly cache = new KeyValueCache();
   private readonly chunks: OpenChunk[] = [];
   /** Text tokens read, prefix not counted. */
   private textLength = 0;
 
-  constructor(session: Session, readsMemory: boolean) {
+  /** @param source of the memories; none are read without */
+  constructor(session: Generating, source: Memories | undefined) {
     this.session = session;
-    this.readsMemory = readsMemory;
+    this.source = source;
   }
 
   /** Reads the prompt, each chunk with the memories found by itself. @returns scores of the next token, `[V]` */
@@ -162,7 +175,7 @@ class Decoder {
     return await Promise.all(
       this.chunks.map(async (chunk) => ({
         text: await tokenizer.decode(chunk.tokens, { skipSpecial: true }),
-        memories: await Promise.all(chunk.found.map((found, slot) => this.used(found, chunk, slot))),
+        memories: await Promise.all(chunk.found.map((found, slot) => this.used(this.source!, found, chunk, slot))),
       })),
     );
   }
@@ -175,19 +188,18 @@ class Decoder {
   private async openChunk(query: Int32Array): Promise<void> {
     const previous = this.chunks.at(-1);
     if (previous) this.closeChunk(previous);
-    const found = this.readsMemory ? await this.search(query) : [];
-    const memories = found.length > 0 ? await this.memories(found) : undefined;
+    const found = this.source ? await this.search(this.source, query) : [];
+    const memories = this.source && found.length > 0 ? await this.memories(this.source, found) : undefined;
     this.chunks.push({ tokens: [], found, memories, mass: new Float64Array(found.length) });
   }
 
-  private async search(query: Int32Array): Promise<Found[]> {
-    const [found = []] = await this.session.search.search([query], this.session.config.memory.memoriesPerChunk);
+  private async search({ search }: Memories, query: Int32Array): Promise<Found[]> {
+    const [found = []] = await search.search([query], this.session.config.memory.memoriesPerChunk);
     return found;
   }
 
-  private async memories(found: readonly Found[]): Promise<LayerMemories> {
-    const { store, config } = this.session;
-    const slots = { memoriesPerChunk: found.length, chunkLength: config.memory.chunkLength };
+  private async memories({ store }: Memories, found: readonly Found[]): Promise<LayerMemories> {
+    const slots = { memoriesPerChunk: found.length, chunkLength: this.session.config.memory.chunkLength };
     const step = await stepMemories(store, [[found.map(({ id }) => id)]], slots);
     return memoryTensors(step, store.identity, slots, 1, 0);
   }
@@ -225,7 +237,7 @@ class Decoder {
     const { config, tokenizer } = this.session;
     const first = this.textLength;
     const cache = this.cache;
-    if (!this.readsMemory) {
+    if (this.source === undefined) {
       const positions = Int32Array.from(ids, (_, i) => first + i);
       return { ids, positions, cache };
     }
@@ -238,8 +250,8 @@ class Decoder {
     return { ids: Int32Array.of(...prefix, ...ids), positions, cache, memories };
   }
 
-  private async used(found: Found, chunk: OpenChunk, slot: number): Promise<UsedMemory> {
-    const { store, model, tokenizer } = this.session;
+  private async used({ store }: Memories, found: Found, chunk: OpenChunk, slot: number): Promise<UsedMemory> {
+    const { model, tokenizer } = this.session;
     const record = await store.get(found.id);
     const readers = chunk.tokens.length * model.shape.numHeads * model.shape.memoryLayers;
     const kept = [...new Set(record.kept)].sort((a, b) => a - b);

@@ -1,6 +1,7 @@
 /**
  * The loss of a micro-batch and its gradients.
- * Legend: B batch, T tokens, N references, L tokens of the longest reference with its prefix, C chunks, R memory slots.
+ * Legend: B batch, T tokens, N references, L tokens of the longest reference with its prefix, C chunks, R memory slots,
+ * Lmem memory layers, H query heads.
  */
 
 import * as tf from '../engine/tf.ts';
@@ -46,25 +47,39 @@ export interface LossAndGradients {
   gradients: Map<string, tf.Tensor>;
   /** Mean attention mass on memories over memory layers, heads and the tokens that can read one; absent without any. */
   memoryShare?: number;
+  /** The same of each layer and head, `[Lmem · H]`; absent unless asked for. */
+  headShares?: Float64Array;
+}
+
+export interface LossOptions {
+  /** Also tell the attention on memories of each layer and head. */
+  headShares?: boolean;
 }
 
 /** Runs a micro-batch forward and backward. Sums over tokens, so that micro-batches add up exactly. */
-export async function lossAndGradients(model: Model, batch: TrainingBatch): Promise<LossAndGradients> {
+export async function lossAndGradients(
+  model: Model,
+  batch: TrainingBatch,
+  { headShares = false }: LossOptions = {},
+): Promise<LossAndGradients> {
   const names = [...model.parameters.keys()];
   const variables = [...model.parameters.values()];
   const { ids, targets, positions, firstVisible, recompute } = batch;
-  let mass: tf.Scalar | undefined;
+  let mass: { sum: tf.Scalar; byHead?: tf.Tensor2D } | undefined;
   const { value, gradients: ofVariables } = await valueAndGradients(() => {
     const memories = batch.onlineReferences ? encodeOnline(model, batch.onlineReferences, recompute) : batch.memories;
     const { hidden, shares } = forward(model, { ids, positions, firstVisible, memories, recompute });
-    if (shares && shares.length > 0) mass = tf.keep(tf.addN(shares.map((share) => share.sum())).asScalar());
+    if (shares && shares.length > 0) {
+      mass = { sum: tf.keep(tf.addN(shares.map((share) => share.sum())).asScalar()) };
+      if (headShares) mass.byHead = tf.keep(massByHead(shares));
+    }
     return loss(model, hidden, targets).lossSum;
   }, variables);
   const [lossSum = Number.NaN] = await value.data<'float32'>();
   value.dispose();
   const gradients = new Map(names.map((name, i) => [name, ofVariables[i]!]));
   const result = { lossSum, count: countTargets(targets), gradients };
-  return mass ? { ...result, memoryShare: await meanShare(model, batch, mass) } : result;
+  return mass ? { ...result, ...(await meanShares(model, batch, mass)) } : result;
 }
 
 /**
@@ -84,12 +99,33 @@ function countTargets(targets: TrainingBatch['targets']): number {
   return count;
 }
 
-/** The summed attention mass on memories as a mean; consumes `mass`. */
-async function meanShare(model: Model, batch: TrainingBatch, mass: tf.Scalar): Promise<number> {
-  const [sum = Number.NaN] = await mass.data<'float32'>();
-  mass.dispose();
+/** The attention mass of each layer, `[B, T, H, R]`, summed for each head: `[Lmem, H]`. */
+function massByHead(shares: readonly tf.Tensor4D[]): tf.Tensor2D {
+  const layers = shares.map((share) => {
+    const [sequences, tokens, heads] = share.shape;
+    return share
+      .sum(3)
+      .reshape([sequences * tokens, heads])
+      .sum(0)
+      .reshape<tf.Tensor2D>([1, heads]);
+  });
+  return tf.concat(layers);
+}
+
+/** The summed attention mass on memories as means; consumes both tensors. */
+async function meanShares(
+  model: Model,
+  batch: TrainingBatch,
+  { sum, byHead }: { sum: tf.Scalar; byHead?: tf.Tensor2D },
+): Promise<Pick<LossAndGradients, 'memoryShare' | 'headShares'>> {
+  const [total = Number.NaN] = await sum.data<'float32'>();
+  const sums = await byHead?.data<'float32'>();
+  tf.dispose(byHead ? [sum, byHead] : sum);
   const readers = await countReaders(batch);
-  return readers === 0 ? 0 : sum / (readers * model.shape.numHeads * model.shape.memoryLayers);
+  const memoryShare = readers === 0 ? 0 : total / (readers * model.shape.numHeads * model.shape.memoryLayers);
+  return sums
+    ? { memoryShare, headShares: Float64Array.from(sums, (part) => part / Math.max(1, readers)) }
+    : { memoryShare };
 }
 
 /** The tokens of the batch whose chunk has a memory that is not empty. */

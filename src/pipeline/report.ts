@@ -5,9 +5,11 @@ import { curvesSvg } from '../analysis/plot.ts';
 import { type EvaluationReport, evaluate, reportTable } from '../eval/evaluate.ts';
 import { Session } from '../infer/session.ts';
 import { writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
+import type { RunFolder, StageName } from '../io/run_folder.ts';
 import { readMetrics } from '../tracking/metrics_file.ts';
 import type { MetricsRow } from '../tracking/values.ts';
-import { say, type Workspace } from './workspace.ts';
+import type { TrainingState } from '../train/loop.ts';
+import { note, say, type Workspace } from './workspace.ts';
 
 export interface RunReport extends EvaluationReport {
   /** Seconds that the command took. */
@@ -20,14 +22,58 @@ export async function writeReport(workspace: Workspace, seconds: () => number): 
   const { config, folder, engine } = workspace;
   const session = await Session.open(config, folder);
   try {
-    const report: RunReport = { ...(await evaluate(session, say)), seconds: Math.round(seconds()), engine };
+    const warn = (text: string): void => note(workspace, 'warning', text);
+    const report: RunReport = { ...(await evaluate(session, warn)), seconds: Math.round(seconds()), engine };
     const path = join(folder.root, 'report.json');
     await writeJsonAtomic(path, report);
+    await workspace.tracker.summary(evaluationSummary(report));
     process.stdout.write(`\n${reportTable(report)}\n\n`);
     say(`report: ${path}`);
   } finally {
     await session.close();
   }
+}
+
+/** Results of an evaluation as final values of the run. */
+export function evaluationSummary({ heldOut, retrieval, edits, deletions }: EvaluationReport): Record<string, number> {
+  const ways = {
+    right_memory: heldOut.withMemory,
+    no_memory: heldOut.withoutMemory,
+    text_in_context: heldOut.rag,
+    retrieved_memories: heldOut.retrieved,
+  };
+  const scores = Object.entries(ways).flatMap(([way, { accuracy, loss }]) => [
+    [`evaluation/${way}_accuracy`, accuracy],
+    [`evaluation/${way}_loss`, loss],
+  ]);
+  const followed = (changes: EvaluationReport['edits']): number => changes.filter((change) => change.followed).length;
+  return {
+    'evaluation/questions': heldOut.questions,
+    ...Object.fromEntries(scores),
+    'evaluation/found_first_share': retrieval.first,
+    'evaluation/found_share': retrieval.read,
+    'evaluation/edits': edits.length,
+    'evaluation/edits_followed': followed(edits),
+    'evaluation/deletions': deletions.length,
+    'evaluation/deletions_followed': followed(deletions),
+  };
+}
+
+/** The last losses of a stage and its best validation, as final values of the run. */
+export async function stageSummary(
+  folder: RunFolder,
+  stage: StageName,
+  { best, tokensSeen }: TrainingState,
+): Promise<Record<string, number>> {
+  const last: Record<string, number> = { [`${stage}/final_tokens`]: tokensSeen };
+  const keys = { 'train/loss': 'loss', 'validation/loss': 'validation_loss' };
+  for await (const row of readMetrics(folder.metricsFile(stage))) {
+    for (const [key, name] of Object.entries(keys)) {
+      if (typeof row[key] === 'number') last[`${stage}/final_${name}`] = row[key];
+    }
+  }
+  if (best === undefined) return last;
+  return { ...last, [`${stage}/best_validation_loss`]: best.loss, [`${stage}/best_validation_step`]: best.step };
 }
 
 /** Losses are averaged over this many parts of each stage, so that the picture shows their course and not their noise. */

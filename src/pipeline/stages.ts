@@ -32,16 +32,18 @@ import { Model } from '../model/model.ts';
 import { initParameters, type ModelShape } from '../model/shape.ts';
 import { AdamW } from '../optim/adamw.ts';
 import { Progress } from '../tracking/progress.ts';
-import { train } from '../train/loop.ts';
+import { type Training, train } from '../train/loop.ts';
 import { type Provenance, TrainingRecord } from '../train/record.ts';
 import { findCheckpoint, requireFit, trainingState, weightValues } from '../train/resume.ts';
-import type { Stage, StageName } from '../train/stage.ts';
+import type { StageName } from '../train/stage.ts';
 import { openText, type TrainingText } from '../train/text_batches.ts';
 import { WarmupStage } from '../warmup/warmup.ts';
 import { bankIdentity, makeEncoder } from './bank_setup.ts';
 import { makeCodecs } from './codec_setup.ts';
+import { stageSummary } from './report.ts';
+import { sampler } from './samples.ts';
 import { vectorProgress } from './session.ts';
-import { modelShape, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
+import { modelShape, note, runFolder, say, type Workspace, withWorkspace } from './workspace.ts';
 
 export interface StageOptions {
   resume: string;
@@ -94,8 +96,12 @@ const DONE_UNITS: Partial<Record<BuildProgress['phase'], string>> = {
   'continual tokens': 'shards',
 };
 
+/** A run whose data are built, by a command of its own or as part of one that is recorded. */
+type BuiltRun = Pick<Workspace, 'config' | 'folder'> & Partial<Pick<Workspace, 'tracker'>>;
+
 /** Builds tokenizer, token dataset and references, or keeps them when they are complete and fit the configuration. */
-export async function buildRunData({ config, folder }: Pick<Workspace, 'config' | 'folder'>): Promise<DataReport> {
+export async function buildRunData(workspace: BuiltRun): Promise<DataReport> {
+  const { config, folder } = workspace;
   let progress: Progress | undefined;
   let phase: BuildProgress['phase'] | undefined;
   const onProgress = (now: BuildProgress): void => {
@@ -113,7 +119,7 @@ export async function buildRunData({ config, folder }: Pick<Workspace, 'config' 
   try {
     const report = await buildData(config.data, config.memory, folder.data, config.seed, onProgress);
     progress?.stop();
-    for (const warning of report.warnings) say(`data: ${warning}`);
+    for (const warning of report.warnings) note(workspace, 'warning', `data: ${warning}`);
     const sum = (count: 'documents' | 'tokens') => report.sources.reduce((total, { train }) => total + train[count], 0);
     say(
       `data: ${report.kept ? 'kept' : 'built'} (${report.reason}); ${sum('documents')} documents, ` +
@@ -146,14 +152,15 @@ export async function warmup(workspace: Workspace, resume: string): Promise<bool
   // A codec that cannot be used is better known now than after the training.
   chooseCodec(config.memory.codec, config.model.headDim);
   const inputs = await openInputs(workspace);
-  const checkpoint = await findCheckpoint(folder, 'warmup', resume, say);
+  const checkpoint = await findCheckpoint(folder, 'warmup', resume, (text) => note(workspace, 'warning', text));
   const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: inputs.text.train.contentHash };
   if (checkpoint && isFinished(checkpoint, workspace, inputs.shape, provenance)) return true;
   const weights = checkpoint ? weightValues(checkpoint.parameters) : initParameters(inputs.shape, config.seed);
   const model = new Model(inputs.shape, weights);
   try {
     const stage = new WarmupStage(config, model, inputs.text);
-    return await runStage(workspace, provenance, model, stage, checkpoint);
+    const sample = sampler(config, inputs.tokenizer, model);
+    return await runStage(workspace, { provenance, model, stage, checkpoint, sample });
   } finally {
     model.dispose();
   }
@@ -163,7 +170,7 @@ export async function warmup(workspace: Workspace, resume: string): Promise<bool
 export async function continual(workspace: Workspace, resume: string): Promise<boolean> {
   const { config, folder } = workspace;
   const inputs = await openInputs(workspace);
-  const checkpoint = await findCheckpoint(folder, 'continual', resume, say);
+  const checkpoint = await findCheckpoint(folder, 'continual', resume, (text) => note(workspace, 'warning', text));
   const hasOwnText = config.data.continual.sources.length > 0;
   const text = hasOwnText
     ? await openText(dataPaths(folder.data).continualTokens, config.data.continual.sources, {
@@ -189,7 +196,17 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   let stage: ContinualStage | undefined;
   try {
     const decode = decodeChunk(inputs.tokenizer);
-    bank = await TrainingBank.open({ config, folder: folder.bank, model, references, prefix, decode, version });
+    const written = checkpoint ? checkpoint.state.bankWritten : { [parent.state.weightsHash]: 0 };
+    bank = await TrainingBank.open({
+      config,
+      folder: folder.bank,
+      model,
+      references,
+      prefix,
+      decode,
+      version,
+      written,
+    });
     stage = new ContinualStage({
       config,
       model,
@@ -197,11 +214,13 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
       plainText: inputs.text,
       bank,
       tokenizer: dataPaths(folder.data).tokenizer,
+      decode,
       prefix,
       parent: checkpoint?.state.parent ?? parent.state.weightsHash,
       checkpoints: folder.checkpoints('continual'),
     });
-    return await runStage(workspace, provenance, model, stage, checkpoint);
+    const sample = sampler(config, inputs.tokenizer, model, bank);
+    return await runStage(workspace, { provenance, model, stage, checkpoint, sample });
   } finally {
     await stage?.close();
     await bank?.close();
@@ -218,14 +237,15 @@ function isFinished(checkpoint: Checkpoint, { config }: Workspace, shape: ModelS
   return true;
 }
 
+/** A stage that is ready to train. */
+interface ReadyStage extends Pick<Training, 'stage' | 'model' | 'sample'> {
+  provenance: Provenance;
+  checkpoint: Checkpoint | undefined;
+}
+
 /** Runs the shared loop from a checkpoint or from the start. */
-async function runStage(
-  { config, stop, tracker }: Workspace,
-  provenance: Provenance,
-  model: Model,
-  stage: Stage,
-  checkpoint: Checkpoint | undefined,
-): Promise<boolean> {
+async function runStage({ config, stop, tracker }: Workspace, ready: ReadyStage): Promise<boolean> {
+  const { provenance, model, stage, checkpoint, sample } = ready;
   const state = trainingState(checkpoint);
   if (checkpoint) {
     requireFit(checkpoint, model.shape, provenance);
@@ -234,9 +254,13 @@ async function runStage(
   }
   const record = await TrainingRecord.open(tracker, stage.name, config, provenance, checkpoint);
   const optimizer = new AdamW(model.parameters, config.optimizer);
+  const { clipNorm } = config.optimizer;
   try {
     if (checkpoint) optimizer.load(checkpoint.optimizer);
-    return await train({ stage, model, optimizer, clipNorm: config.optimizer.clipNorm, record, state, stop, say });
+    const { tracking } = config;
+    const isComplete = await train({ stage, model, optimizer, clipNorm, record, tracking, state, stop, say, sample });
+    if (isComplete) await tracker.summary(await stageSummary(tracker.folder, stage.name, state));
+    return isComplete;
   } finally {
     optimizer.dispose();
     await record.close();
@@ -305,7 +329,7 @@ export async function compile(workspace: Workspace, options: CompileOptions = {}
     return true;
   } catch (error) {
     if (error !== STOPPED) throw error;
-    say('compile: stopped; the same command goes on after the last whole segment');
+    note(workspace, 'warning', 'compile: stopped; the same command goes on after the last whole segment');
     return false;
   } finally {
     model.dispose();
@@ -362,7 +386,8 @@ async function writeBank(workspace: Workspace, writing: Writing): Promise<number
 }
 
 /** Makes the Faiss index that the size of the bank asks for. */
-async function buildIndex({ config, folder }: Workspace): Promise<void> {
+async function buildIndex(workspace: Workspace): Promise<void> {
+  const { config, folder } = workspace;
   const bank = await Bank.open(folder.bank);
   try {
     const spec = chooseIndex(config.retrieval, bank.size, bank.identity.encoder);
@@ -371,7 +396,8 @@ async function buildIndex({ config, folder }: Workspace): Promise<void> {
     const index = await BankIndex.build(bank, spec, (done) => progress.update(done));
     progress.stop();
     if (index === undefined) {
-      say(`compile: ${bank.size} memories are too few to train ${spec.factory} on: searches compare with all of them`);
+      const what = `${bank.size} memories are too few to train ${spec.factory} on: searches compare with all of them`;
+      note(workspace, 'warning', `compile: ${what}`);
       return;
     }
     await index.save();

@@ -11,6 +11,7 @@ import { isSystemError, UserError } from '../errors.ts';
 import { exists, writeFileAtomic } from '../io/files.ts';
 import { lockRunFolder, RunFolder } from '../io/run_folder.ts';
 import type { ModelShape } from '../model/shape.ts';
+import type { EventKind } from '../tracking/events.ts';
 import { announce, listenToAnnouncements } from '../tracking/progress.ts';
 import { RunTracker } from '../tracking/run_tracker.ts';
 import type { Ending } from '../tracking/sink.ts';
@@ -41,6 +42,12 @@ export interface OpenOptions {
 /** Messages go where the progress is shown, so that standard output holds results only. */
 export const say = announce;
 
+/** Says what somebody who looks at the run later should know too, and records it; a command that records nothing only says it. */
+export function note({ tracker }: Partial<Pick<Workspace, 'tracker'>>, kind: EventKind, text: string): void {
+  tracker?.event(kind, text);
+  say(text);
+}
+
 /** The folder of a run. */
 export function runFolder(config: RunConfig): RunFolder {
   return new RunFolder(`${config.runsFolder}/${config.name}`);
@@ -60,9 +67,11 @@ export async function withWorkspace(
   const lock = await lockRunFolder(folder.root);
   const stop = new StopRequest(say);
   try {
-    for (const path of lock.cleaned) say(`cleaned up after an interrupted process: ${path}`);
+    const cleaned = lock.cleaned.map((path) => `cleaned up after an interrupted process: ${path}`);
+    for (const text of cleaned) say(text);
     await settleConfig(folder, config, options);
     return await tracked(folder, config, { ...options, stop }, async (tracker) => {
+      for (const text of cleaned) tracker.event('warning', text);
       const engine = await startEngine(config);
       await work({ config, folder, stop, tracker, engine });
       return stop.exitCode;

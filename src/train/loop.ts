@@ -3,6 +3,7 @@
  * `trainStep`; everything after it is bookkeeping.
  */
 
+import type { TrackingConfig } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
 import type { Model } from '../model/model.ts';
 import { flopsPerToken } from '../model/shape.ts';
@@ -11,6 +12,7 @@ import type { AdamW } from '../optim/adamw.ts';
 import { learningRate } from '../optim/schedule.ts';
 import { accumulateGradients, clipAndUpdate, disposeGradients, type Gradients } from '../optim/update.ts';
 import { Progress } from '../tracking/progress.ts';
+import { attentionImage, isEvery, recordHistograms } from './measures.ts';
 import type { TrainingRecord } from './record.ts';
 import type { Stage, StageEvent } from './stage.ts';
 import type { StopRequest } from './stop.ts';
@@ -30,9 +32,13 @@ export interface Training {
   /** Global gradient norm above which gradients are scaled down. */
   clipNorm: number;
   record: TrainingRecord;
+  /** What is recorded, and how often. */
+  tracking: TrackingConfig;
   state: TrainingState;
   stop: StopRequest;
   say(message: string): void;
+  /** Goes on from a prompt with the current weights; changes nothing that is trained. */
+  sample(prompt: string): Promise<string>;
 }
 
 /** Sums over the micro-batches of one step. */
@@ -41,6 +47,8 @@ interface Accumulated {
   lossSum: number;
   tokens: number;
   memoryShare: number;
+  /** Of each memory layer and head, `[Lmem · H]`; absent when it is not recorded or no memory was read. */
+  headShares: Float64Array | undefined;
   dataMs: number;
   retrievalMs: number;
 }
@@ -58,6 +66,7 @@ export async function train(training: Training): Promise<boolean> {
     while (state.step < settings.steps && !stop.requested) {
       const { loss, tokensPerSecond } = await trainStep(training);
       progress.update(state.step, { loss, 'tok/s': tokensPerSecond });
+      await sampleTexts(training);
       const isSaved = isDue(settings.checkpointEvery, state.step, settings.steps);
       if (isDue(settings.validateEvery, state.step, settings.steps)) await validate(training, isSaved);
       record.tracker.commit();
@@ -77,14 +86,14 @@ function isDue(interval: number, step: number, lastStep: number): boolean {
 }
 
 async function trainStep(training: Training): Promise<{ loss: number; tokensPerSecond: number }> {
-  const { stage, model, optimizer, state, record } = training;
+  const { stage, model, optimizer, state, record, tracking } = training;
   const { tracker } = record;
   const started = performance.now();
   const step = state.step + 1;
   const change = await stage.prepare(step);
   if (change !== undefined) tell(training, change, step);
   const prepared = performance.now();
-  const sums = await accumulate(stage, model, step);
+  const sums = await accumulate(stage, model, step, isEvery(tracking.attentionEvery, step));
   const rate = learningRate(stage.settings.learningRate, step, stage.settings.steps);
   const loss = sums.lossSum / sums.tokens;
   const { gradientNorm, updated } = await clipAndUpdate(optimizer, sums.gradients, {
@@ -92,13 +101,14 @@ async function trainStep(training: Training): Promise<{ loss: number; tokensPerS
     clipNorm: training.clipNorm,
     tokens: sums.tokens,
   });
+  const seconds = (performance.now() - started) / 1000;
+  if (updated && isEvery(tracking.histogramsEvery, step)) await recordHistograms(tracker, model, sums, step);
   disposeGradients(sums.gradients);
   if (!updated) throw diverged(stage, step, loss, gradientNorm, record);
 
   state.step = step;
   state.tokensSeen += sums.tokens;
   const prepareMs = prepared - started;
-  const seconds = (performance.now() - started) / 1000;
   const tokensPerSecond = sums.tokens / seconds;
   tracker.log(
     {
@@ -116,7 +126,8 @@ async function trainStep(training: Training): Promise<{ loss: number; tokensPerS
     step,
   );
   if (sums.memoryShare > 0) tracker.log({ 'memory/attention_share': sums.memoryShare }, step);
-  stage.measure(tracker, step);
+  if (sums.headShares) tracker.image('memory/attention', attentionImage(model.shape, sums.headShares), step);
+  await stage.measure(tracker, step);
   return { loss, tokensPerSecond };
 }
 
@@ -126,21 +137,33 @@ function tell({ stage, record, say }: Training, { kind, text }: StageEvent, step
 }
 
 /** Loss and gradients are sums over tokens, so that dividing once by all valid tokens of the step weighs each alike. */
-async function accumulate(stage: Stage, model: Model, step: number): Promise<Accumulated> {
+async function accumulate(stage: Stage, model: Model, step: number, headShares: boolean): Promise<Accumulated> {
+  const { accumulate: parts } = stage.settings;
   let gradients: Gradients | undefined;
+  let byHead: Float64Array | undefined;
   const sums = { lossSum: 0, tokens: 0, memoryShare: 0, dataMs: 0, retrievalMs: 0 };
-  for (let micro = 0; micro < stage.settings.accumulate; micro++) {
+  for (let micro = 0; micro < parts; micro++) {
     const batch = await stage.microBatch(step, micro);
-    const result = await lossAndGradients(model, batch.input);
+    const result = await lossAndGradients(model, batch.input, { headShares });
     batch.dispose();
     gradients = accumulateGradients(gradients, result.gradients);
     sums.lossSum += result.lossSum;
     sums.tokens += result.count;
-    sums.memoryShare += (result.memoryShare ?? 0) / stage.settings.accumulate;
+    sums.memoryShare += (result.memoryShare ?? 0) / parts;
+    byHead = result.headShares?.map((share, i) => share / parts + (byHead?.[i] ?? 0)) ?? byHead;
     sums.dataMs += batch.dataMs;
     sums.retrievalMs += batch.retrievalMs;
   }
-  return { ...sums, gradients: gradients ?? new Map() };
+  return { ...sums, headShares: byHead, gradients: gradients ?? new Map() };
+}
+
+/** Texts that the current weights give, when they are due. */
+async function sampleTexts({ record, tracking, state, sample }: Training): Promise<void> {
+  const { every, prompts } = tracking.samples;
+  if (!isEvery(every, state.step)) return;
+  for (const [i, prompt] of prompts.entries()) {
+    record.tracker.text(`samples/${i + 1}`, prompt + (await sample(prompt)), state.step);
+  }
 }
 
 /** The best step is one of those that are saved, so that the best checkpoint can be kept. */

@@ -34,7 +34,7 @@ export interface Stage {
   /** Validation metrics by name, such as `validation/loss`. The first one decides which checkpoint is best. */
   validate(): Promise<Record<string, number>>;
   /** What the stage adds to the row of the step just made. */
-  measure(tracker: Tracker, step: number): void;
+  measure(tracker: Tracker, step: number): Promise<void>;
   /** What the stage adds to the checkpoint's state. */
   state(): StageState;
   /** Called after each checkpoint, when old ones are gone. */
@@ -51,6 +51,7 @@ export interface StageState {
   parent?: string;
   /** Version of the bank that the next step reads. */
   bankVersion?: number;
-  /** Hashes of the weights that wrote its memories. */
+  /** Hashes of the weights that wrote its memories, and the step after which those of this stage did. */
   bankWriters?: string[];
+  bankWritten?: Record<string, number>;
 }

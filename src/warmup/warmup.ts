@@ -32,7 +32,7 @@ export class WarmupStage implements Stage {
     return { 'validation/loss': await meanLoss(this.model, count, batchAt) };
   }
 
-  measure(): void {}
+  async measure(): Promise<void> {}
 
   state(): StageState {
     return {};

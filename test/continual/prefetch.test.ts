@@ -16,6 +16,7 @@ import { UserError } from '../../src/errors.ts';
 import { Bank } from '../../src/memory/bank.ts';
 import { segmentFolder } from '../../src/memory/segment.ts';
 import { bankIdentity, makeEncoder } from '../../src/pipeline/bank_setup.ts';
+import type { MetricsRow } from '../../src/tracking/values.ts';
 import type { MicroBatch } from '../../src/train/stage.ts';
 import { TextBatches } from '../../src/train/text_batches.ts';
 import { flipBit, userErrorOf } from '../data/support.ts';
@@ -40,7 +41,10 @@ const STAGE = {
 const STEPS = 12;
 
 async function newRun(continual: object): Promise<RandomRun> {
-  const run = await randomRun({ continual: { steps: STEPS, ...STAGE, ...continual } });
+  const run = await randomRun({
+    continual: { steps: STEPS, ...STAGE, ...continual },
+    tracking: { retrievalsEvery: 2, retrievedChunks: 6 },
+  });
   runs.push(run);
   await writeBank(run, 0);
   return run;
@@ -60,6 +64,7 @@ async function openStage(run: RandomRun, version?: number): Promise<{ stage: Con
   const text = { train, validation, weights };
   const stage = new ContinualStage({
     ...{ config, model, text, plainText: text, bank, prefix: tokenizer.referencePrefix, parent: 'p' },
+    decode: decodeChunk(tokenizer),
     ...{ tokenizer: dataPaths(folder.data).tokenizer, checkpoints: folder.checkpoints('continual') },
   });
   open.push(stage);
@@ -76,10 +81,16 @@ async function contents({ input, dispose }: MicroBatch): Promise<unknown> {
   return { ids, targets, values, online: onlineReferences && { ...onlineReferences, index } };
 }
 
+/** What a step has found in the bank, without how fast. */
+function found(values: MetricsRow): MetricsRow {
+  return Object.fromEntries(Object.entries(values).filter(([name]) => name.startsWith('memory/')));
+}
+
 /** What each step reads and validates; the weights move after every step, as in training. */
 async function trace(run: RandomRun, { until = STEPS, from = 1, version }: Partial<Record<string, number>> = {}) {
   const { stage, bank } = await openStage(run, version);
   const steps: unknown[] = [];
+  let tracker = new RecordingTracker();
   for (let step = from; step <= until; step++) {
     await stage.prepare(step);
     const batches: unknown[] = [];
@@ -87,10 +98,11 @@ async function trace(run: RandomRun, { until = STEPS, from = 1, version }: Parti
       batches.push(await contents(await stage.microBatch(step, micro)));
     }
     for (const variable of run.model.parameters.values()) tf.tidy(() => variable.assign(variable.mul(1.01)));
-    steps.push({ version: bank.bank.version, batches, ...(step % 4 === 0 && (await stage.validate())) });
+    tracker = new RecordingTracker();
+    await stage.measure(tracker, step);
+    const measures = found(tracker.values);
+    steps.push({ version: bank.bank.version, batches, measures, ...(step % 4 === 0 && (await stage.validate())) });
   }
-  const tracker = new RecordingTracker();
-  stage.measure(tracker, until);
   return { steps, version: bank.bank.version, measures: tracker.values };
 }
 
@@ -100,6 +112,10 @@ describe('a stage that reads ahead', () => {
       const expected = await trace(await newRun({ memories, prefetch: 0 }));
       expect(expected.measures['time/prefetch_ms']).toBeUndefined();
       expect(new Set(expected.steps.map((step) => (step as { version: number }).version)).size).toBe(6);
+
+      expect(
+        expected.steps.filter((step) => 'memory/retrievals' in (step as { measures: MetricsRow }).measures).length,
+      ).toBeGreaterThan(3);
 
       const ahead = await trace(await newRun({ memories, prefetch: 3 }));
       expect(ahead.steps).toEqual(expected.steps);

@@ -25,7 +25,7 @@ async function tearDown(): Promise<void> {
   run.model.dispose();
 }
 
-async function openBank(version?: number): Promise<TrainingBank> {
+async function openBank(version?: number, written?: Record<string, number>): Promise<TrainingBank> {
   const { config, folder, model, references, tokenizer } = run;
   const prefix = tokenizer.referencePrefix;
   bank = await TrainingBank.open({
@@ -36,6 +36,7 @@ async function openBank(version?: number): Promise<TrainingBank> {
     prefix,
     decode: decodeChunk(tokenizer),
     version,
+    written,
   });
   open.push(bank);
   return bank;
@@ -131,7 +132,9 @@ describe('a refresh of a share', () => {
     for (const [number, step] of [6, 11].entries()) {
       moveWeights();
       hashes.push(await modelHash(run.model));
-      expect(await bank.prepare(step)).toContain('holds 30 memories, the oldest 12 rewritten with the current weights');
+      expect((await bank.prepare(step))?.text).toContain(
+        'holds 30 memories, the oldest 12 rewritten with the current weights',
+      );
       expect(number === 0 ? parts(18, 30) : parts(6, 18, 30)).toEqual(expected[number]);
       const fresh = await Promise.all(bank.bank.ids().map(isFresh));
       expect(fresh.map((value, place) => value === place >= 18)).not.toContain(false);
@@ -151,7 +154,7 @@ describe('a refresh of a share', () => {
     const { kept: _, ...before } = await bank.bank.get(first);
     const { version } = bank.bank;
     moveWeights();
-    expect(await bank.prepare(6)).toContain('grew from 6 to 15 memories, the oldest 3 rewritten');
+    expect((await bank.prepare(6))?.text).toContain('grew from 6 to 15 memories, the oldest 3 rewritten');
     expect(bank.bank.version).toBe(version + 1);
     expect(await Promise.all(bank.bank.ids().map(isFresh))).toEqual(Array.from({ length: 15 }, (_, i) => i >= 3));
     const { kept: __, ...after } = await bank.bank.get(first);
@@ -184,7 +187,7 @@ describe('refreshBelow', () => {
     const drift = await bank.drift();
     expect(Math.min(drift!.keyCosine, drift!.valueCosine)).toBeLessThan(0.999);
     await bank.prepare(10);
-    expect(await bank.prepare(11)).toContain('all rewritten');
+    expect((await bank.prepare(11))?.text).toContain('all rewritten');
     expect((await bank.drift())?.keyCosine).toBeCloseTo(1, 5);
   });
 });
@@ -231,5 +234,44 @@ describe('open', () => {
     const error = await userErrorOf(openBank());
     expect(error.code).toBe('artefact_missing');
     expect(error.message).toContain('memory3 compile');
+  });
+});
+
+describe('age', () => {
+  it('is the mean number of steps since each memory was written, also after a resume', async () => {
+    await tearDown();
+    await setUp({ refreshShare: 0.4 });
+    await begin();
+    /** The weights that wrote each memory, and the steps that they had made. */
+    const written = new Map<string, { writer: string; step: number }>();
+    const ages: number[] = [];
+    for (let step = 1; step <= 17; step++) {
+      // As from a checkpoint: versions that were read and what is stored with them.
+      if (step === 9) await openBank(bank.bank.version, bank.written);
+      await bank.prepare(step);
+      for (const id of bank.bank.ids()) {
+        const writer = bank.bank.writer(id);
+        if (written.get(id)?.writer !== writer) written.set(id, { writer, step: step - 1 });
+      }
+      const sum = bank.bank.ids().reduce((total, id) => total + step - 1 - written.get(id)!.step, 0);
+      expect(bank.age(step), `step ${step}`).toBeCloseTo(sum / bank.bank.size, 9);
+      ages.push(bank.age(step)!);
+      moveWeights();
+    }
+    expect(ages[0]).toBe(0);
+    expect(Object.keys(bank.written).sort()).toEqual([...bank.bank.writers]);
+    // It rises in between and falls with a refresh.
+    expect(ages[4]).toBeGreaterThan(ages[3]!);
+    expect(ages[5]).toBeLessThan(ages[4]!);
+  });
+
+  it('is not told of an empty bank, nor where it is not known who wrote it', async () => {
+    await begin();
+    expect(bank.age(1)).toBeUndefined();
+    await bank.prepare(1);
+    expect(bank.age(3)).toBe(2);
+    await openBank(bank.bank.version);
+    expect(bank.age(3)).toBeUndefined();
+    expect(bank.written).toEqual({});
   });
 });

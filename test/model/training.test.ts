@@ -4,7 +4,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { modelSchema } from '../../src/config/schema.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
-import type { LayerMemories } from '../../src/model/forward.ts';
+import { forward, type LayerMemories } from '../../src/model/forward.ts';
 import { Model } from '../../src/model/model.ts';
 import { initParameters, type ModelShape } from '../../src/model/shape.ts';
 import { type LossAndGradients, lossAndGradients, type TrainingBatch } from '../../src/model/training.ts';
@@ -159,6 +159,80 @@ describe('lossAndGradients', () => {
       // Tokens 6 … 11 read memory 0 in both.
       const [short, full] = [await share([[[-1], [0]]], 2), await share([[[-1], [0], [0]]], 2)];
       expect(short).toBeCloseTo(full!, 6);
+    });
+  });
+
+  describe('headShares', () => {
+    /** Chunks of four tokens from token 2 on: which memories each may read, with an empty one among them. */
+    const index = [
+      [
+        [0, 1],
+        [2, -1],
+        [1, -1],
+      ],
+      [
+        [-1, -1],
+        [0, 2],
+        [2, 1],
+      ],
+    ];
+    const START = 2;
+
+    /** Means over the tokens of chunks with a memory that is not empty, token by token. */
+    function slowShares(memories: LayerMemories): number[] {
+      const shares = tf.tidy(() => forward(model, { ...batch(2), memories }).shares!);
+      const { numHeads } = shape;
+      const means = shares.map((share) => {
+        const mass = share.arraySync();
+        const sums = new Array<number>(numHeads).fill(0);
+        let readers = 0;
+        for (const [b, sequence] of mass.entries()) {
+          for (const [t, heads] of sequence.entries()) {
+            if (t < START) continue;
+            const chunk = Math.min(index[b]!.length - 1, Math.floor((t - START) / 4));
+            // Memory 2 has no tokens.
+            if (!index[b]![chunk]!.some((memory) => memory === 0 || memory === 1)) continue;
+            readers++;
+            for (const [h, slots] of heads.entries()) for (const value of slots) sums[h]! += value;
+          }
+        }
+        return sums.map((sum) => sum / readers);
+      });
+      tf.dispose(shares);
+      return means.flat();
+    }
+
+    it('is the mean of each layer and head, and changes no bit of anything else', async () => {
+      const memories = makeMemories(index, START);
+      const plain = await lossAndGradients(model, { ...batch(2), memories });
+      const before = tf.memory().numTensors;
+      const { headShares, ...rest } = await lossAndGradients(model, { ...batch(2), memories }, { headShares: true });
+      expect(tf.memory().numTensors - before).toBe(rest.gradients.size);
+      expect(plain.headShares).toBeUndefined();
+      expect([rest.lossSum, rest.count, rest.memoryShare]).toEqual([plain.lossSum, plain.count, plain.memoryShare]);
+      for (const [name, gradient] of plain.gradients) {
+        expect(rest.gradients.get(name)!.dataSync(), name).toEqual(gradient.dataSync());
+      }
+      const expected = slowShares(memories);
+      expect(headShares).toHaveLength(shape.memoryLayers * shape.numHeads);
+      for (const [i, share] of expected.entries()) expect(headShares![i]).toBeCloseTo(share, 6);
+      expect(new Set(expected.map((share) => share.toFixed(4))).size).toBeGreaterThan(4);
+      const mean = expected.reduce((sum, share) => sum + share, 0) / expected.length;
+      expect(rest.memoryShare).toBeCloseTo(mean, 6);
+      disposeGradients(plain.gradients);
+      disposeGradients(rest.gradients);
+      tf.dispose([memories.keys, memories.values, memories.lengths, memories.index] as tf.TensorContainer);
+    });
+
+    it('is absent without memories, and 0 when none has tokens', async () => {
+      const without = await lossAndGradients(model, batch(1), { headShares: true });
+      expect(without.headShares).toBeUndefined();
+      const memories = makeMemories([[[2], [2], [-1]]], 0);
+      const empty = await lossAndGradients(model, { ...batch(1), memories }, { headShares: true });
+      expect([...empty.headShares!]).toEqual(new Array(8).fill(0));
+      disposeGradients(without.gradients);
+      disposeGradients(empty.gradients);
+      tf.dispose([memories.keys, memories.values, memories.lengths, memories.index] as tf.TensorContainer);
     });
   });
 });

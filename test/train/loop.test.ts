@@ -8,11 +8,12 @@ import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { RunFolder } from '../../src/io/run_folder.ts';
 import { Model } from '../../src/model/model.ts';
-import { initParameters } from '../../src/model/shape.ts';
+import { initParameters, parameterShapes, sizeOf } from '../../src/model/shape.ts';
 import { AdamW } from '../../src/optim/adamw.ts';
 import { PURPOSE, randomInt } from '../../src/random.ts';
 import { RunTracker } from '../../src/tracking/run_tracker.ts';
 import type { Tracker } from '../../src/tracking/tracker.ts';
+import type { Histogram, MetricsRow as Row } from '../../src/tracking/values.ts';
 import { train } from '../../src/train/loop.ts';
 import { TrainingRecord } from '../../src/train/record.ts';
 import { trainingState, weightValues } from '../../src/train/resume.ts';
@@ -71,7 +72,7 @@ class RandomStage implements Stage {
     return { 'validation/loss': 10 - this.prepared.length, 'validation/other': 1 };
   }
 
-  measure(tracker: Tracker, step: number): void {
+  async measure(tracker: Tracker, step: number): Promise<void> {
     tracker.log({ extra: 1 }, step);
   }
 
@@ -80,10 +81,10 @@ class RandomStage implements Stage {
   }
 }
 
-function configure(warmup: object): RunConfig {
+function configure(warmup: object, tracking: object = {}): RunConfig {
   const schedule = { kind: 'constant', warmupSteps: 0, peak: 0.01 };
   const settings = { steps: 6, batchSize: 2, learningRate: schedule, validateEvery: 4, checkpointEvery: 3, ...warmup };
-  return runSchema.parse({ name: 'loop', data: { sequenceLength: TOKENS }, warmup: settings });
+  return runSchema.parse({ name: 'loop', data: { sequenceLength: TOKENS }, warmup: settings, tracking });
 }
 
 const stops: StopRequest[] = [];
@@ -118,7 +119,10 @@ async function run(config: RunConfig, { folder = new RunFolder(temporaryFolder()
   };
   const state = trainingState(checkpoint);
   try {
-    const complete = await train({ stage, model, optimizer, clipNorm: 1, record, state, stop, say });
+    const complete = await train({
+      ...{ stage, model, optimizer, clipNorm: 1, record, tracking: config.tracking, state, stop, say },
+      sample: async (prompt) => `${prompt}!`,
+    });
     return { complete, folder, said, weights: await model.weights(), prepared: stage.prepared };
   } finally {
     await record.close();
@@ -215,6 +219,48 @@ describe('train', () => {
     expect(complete).toBe(true);
     expect(await stepsOf(folder)).toEqual([0]);
     expect(weights).toEqual(initParameters(SHAPE, 3));
+  });
+
+  it('records distributions and samples where they are due, and trains the same bits', async () => {
+    const tracking = { histogramsEvery: 2, attentionEvery: 1, samples: { every: 3, prompts: ['one', 'two'] } };
+    const plain = await run(configure({ accumulate: 2 }));
+    const tracked = await run(configure({ accumulate: 2 }, tracking));
+    expect(tracked.weights).toEqual(plain.weights);
+    const [before, rows] = [plain, tracked].map(({ folder }) => rowsOf(folder.metricsFile('warmup')) as Row[]);
+    const kept = ({ step, ...row }: Row) => [
+      step,
+      row['train/loss'],
+      row['train/gradient_norm'],
+      row['validation/loss'],
+    ];
+    expect(rows!.map(kept)).toEqual(before!.map(kept));
+    expect(before!.some((row) => Object.keys(row).some((name) => /^(parameters|gradients|samples)/.test(name)))).toBe(
+      false,
+    );
+
+    const names = [...parameterShapes(SHAPE).keys()];
+    for (const row of rows!) {
+      const due = (row.step as number) % 2 === 0;
+      for (const name of names) {
+        for (const group of ['parameters', 'gradients']) {
+          const histogram = row[`${group}/${name}`] as Histogram | undefined;
+          expect(histogram !== undefined, `${group}/${name} in step ${String(row.step)}`).toBe(due);
+          const count = histogram?.counts.reduce((sum, part) => sum + part, 0);
+          if (due) expect(count).toBe(sizeOf(parameterShapes(SHAPE).get(name)!));
+        }
+      }
+      const isSampled = (row.step as number) % 3 === 0;
+      expect(row['samples/1']).toEqual(isSampled ? { type: 'text', text: 'oneone!' } : undefined);
+      expect(row['samples/2']).toEqual(isSampled ? { type: 'text', text: 'twotwo!' } : undefined);
+    }
+    // Gradients are means over tokens, as their norm is: none of them is larger than it.
+    const last = rows!.at(-1)!;
+    const reach = names.flatMap((name) => (last[`gradients/${name}`] as Histogram).edges).map(Math.abs);
+    expect(Math.max(...reach)).toBeLessThanOrEqual(last['train/gradient_norm'] as number);
+    expect(Math.max(...reach)).toBeGreaterThan((last['train/gradient_norm'] as number) / 100);
+    const weights = tracked.weights.get(names[0]!)!;
+    const { edges } = last[`parameters/${names[0]!}`] as Histogram;
+    expect([edges[0], edges.at(-1)]).toEqual([Math.min(...weights), Math.max(...weights)]);
   });
 
   it('leaves no tensors', async () => {

@@ -1,0 +1,125 @@
+/** The cost model of a shape, told in words, numbers and pictures. */
+
+import {
+  type Cost,
+  type CostCurves,
+  type CostShape,
+  costCurves,
+  FORMATS,
+  type Format,
+  formatCosts,
+  memoryIsCheapest,
+  totalCost,
+} from './costs.ts';
+import { curvesSvg } from './plot.ts';
+import { textChart } from './text_chart.ts';
+
+/** TFLOP throughout. */
+export interface CostReport extends CostCurves {
+  /** What the shape is of. */
+  name: string;
+  shape: CostShape;
+  formats: ({ name: Format } & Cost)[];
+  /** Uses between which explicit memory is the cheapest; `to` null: for ever. Empty when `from` ≥ `to`. */
+  cheapest: { from: number; to: number | null };
+  /** Cost of a reference that is used so often, when that was asked for. */
+  at?: { uses: number } & Record<Format, number>;
+}
+
+const NAMES: Record<Format, string> = {
+  parameters: 'parameters',
+  memory: 'explicit memory',
+  text: 'text in context',
+};
+
+/** @param uses a number of uses that is looked at more closely */
+export function costReport(name: string, shape: CostShape, uses?: number): CostReport {
+  const costs = formatCosts(shape);
+  const { from, to } = memoryIsCheapest(shape);
+  const total = (format: Format): number => totalCost(costs[format], uses ?? 0);
+  return {
+    ...{ name, shape },
+    formats: FORMATS.map((format) => ({ name: format, ...costs[format] })),
+    cheapest: { from, to: Number.isFinite(to) ? to : null },
+    ...(uses !== undefined && {
+      at: { uses, parameters: total('parameters'), memory: total('memory'), text: total('text') },
+    }),
+    ...costCurves(shape),
+  };
+}
+
+/** The report as text with a chart of about `width` characters. */
+export function costText(report: CostReport, { width, ascii }: { width: number; ascii: boolean }): string {
+  const { name, shape, formats } = report;
+  const rows = formats.map((format) => [NAMES[format.name], figure(format.write), figure(format.read)]);
+  const table = [['format', 'write', 'read, each use'], ...rows].map(
+    ([format, write, read]) => `  ${format!.padEnd(18)}${write!.padEnd(12)}${read}`,
+  );
+  return [
+    `What a reference of ${shape.referenceTokens} tokens costs in TFLOP (paper, appendix A): ${name}`,
+    '',
+    ...table,
+    '',
+    cheapestText(report),
+    ...(report.at ? [usesText(report.at)] : []),
+    '',
+    chartText(report, { width, ascii }),
+  ].join('\n');
+}
+
+/** Figure 4 as a picture. */
+export function costSvg(report: CostReport): string {
+  const { from, to } = report.cheapest;
+  const marks = isEver(report)
+    ? [{ x: from, label: `${figure(from)} uses` }, ...(to === null ? [] : [{ x: to, label: `${figure(to)} uses` }])]
+    : [];
+  return curvesSvg({
+    title: `${report.name}: cost of a reference in three formats`,
+    xLabel: 'uses of the reference',
+    yLabel: 'writing and reading (TFLOP)',
+    series: FORMATS.map((format) => ({ name: NAMES[format], xs: report.uses, ys: report.totals[format] })),
+    marks: marks.filter(({ x }) => x > 0),
+    logX: true,
+    logY: true,
+  });
+}
+
+function isEver({ cheapest: { from, to } }: CostReport): boolean {
+  return Number.isFinite(from) && (to === null || from < to);
+}
+
+function cheapestText(report: CostReport): string {
+  const { from, to } = report.cheapest;
+  if (!isEver(report)) return 'Explicit memory is the cheapest format for no number of uses.';
+  const range = to === null ? `uses > ${figure(from)}` : `${figure(from)} < uses < ${figure(to)}`;
+  return `Explicit memory is the cheapest format for ${range}.`;
+}
+
+function usesText({ uses, ...totals }: NonNullable<CostReport['at']>): string {
+  const order = [...FORMATS].sort((a, b) => totals[a] - totals[b]);
+  const told = order.map((format) => `${NAMES[format]} ${figure(totals[format])}`).join(', ');
+  return `Used ${figure(uses)} times, cheapest first: ${told}.`;
+}
+
+function chartText(report: CostReport, { width, ascii }: { width: number; ascii: boolean }): string {
+  // Nine characters stand in front of the columns.
+  const columns = Math.max(30, Math.min(100, width - 10));
+  const { uses, totals } = costCurves(report.shape, columns);
+  return textChart({
+    xs: uses,
+    xLabel: 'uses of the reference',
+    yLabel: '   TFLOP',
+    curves: FORMATS.map((format) => ({ name: NAMES[format], ys: totals[format] })),
+    marks: isEver(report) ? [report.cheapest.from, report.cheapest.to ?? 0].filter((mark) => mark > 0) : [],
+    ...{ height: 17, ascii },
+  });
+}
+
+/** Three digits. */
+function figure(value: number): string {
+  if (value === 0) return '0';
+  if (!Number.isFinite(value)) return 'never';
+  const rounded = Number(value.toPrecision(3));
+  if (rounded < 1e-3 || rounded >= 1e7) return rounded.toExponential(2);
+  return rounded.toLocaleString('en-US', { maximumSignificantDigits: 3 });
+}
