@@ -3,7 +3,7 @@
 import type { Histogram, Image, Media, Retrievals } from '../../tracking/values.ts';
 import type { MediaAnswer } from '../api.ts';
 import { ask, paced } from './client.ts';
-import { h, nothing, say, svg } from './dom.ts';
+import { h, nothing, say, select, svg } from './dom.ts';
 import { integer, number } from './format.ts';
 import { part, type RunView } from './frame.ts';
 import { address } from './route.ts';
@@ -45,6 +45,20 @@ export function stepper(view: RunView, key: string, signal: AbortSignal): HTMLEl
   view.onRows.push(paced(load, LOOK, signal));
   void load();
   return frame;
+}
+
+/** One of many keys at a time, such as the histograms of all parameters. */
+export function chooser(view: RunView, keys: readonly string[], signal: AbortSignal): HTMLElement {
+  let shown = new AbortController();
+  const place = h('div');
+  const show = (key: string) => {
+    shown.abort();
+    shown = new AbortController();
+    place.replaceChildren(stepper(view, key, AbortSignal.any([signal, shown.signal])));
+  };
+  show(keys[0] ?? '');
+  const options = keys.map((key) => [key, key] as const);
+  return h('div', {}, h('div', { class: 'bar' }, select('Of', options, keys[0] ?? '', show)), place);
 }
 
 function mediumOf(run: string, value: Media): HTMLElement {

@@ -8,7 +8,7 @@ import { h, nothing, section, table } from './dom.ts';
 import { Explorer } from './explorer.ts';
 import { anything, bytes, integer } from './format.ts';
 import { openRun, part } from './frame.ts';
-import { stepper } from './media.ts';
+import { chooser, stepper } from './media.ts';
 import type { AddressState } from './route.ts';
 import { isOfMemory } from './run.ts';
 
@@ -37,7 +37,10 @@ export async function memoryPage(main: HTMLElement, state: AddressState, signal:
     section('Growth, age and use', bar.element, board.element),
     section('Attention on memories', steppers(ofType('image'), 'No attention was recorded.')),
     section('Retrievals in training', steppers(ofType('retrievals'), 'None was recorded.')),
-    section('Distributions', steppers(ofType('histogram'), 'None was recorded.')),
+    section(
+      'Distributions',
+      ofType('histogram').length === 0 ? nothing('None was recorded.') : chooser(view, ofType('histogram'), signal),
+    ),
   );
   await Promise.all([
     board.load(),
