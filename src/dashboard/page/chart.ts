@@ -128,6 +128,10 @@ export class Chart {
 
   /** Changes options; seen from the next `set` on. */
   configure(changes: Partial<ChartOptions>): void {
+    const isSame = Object.entries(changes).every(
+      ([name, value]) => this.#options[name as keyof ChartOptions] === value,
+    );
+    if (isSame) return;
     this.#options = { ...this.#options, ...changes };
     this.#shape = '';
   }
@@ -372,8 +376,9 @@ export class Chart {
       ];
       return `${line.label} between ${format(least)} and ${format(greatest)}, last ${format(values.at(-1))}`;
     });
+    const marks = this.#marks.map(({ x, label }) => `; ${label} from ${xFormat(x)}`).join('');
     const range =
-      lines.length === 0 ? 'no values yet' : `${xName} ${xFormat(min)} to ${xFormat(max)}; ${texts.join('; ')}`;
+      lines.length === 0 ? 'no values yet' : `${xName} ${xFormat(min)} to ${xFormat(max)}; ${texts.join('; ')}${marks}`;
     const keys = 'Arrow keys read values, plus and minus zoom, Escape shows all.';
     this.#box.setAttribute('aria-label', `${title}, line chart: ${range}. ${keys}`);
   }

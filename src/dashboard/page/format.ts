@@ -91,8 +91,10 @@ export function anything(value: unknown): string {
 /** How values of a key are written, by the unit at the end of its name. */
 export function formatOf(key: string): (value: number | null | undefined) => string {
   if (key.endsWith('_bytes')) return bytes;
+  if (key.endsWith('learning_rate'))
+    return (value) => (value === null || value === undefined ? '–' : String(Number(value.toPrecision(4))));
   if (key.endsWith('_percent')) return (value) => (value === null || value === undefined ? '–' : `${number(value)} %`);
-  if (key.endsWith('_share') || (key.endsWith('_rate') && !key.endsWith('learning_rate'))) return percent;
+  if (key.endsWith('_share') || key.endsWith('_rate')) return percent;
   if (key.endsWith('_ms')) return (value) => (value === null || value === undefined ? '–' : `${number(value)} ms`);
   if (key.endsWith('_per_s')) return short;
   return number;

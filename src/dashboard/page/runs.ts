@@ -153,7 +153,10 @@ class RunList {
     if (picked.length === 0) this.#compare.removeAttribute('href');
     else this.#compare.href = address('compare', '', { runs: picked.join(',') });
     say(this.#compare, picked.length === 0 ? 'Tick runs to compare' : `Compare ${picked.length}`);
-    say(this.#count, `${chosen.length === this.#runs.length ? '' : `${chosen.length} of `}${this.#runs.length} runs`);
+    say(
+      this.#count,
+      `${chosen.length === this.#runs.length ? '' : `${chosen.length} of `}${this.#runs.length} ${this.#runs.length === 1 ? 'run' : 'runs'}`,
+    );
     this.#empty.hidden = chosen.length > 0;
     say(
       this.#empty,
