@@ -1,13 +1,16 @@
 /** The dashboard's addresses. */
 
 import { Hono } from 'hono';
+import { answerDetail, newestAnswers } from './answers.ts';
 import type { Axis } from './api.ts';
 import { Assets } from './assets.ts';
+import { costAnswer } from './cost.ts';
 import { csvOf } from './csv.ts';
 import { logTail, mediaAnswer, newestEvents, runDetail } from './detail.ts';
 import { harden, onlyLocal, onlyWithToken } from './guard.ts';
 import type { Indexes } from './indexes.ts';
 import type { Live } from './live.ts';
+import type { Memories } from './memories.ts';
 import { choiceParameter, countParameter, keysParameter, rangeParameters, textParameter } from './query.ts';
 import { Refused, refusalOf } from './refused.ts';
 import { configAnswer } from './run_config.ts';
@@ -19,12 +22,14 @@ import type { Summaries } from './summary.ts';
 
 const AXES: readonly Axis[] = ['step', 'tokens', 'time'];
 const MOST_EXPORTS = 4;
+const LONGEST_TEXT = 1000;
 
 export interface Parts {
   runs: Runs;
   summaries: Summaries;
   indexes: Indexes;
   live: Live;
+  memories: Memories;
   /** Whoever asks must have it; without one only this machine is answered. */
   token: string | undefined;
   /** The port that is listened on. */
@@ -85,11 +90,33 @@ function makeApi(parts: Parts): Hono {
   api.get('/runs/:run/live', (c) =>
     c.body(live.listenToRun(runOf(c.req.param('run')), c.req.header('last-event-id')), 200, stream),
   );
+  addMemories(api, parts, runOf);
   addExport(api, runOf);
   api.all('*', () => {
     throw new Refused(404, 'address_unknown', 'there is no such address');
   });
   return api;
+}
+
+function addMemories(api: Hono, { memories }: Parts, runOf: (name: string | undefined) => Run): void {
+  api.get('/runs/:run/bank', async (c) => c.json(await memories.bank(runOf(c.req.param('run')))));
+  api.get('/runs/:run/memories', async (c) => {
+    const query = c.req.query();
+    const text = textParameter(query, 'text', LONGEST_TEXT);
+    const limit = countParameter(query, 'limit', [1, 50, 500]);
+    return c.json(await memories.find(runOf(c.req.param('run')), text, limit));
+  });
+  api.get('/runs/:run/memories/:id', async (c) =>
+    c.json(await memories.get(runOf(c.req.param('run')), c.req.param('id'))),
+  );
+  api.get('/runs/:run/answers', (c) =>
+    c.json(newestAnswers(runOf(c.req.param('run')), countParameter(c.req.query(), 'limit', [1, 50, 500]))),
+  );
+  api.get('/runs/:run/answers/:number', (c) => {
+    const number = countParameter(c.req.param(), 'number', [0, 0, Number.MAX_SAFE_INTEGER]);
+    return c.json(answerDetail(runOf(c.req.param('run')), number));
+  });
+  api.get('/runs/:run/cost', (c) => c.json(costAnswer(runOf(c.req.param('run')))));
 }
 
 /** Each export reads a whole run, so few go on at a time. */

@@ -3,7 +3,7 @@
 import type { MetricsRow } from '../tracking/values.ts';
 import type { Axis, Series, SeriesAnswer } from './api.ts';
 import { BLOCK, FANOUT } from './row_index.ts';
-import { lastLines, numberIn, type PlacedRow, rowBehind, rowOf, rowsBetween, spreadRows } from './rows.ts';
+import { lastLines, numberIn, rowBehind, rowOf, rowsBetween, spreadRows } from './rows.ts';
 import type { RunFile } from './run_file.ts';
 import { AXIS_KEYS, type StageRows } from './stage_rows.ts';
 
@@ -14,6 +14,11 @@ const MOST_RAW_BYTES = 24 * 2 ** 20;
 /** A range of fewer bytes is read whole where there is no index yet. */
 const SMALL_RANGE = 2 * 2 ** 20;
 const MOST_SAMPLES = 500;
+/** Ranges of rows that are kept for the next request. */
+const MOST_RECENT = 4;
+const MOST_RECENT_NUMBERS = 2 ** 20;
+/** Up to so many rows a point single rows are read. */
+const RAW_ROWS = 4;
 
 export interface SeriesQuery {
   keys: readonly string[];
@@ -31,6 +36,72 @@ interface Offsets {
   tokens: number;
   time: number;
 }
+
+/** The numbers of a column, and in which rows they stand. */
+interface Column {
+  rows: number[];
+  values: number[];
+}
+
+/** Rows as columns, which take memory only for the numbers that there are. */
+class Columns {
+  readonly length: number;
+  /** Numbers in all. */
+  readonly size: number;
+  readonly #columns = new Map<string, Column>();
+
+  constructor(rows: readonly MetricsRow[]) {
+    this.length = rows.length;
+    let size = 0;
+    rows.forEach((row, i) => {
+      for (const key in row) {
+        const value = row[key];
+        if (typeof value !== 'number' || !Number.isFinite(value)) continue;
+        const column = this.#columns.get(key) ?? { rows: [], values: [] };
+        if (column.rows.length === 0) this.#columns.set(key, column);
+        column.rows.push(i);
+        column.values.push(value);
+        size += 1;
+      }
+    });
+    this.size = size;
+  }
+
+  get(key: string): Column {
+    return this.#columns.get(key) ?? { rows: [], values: [] };
+  }
+
+  /** The value of each row; one that has none has that of the row before, NaN at the begin. */
+  filled(key: string): Float64Array {
+    const { rows, values } = this.get(key);
+    const filled = new Float64Array(this.length).fill(Number.NaN);
+    rows.forEach((row, i) => {
+      filled.fill(values[i]!, row, rows[i + 1] ?? this.length);
+    });
+    return filled;
+  }
+}
+
+/** What was read last: the charts of a page ask for the same rows, each for other columns. */
+class Recent {
+  readonly #kept = new Map<string, Columns>();
+
+  get({ path, size, mtimeMs }: RunFile, what: string, read: () => Columns): Columns {
+    const name = `${path} ${size} ${mtimeMs} ${what}`;
+    const columns = this.#kept.get(name) ?? read();
+    this.#kept.delete(name);
+    this.#kept.set(name, columns);
+    let numbers = [...this.#kept.values()].reduce((sum, kept) => sum + kept.size, 0);
+    for (const [oldest, kept] of this.#kept) {
+      if (this.#kept.size <= MOST_RECENT && numbers <= MOST_RECENT_NUMBERS) break;
+      this.#kept.delete(oldest);
+      numbers -= kept.size;
+    }
+    return columns;
+  }
+}
+
+const recent = new Recent();
 
 /** Rows [from, to) of a stage. */
 interface Range {
@@ -111,8 +182,7 @@ function exact(stages: readonly StageRows[], offsets: number[], query: SeriesQue
   );
   // Each stage may begin and end in the middle of a point.
   const budget = Math.max(1, points - 2 * ranges.length);
-  if (rows <= budget * (BLOCK - 1) + 2 * BLOCK * ranges.length && bytes <= MOST_RAW_BYTES)
-    return fromRows(ranges, query);
+  if (rows <= budget * RAW_ROWS + 2 * BLOCK * ranges.length && bytes <= MOST_RAW_BYTES) return fromRows(ranges, query);
   const perPoint = widthFor(rows, budget);
   const parts = ranges.map((range) => alignedTo(range, perPoint));
   const x = parts.flatMap((range) => xOfPoints(range, axis, perPoint));
@@ -173,36 +243,45 @@ function seriesOf(key: string, { min, max, sum, count }: Points, x: number[]): S
 
 /** Single rows, or a few together, from the rows themselves. */
 function fromRows(ranges: Range[], query: SeriesQuery): Drawn {
-  const rows = ranges.flatMap(({ stage, offset, from, to }) => stage.read(from, to).map((row) => ({ row, offset })));
-  return fromList(rows, query);
+  const lists = ranges.map(({ stage, offset, from, to }) => {
+    const columns = recent.get(stage.file, `${stage.indexed} ${from} ${to}`, () => new Columns(stage.read(from, to)));
+    return { columns, offset };
+  });
+  return fromLists(lists, query);
 }
 
-function fromList(
-  rows: { row: MetricsRow; offset: number }[],
+interface List {
+  columns: Columns;
+  /** Added to the axis. */
+  offset: number;
+}
+
+function fromLists(
+  lists: List[],
   { keys, axis, from, to, points }: SeriesQuery,
   axisKey: string = AXIS_KEYS[axis],
 ): Drawn {
-  const placed: { row: MetricsRow; x: number }[] = [];
-  let known: number | undefined;
-  let offsetBefore: number | undefined;
-  for (const { row, offset } of rows) {
-    const value = numberIn(row, axisKey);
-    // A row without a place on the axis has that of the row before.
-    if (value !== undefined) known = value + offset;
-    else if (offset !== offsetBefore) known = undefined;
-    offsetBefore = offset;
-    if (known !== undefined && known >= from && known <= to) placed.push({ row, x: known });
-  }
-  const width = Math.max(1, Math.ceil(placed.length / points));
-  const length = Math.ceil(placed.length / width);
-  const x = Array.from({ length }, (_, i) => placed[i * width]!.x);
+  const x: number[] = [];
+  /** Of each list: the number that each row has among those that are drawn, −1 for the others. */
+  const numbers = lists.map(({ columns, offset }) =>
+    Int32Array.from(columns.filled(axisKey), (value) => {
+      const place = value + offset;
+      return place >= from && place <= to ? x.push(place) - 1 : -1;
+    }),
+  );
+  const width = Math.max(1, Math.ceil(x.length / points));
+  const starts = x.filter((_, i) => i % width === 0);
   const all = keys.map((key) => {
-    const sums = new Points(length);
-    placed.forEach(({ row }, i) => {
-      const value = numberIn(row, key);
-      if (value !== undefined) sums.add(Math.floor(i / width), value, value, value, 1);
+    const sums = new Points(starts.length);
+    lists.forEach(({ columns }, list) => {
+      const { rows, values } = columns.get(key);
+      rows.forEach((row, i) => {
+        const number = numbers[list]![row]!;
+        const value = values[i]!;
+        if (number >= 0) sums.add(Math.floor(number / width), value, value, value, 1);
+      });
     });
-    return seriesOf(key, sums, x);
+    return seriesOf(key, sums, starts);
   });
   return { rowsPerPoint: width, series: all };
 }
@@ -215,11 +294,7 @@ export function hardwareSeries(file: RunFile, query: SeriesQuery): SeriesAnswer 
   const end = Math.max(start, byteBehind(file, key, to));
   const isShort = end - start <= SMALL_RANGE;
   const rows = isShort ? rowsBetween(file, start, end) : spreadRows(file, Math.min(points, MOST_SAMPLES), start, end);
-  const drawn = fromList(
-    rows.map(({ row }) => ({ row, offset: 0 })),
-    query,
-    key,
-  );
+  const drawn = fromLists([{ columns: new Columns(rows.map(({ row }) => row)), offset: 0 }], query, key);
   const extent: [number, number] = [numberIn(rowBehind(file, 0)?.row, key) ?? 0, numberIn(lastRowOf(file), key) ?? 0];
   return { axis: 'time', extent, isSampled: !isShort, ...drawn };
 }
@@ -234,18 +309,25 @@ function sampled(stages: readonly StageRows[], offsets: number[], query: SeriesQ
   });
   const bytes = ranges.reduce((sum, { start, end }) => sum + end - start, 0);
   const count = Math.min(query.points, MOST_SAMPLES);
-  const rows = ranges.flatMap(({ file, offset, start, end }) => {
+  const lists = ranges.map(({ file, offset, start, end }) => {
     const share = Math.max(2, Math.round((count * (end - start)) / Math.max(1, bytes)));
-    const found: PlacedRow[] =
-      bytes <= SMALL_RANGE ? rowsBetween(file, start, end) : spreadRows(file, share, start, end);
-    return found.map((placed) => ({ ...placed, offset }));
+    const columns = recent.get(file, `${share} ${start} ${end}`, () => {
+      const placed = bytes <= SMALL_RANGE ? rowsBetween(file, start, end) : spreadRows(file, share, start, end);
+      return new Columns(placed.map(({ row }) => row));
+    });
+    return { columns, offset };
   });
-  const drawn = fromList(rows, query);
-  const length = rows.reduce((sum, row) => sum + row.end - row.start + 1, 0) / Math.max(1, rows.length);
-  return {
-    ...drawn,
-    rowsPerPoint: Math.max(1, Math.round(bytes / Math.max(1, length) / Math.max(1, rows.length))) * drawn.rowsPerPoint,
-  };
+  const drawn = fromLists(lists, query);
+  const length = lists.reduce((sum, { columns }) => sum + columns.length, 0);
+  const total = ranges.reduce((sum, { file, start, end }) => sum + (end - start) / rowBytes(file), 0);
+  const rowsPerPoint = Math.max(1, Math.round(total / Math.max(1, length))) * drawn.rowsPerPoint;
+  return { ...drawn, rowsPerPoint };
+}
+
+/** Bytes of a row, from the first and the last. */
+function rowBytes(file: RunFile): number {
+  const first = rowBehind(file, 0);
+  return Math.max(2, first === undefined ? 2 : first.end + 1);
 }
 
 /** The byte behind which rows have at least this value of an axis: the begin of a line. */

@@ -9,6 +9,7 @@ import { CacheFolder, type CacheOptions } from './cache_folder.ts';
 import { newToken } from './guard.ts';
 import { Indexes } from './indexes.ts';
 import { Live, type LiveOptions } from './live.ts';
+import { Memories } from './memories.ts';
 import { Runs } from './runs.ts';
 import { Summaries } from './summary.ts';
 
@@ -42,10 +43,11 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
   const cache = CacheFolder.open(options.cache);
   const indexes = new Indexes(cache);
   const summaries = new Summaries((run) => indexes.problem(run));
+  const memories = new Memories(indexes);
   const live = new Live(runs, summaries, options.live);
   const token = host === LOCAL ? undefined : newToken();
   let listening = port;
-  const app = makeApp({ runs, summaries, indexes, live, token, port: () => listening, onDefect });
+  const app = makeApp({ runs, summaries, indexes, live, memories, token, port: () => listening, onDefect });
   const server = createAdaptorServer({
     fetch: app.fetch,
     overrideGlobalObjects: false,
@@ -59,6 +61,7 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
   const close = async (): Promise<void> => {
     live.close();
     await indexes.close();
+    await memories.close();
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
     cache.close();

@@ -6,7 +6,7 @@ import type { MetricsRow } from '../tracking/values.ts';
 import type { RunSummary } from './api.ts';
 import { damaged, refusalOf } from './refused.ts';
 import { lastLines, numberIn, rowBehind, rowOf, spreadRows } from './rows.ts';
-import { readConfig, readRunConfig } from './run_config.ts';
+import { type RunFacts, readFacts } from './run_config.ts';
 import { readSmall, stampOf, withFile } from './run_file.ts';
 import type { Run } from './runs.ts';
 
@@ -26,13 +26,6 @@ export interface StageEnds {
   tokensPerSecond: number | undefined;
   secondsPerStep: number | undefined;
   sparks: [at: number, loss: number][];
-}
-
-/** What the configuration tells the list. */
-interface Facts {
-  steps: Record<StageName, number>;
-  tags: string[];
-  notes: string;
 }
 
 /** Summaries, each made again only when a file of the run has changed. */
@@ -114,14 +107,8 @@ export class Summaries {
     );
   }
 
-  #facts(run: Run): Facts {
-    return this.#keep(run.folder.config, () => {
-      // A configuration of another version still tells that it can be read.
-      readConfig(run);
-      const { warmup, continual, tracking } = readRunConfig(run);
-      const { tags, notes } = tracking.wandb;
-      return { steps: { warmup: warmup.steps, continual: continual.steps }, tags, notes };
-    });
+  #facts(run: Run): RunFacts {
+    return this.#keep(run.folder.config, () => readFacts(run));
   }
 
   #startedAt(run: Run): number | undefined {
@@ -151,13 +138,12 @@ export class Summaries {
   }
 }
 
-function progressOf(ends: StageEnds[], facts: Facts | undefined, isRunning: boolean) {
+function progressOf(ends: StageEnds[], facts: RunFacts | undefined, isRunning: boolean) {
   const end = ends.at(-1);
   const before = ends.slice(0, -1);
   const stepOf = (one: StageEnds) => numberIn(one.last, 'step') ?? 0;
   const step = ends.reduce((sum, one) => sum + stepOf(one), 0);
-  const planned = facts === undefined ? step : facts.steps.warmup + facts.steps.continual;
-  const steps = Math.max(planned, step);
+  const steps = Math.max(facts?.steps ?? 0, step);
   const tokens = ends.reduce((sum, one) => sum + (numberIn(one.last, 'train/tokens') ?? 0), 0);
   const loss = numberIn(end?.last, 'train/loss');
   const validation = numberIn(end?.validation ?? before.at(-1)?.validation, 'validation/loss');
