@@ -4,6 +4,7 @@ import yargs from 'yargs';
 import { loadConfig } from '../src/config/load.ts';
 import { physicalCores } from '../src/io/cores.ts';
 import { writeFileAtomic } from '../src/io/files.ts';
+import { STAGES } from '../src/io/run_folder.ts';
 import { runFolder } from '../src/pipeline/workspace.ts';
 import { benchmarkBank } from './bank/bank.ts';
 import { benchmarkPrefetch } from './bank/prefetch.ts';
@@ -19,6 +20,8 @@ import { benchmarkReading, printReadReport } from './data/read.ts';
 import { printTokenizerReport } from './data/table.ts';
 import { benchmarkTokenizer } from './data/tokenizer.ts';
 import { benchmarkFaiss, printFaissReport } from './faiss/faiss.ts';
+import { printTrackingReport } from './tracking/table.ts';
+import { benchmarkTracking } from './tracking/tracking.ts';
 
 const say = (line: string): void => console.error(line);
 
@@ -111,6 +114,21 @@ await yargs(process.argv.slice(2))
     async ({ steps, rounds, threads, only, json }) => {
       const report = await benchmarkPrefetch({ steps, rounds, threads, ...(only && { only: only.split(';') }), say });
       printPrefetchReport(report);
+      await keep(json, report);
+    },
+  )
+  .command(
+    'tracking',
+    'training steps with every sink on and with none, in turn; needs the quickstart corpus',
+    (command) =>
+      command
+        .option('steps', { type: 'number', default: 120, describe: 'steps of a block that are measured' })
+        .option('rounds', { type: 'number', default: 10, describe: 'rounds: in each, a block of either kind runs' })
+        .option('only', { choices: STAGES, describe: 'one stage' })
+        .example('$0 tracking', 'both stages, about ten minutes'),
+    async ({ steps, rounds, threads, only, json }) => {
+      const report = await benchmarkTracking({ steps, rounds, threads, ...(only && { only }), say });
+      printTrackingReport(report);
       await keep(json, report);
     },
   )
@@ -209,6 +227,10 @@ await yargs(process.argv.slice(2))
     1,
     1,
     'What is to be measured? There are: cpu, bank, faiss, prefetch, tokenizer, clean, build, read, dashboard',
+  .demandCommand(
+    1,
+    1,
+    'What is to be measured? There are: cpu, bank, faiss, prefetch, tracking, tokenizer, clean, build, read',
   )
   .strict()
   .version(false)

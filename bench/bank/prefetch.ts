@@ -100,7 +100,7 @@ function stageOf(config: RunConfig, memories: 'bank' | 'online', steps: number):
   return { ...config.continual, memories, growth, steps: COLD + steps, plainShare: 0, accumulate: 1, refreshEvery: 0 };
 }
 
-interface Prepared {
+export interface Prepared {
   config: RunConfig;
   folder: string;
   text: TrainingText;
@@ -111,7 +111,7 @@ interface Prepared {
 }
 
 /** Builds data, and a bank of the references that stage two begins with: their own vectors, made-up numbers. */
-async function prepare(config: RunConfig, folder: string): Promise<Prepared> {
+export async function prepare(config: RunConfig, folder: string): Promise<Prepared> {
   const paths = dataPaths(join(folder, 'data'));
   await buildData(config.data, config.memory, join(folder, 'data'), config.seed);
   const tokenizer = await Tokenizer.load(paths.tokenizer);
@@ -152,7 +152,7 @@ async function* madeUp(
   }
 }
 
-function modelOf(config: RunConfig, tokenizer: Tokenizer): Model {
+export function modelOf(config: RunConfig, tokenizer: Tokenizer): Model {
   const shape = modelShape(config, tokenizer);
   return new Model(shape, initParameters(shape, config.seed));
 }

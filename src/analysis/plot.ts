@@ -48,7 +48,7 @@ const CHARACTER_WIDTH = 6.7;
 export function curvesSvg(chart: Chart): string {
   const lines = chart.series.map((series) => segments(series, chart));
   const points = lines.flat(2);
-  const marks = chart.marks ?? [];
+  const marks = (chart.marks ?? []).filter(({ x }) => Number.isFinite(x) && (!chart.logX || x > 0));
   const xs = [...points, ...marks].map(({ x }) => x);
   const ys = points.map(({ y }) => y);
   const across = { from: PLOT.left, to: PLOT.right, steps: X_TICKS, whole: false };

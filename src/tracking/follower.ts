@@ -38,7 +38,9 @@ export class Follower {
   #step = -1;
   #failures = 0;
   #error: string | undefined;
-  #retryAt = 0;
+  /** Not before then: after a failure, or to keep the pace of the sink. */
+  #nextAt = 0;
+  #running: Promise<boolean> | undefined;
   #beatAt = 0;
   #summary = '';
 
@@ -56,27 +58,36 @@ export class Follower {
   }
 
   /**
-   * Hands over what has come. A sink that fails is left alone for a while; it never throws for it.
+   * Hands over what has come; one call at a time, another meanwhile waits for the same. A sink that fails is left alone
+   * for a while; it never throws for it.
    * @returns true when nothing waits any more
    */
-  async pump(): Promise<boolean> {
+  pump(): Promise<boolean> {
+    this.#running ??= this.#pumpOnce().finally(() => {
+      this.#running = undefined;
+    });
+    return this.#running;
+  }
+
+  async #pumpOnce(): Promise<boolean> {
     if (this.#stages.length === 0) return true;
-    if (this.#now() < this.#retryAt) return false;
+    if (this.#now() < this.#nextAt) return false;
     try {
       await this.#deliver();
       [this.#failures, this.#error] = [0, undefined];
+      this.#nextAt = this.#now() + (this.#sink.every ?? 0);
       return true;
     } catch (error) {
       this.#failures += 1;
       this.#error = error instanceof Error ? error.message : String(error);
-      this.#retryAt = this.#now() + Math.min(BACKOFF.last, BACKOFF.first * 2 ** (this.#failures - 1));
+      this.#nextAt = this.#now() + Math.min(BACKOFF.last, BACKOFF.first * 2 ** (this.#failures - 1));
       return false;
     }
   }
 
   /** Tries at once what would be tried later. */
   hurry(): void {
-    this.#retryAt = 0;
+    this.#nextAt = 0;
   }
 
   async state(): Promise<SinkState> {
@@ -88,6 +99,9 @@ export class Follower {
   /** Hands over the rest and says how the command ended. @returns false when the sink did not take it all */
   async finish(ending: Ending): Promise<boolean> {
     try {
+      // What is being handed over may have begun before the last rows came.
+      await this.#running;
+      this.hurry();
       if (!(await this.pump())) return false;
       if (this.#rows !== undefined) await this.#sink.finish(ending);
       return true;

@@ -103,12 +103,14 @@ export class RunRows {
       const stage = this.#stages[this.#stage];
       if (stage === undefined) return [];
       const first = this.#tail.count + 1;
+      // Decided before reading: rows may come, and then the next stage, while it reads.
+      const isComplete = this.#stage < this.#stages.length - 1;
       const lines = await this.#tail.next();
       if (lines.length > 0) {
         this.#taken += lines.length;
         const rows = lines.flatMap((line, i) => this.#row(stage, line, first + i) ?? []);
         if (rows.length > 0) return rows;
-      } else if (this.#stage < this.#stages.length - 1) {
+      } else if (isComplete) {
         this.#stage += 1;
         this.#before = Math.max(0, this.#last);
         this.#tail = new LineTail(this.#folder.metricsFile(this.#stages[this.#stage]!));

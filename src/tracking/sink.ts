@@ -31,6 +31,8 @@ export interface TrackedRun {
 export interface SinkOptions {
   /** Rewrites the sink from the run's files instead of going on in it: to a file beside, or a run of a new id. */
   anew?: boolean;
+  /** File or folder to write instead of the one in the run folder, for sinks that are files. */
+  path?: string;
   /** Called when the people on the other side ask the run to stop. */
   onStop?: (who: string) => void;
 }
@@ -42,6 +44,8 @@ export interface Sink {
   readonly name: SinkName;
   /** Where a person looks at it: an address, or a path to open. Known once it is open. */
   readonly place: string;
+  /** Seconds between two deliveries, for those that must not be asked often; without, as rows come. */
+  readonly every?: number;
   /**
    * Opens it. What it holds after step `lastStep` of the run is cut off where that can be done, since the resumed run
    * writes those rows again; a sink that cannot be cut keeps them and says so by its answer.

@@ -6,7 +6,11 @@ import type { Sink, SinkName, SinkOptions, TrackedRun } from './sink.ts';
 type Maker = (run: TrackedRun, options: SinkOptions) => Promise<Sink>;
 
 /** Loaded when they are wanted. */
-const MAKERS: Partial<Record<SinkName, Maker>> = {};
+const MAKERS: Partial<Record<SinkName, Maker>> = {
+  wandb: async (run, options) => (await import('./wandb/wandb.ts')).makeWandbSink(run, options),
+  tensorboard: async (run, options) => (await import('./tensorboard/sink.ts')).makeTensorboardSink(run, options),
+  csv: async (run, options) => (await import('./csv.ts')).makeCsvSink(run, options),
+};
 
 export async function makeSink(name: SinkName, run: TrackedRun, options: SinkOptions = {}): Promise<Sink> {
   const make = MAKERS[name];

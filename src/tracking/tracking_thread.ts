@@ -71,11 +71,11 @@ class TrackingThread {
       this.#due.beat = now + BEAT.every;
       await this.#beat('running');
     }
-    for (const follower of this.#followers) await follower.pump();
+    // Not waited for: a sink that does not answer must not keep the heart from beating.
+    for (const follower of this.#followers) void follower.pump();
   }
 
   async #end(ending: Ending): Promise<void> {
-    for (const follower of this.#followers) follower.hurry();
     const patience = sleep(LAST_SECONDS * 1000, false, { ref: false });
     const finished = Promise.all(this.#followers.map((follower) => follower.finish(ending)));
     await Promise.race([finished, patience]);

@@ -108,27 +108,42 @@ async function trainStep(training: Training): Promise<{ loss: number; tokensPerS
 
   state.step = step;
   state.tokensSeen += sums.tokens;
-  const prepareMs = prepared - started;
-  const tokensPerSecond = sums.tokens / seconds;
+  recordStep(training, sums, { loss, rate, gradientNorm, seconds, prepareMs: prepared - started });
+  await stage.measure(tracker, step);
+  return { loss, tokensPerSecond: sums.tokens / seconds };
+}
+
+/** What the update of a step was like. */
+interface StepFigures {
+  loss: number;
+  /** Learning rate. */
+  rate: number;
+  gradientNorm: number;
+  /** Of the whole step, and the milliseconds of it before the first micro-batch. */
+  seconds: number;
+  prepareMs: number;
+}
+
+function recordStep({ model, state, record }: Training, sums: Accumulated, figures: StepFigures): void {
+  const { loss, rate, gradientNorm, seconds, prepareMs } = figures;
+  const { tracker, sequenceLength } = record;
   tracker.log(
     {
       'train/loss': loss,
       'train/learning_rate': rate,
       'train/gradient_norm': gradientNorm,
       'train/tokens': state.tokensSeen,
-      'train/tokens_per_s': tokensPerSecond,
-      'train/gflop_per_s': (sums.tokens * flopsPerToken(model.shape, record.sequenceLength)) / seconds / 1e9,
+      'train/tokens_per_s': sums.tokens / seconds,
+      'train/gflop_per_s': (sums.tokens * flopsPerToken(model.shape, sequenceLength)) / seconds / 1e9,
       'time/data_ms': sums.dataMs,
       'time/retrieval_ms': sums.retrievalMs,
       'time/prepare_ms': prepareMs,
       'time/compute_ms': seconds * 1000 - prepareMs - sums.dataMs - sums.retrievalMs,
+      ...(sums.memoryShare > 0 && { 'memory/attention_share': sums.memoryShare }),
     },
-    step,
+    state.step,
   );
-  if (sums.memoryShare > 0) tracker.log({ 'memory/attention_share': sums.memoryShare }, step);
-  if (sums.headShares) tracker.image('memory/attention', attentionImage(model.shape, sums.headShares), step);
-  await stage.measure(tracker, step);
-  return { loss, tokensPerSecond };
+  if (sums.headShares) tracker.image('memory/attention', attentionImage(model.shape, sums.headShares), state.step);
 }
 
 function tell({ stage, record, say }: Training, { kind, text }: StageEvent, step: number): void {

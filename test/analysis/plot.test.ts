@@ -56,6 +56,22 @@ test('a logarithmic axis', () => {
   expect(svg).toContain('<circle cx="776" cy="84"');
 });
 
+test('both axes logarithmic', () => {
+  const series = [{ name: 'a', xs: [-1, 0, 1, 10, 100, 1000], ys: [5, 5, 1, 10, 100, 1000] }];
+  const svg = curvesSvg(chart({ logX: true, logY: true, series, marks: [{ x: 0, label: 'nowhere' }] }));
+  // Powers stand at equal distances; what has no logarithm is left out.
+  expect(curves(svg)).toEqual([
+    [
+      { x: 76, y: 392 },
+      { x: 309.3, y: 289.3 },
+      { x: 542.7, y: 186.7 },
+      { x: 776, y: 84 },
+    ],
+  ]);
+  expect(svg).not.toContain('nowhere');
+  for (const label of ['1', '10', '100', '1000']) expect(labels(svg).filter((text) => text === label)).toHaveLength(2);
+});
+
 test('values that are not finite leave gaps', () => {
   const ys = [1, 2, Number.NaN, 3, 4, Number.POSITIVE_INFINITY, 5];
   const svg = curvesSvg(chart({ series: [{ name: 'a', xs: ys.map((_, i) => i), ys }] }));
@@ -125,16 +141,21 @@ describe('no input breaks the picture', () => {
   test('any numbers give finite coordinates inside the plot', () => {
     const point = fc.tuple(fc.double({ min: -1e12, max: 1e12 }), fc.double({ min: -1e12, max: 1e12 }));
     fc.assert(
-      fc.property(fc.array(point, { minLength: 1, maxLength: 20 }), fc.boolean(), (points, logY) => {
-        const sorted = points.toSorted(([a], [b]) => a - b);
-        const series = [{ name: 'a', xs: sorted.map(([x]) => x), ys: sorted.map(([, y]) => y) }];
-        const svg = curvesSvg(chart({ series, logY }));
-        expect(svg).not.toMatch(/NaN|Infinity|undefined/);
-        for (const { x, y } of curves(svg).flat()) {
-          expect(x >= 76 && x <= 776 && y >= 84 && y <= 392).toBe(true);
-        }
-        expect(svg.match(/<text/g)!.length).toBeLessThan(40);
-      }),
+      fc.property(
+        fc.array(point, { minLength: 1, maxLength: 20 }),
+        fc.boolean(),
+        fc.boolean(),
+        (points, logX, logY) => {
+          const sorted = points.toSorted(([a], [b]) => a - b);
+          const series = [{ name: 'a', xs: sorted.map(([x]) => x), ys: sorted.map(([, y]) => y) }];
+          const svg = curvesSvg(chart({ series, logX, logY, marks: [] }));
+          expect(svg).not.toMatch(/NaN|Infinity|undefined/);
+          for (const { x, y } of curves(svg).flat()) {
+            expect(x >= 76 && x <= 776 && y >= 84 && y <= 392).toBe(true);
+          }
+          expect(svg.match(/<text/g)!.length).toBeLessThan(40);
+        },
+      ),
     );
   });
 });

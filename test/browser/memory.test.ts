@@ -40,7 +40,10 @@ describeInBrowser('the dashboard of memories, answers and costs', () => {
       'histogramsEvery=3',
       'samples={every: 3, prompts: [zebra]}',
     ];
-    const changes = [`data.references=[{path: ${references}}]`, ...tracking.map((change) => `tracking.${change}`)];
+    const changes = [
+      `data.references=[{path: ${join(playground.folder, 'references.jsonl')}}, {path: ${references}}]`,
+      ...tracking.map((change) => `tracking.${change}`),
+    ];
     await succeed('run', ...playground.args('finished', ...changes));
     await succeed('ask', ...playground.args('finished', ...changes), `The zebra ${HOSTILE}`);
     dashboard = await ServedDashboard.start(playground.runs);
