@@ -226,11 +226,7 @@ await yargs(process.argv.slice(2))
   .demandCommand(
     1,
     1,
-    'What is to be measured? There are: cpu, bank, faiss, prefetch, tokenizer, clean, build, read, dashboard',
-  .demandCommand(
-    1,
-    1,
-    'What is to be measured? There are: cpu, bank, faiss, prefetch, tracking, tokenizer, clean, build, read',
+    'What is to be measured? There are: cpu, bank, faiss, prefetch, tracking, tokenizer, clean, build, read, dashboard',
   )
   .strict()
   .version(false)
