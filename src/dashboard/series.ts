@@ -335,7 +335,8 @@ function byteAt(file: RunFile, key: string, value: number): number {
   if (value === Number.NEGATIVE_INFINITY) return 0;
   let [low, high] = [0, file.size];
   while (high - low > 4096) {
-    const middle = (low + high) >> 1;
+    // No shift: bytes may be more than 32 bits count.
+    const middle = Math.floor((low + high) / 2);
     const found = rowBehind(file, middle);
     if (found === undefined || (numberIn(found.row, key) ?? Number.NEGATIVE_INFINITY) >= value) high = middle;
     else low = found.start;
