@@ -47,7 +47,13 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
   const live = new Live(runs, summaries, options.live);
   const token = host === LOCAL ? undefined : newToken();
   let listening = port;
-  const app = makeApp({ runs, summaries, indexes, live, memories, token, port: () => listening, onDefect });
+  let isClosing = false;
+  const app = makeApp({
+    ...{ runs, summaries, indexes, live, memories, token },
+    port: () => listening,
+    // Questions that the end cut short are no defects.
+    onDefect: (error) => isClosing || onDefect(error),
+  });
   const server = createAdaptorServer({
     fetch: app.fetch,
     overrideGlobalObjects: false,
@@ -59,6 +65,7 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
   // Of a client that takes nothing more; live events are sent oftener.
   server.timeout = LIMITS.silenceMs;
   const close = async (): Promise<void> => {
+    isClosing = true;
     live.close();
     await indexes.close();
     await memories.close();
