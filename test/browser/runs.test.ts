@@ -70,7 +70,7 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await page.getByLabel('Find').fill('');
     await page.getByLabel('State').selectOption('finished');
     expect(await names()).toEqual(['other', 'finished']);
-    await page.getByLabel('Tag', { exact: true }).selectOption('paper');
+    await page.getByRole('combobox', { name: 'Tag' }).selectOption('paper');
     expect(await names()).toEqual(['finished']);
 
     await watched.go(new URL(page.url()).hash);

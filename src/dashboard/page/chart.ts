@@ -270,7 +270,7 @@ export class Chart {
         },
         {
           ...axis,
-          size: 58,
+          size: 64,
           space: 28,
           values: (_, ticks) => ticks.map((value) => (value === null ? '' : short(format(value)))),
         },

@@ -71,7 +71,7 @@ function mediumOf(run: string, value: Media): HTMLElement {
     );
   return h(
     'ol',
-    { class: 'chunks' },
+    { class: 'chunks', tabindex: 0 },
     value.chunks.map(({ text, memories }) =>
       h('li', {}, h('span', { class: 'text' }, text), h('span', { class: 'quiet links' }, 'read: ', links(memories))),
     ),

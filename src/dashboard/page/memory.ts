@@ -28,7 +28,7 @@ export async function memoryPage(main: HTMLElement, state: AddressState, signal:
           { class: 'charts' },
           keys.map((key) => stepper(view, key, signal)),
         );
-  const bank = h('div');
+  const bank = h('div', { class: 'bank' }, h('p', { class: 'loading' }, 'Loading …'));
   const explorer = new Explorer(view.run, state, signal);
   const none = nothing('This run has no bank yet: `memory3 compile` writes it after the first stage.');
   view.body.append(

@@ -29,7 +29,13 @@ export async function runPage(main: HTMLElement, state: AddressState, signal: Ab
     section('Machine', hardware.element),
     section(
       'Samples generated during training',
-      texts.length === 0 ? nothing('None was recorded.') : texts.map(({ key }) => stepper(view, key, signal)),
+      texts.length === 0
+        ? nothing('None was recorded.')
+        : h(
+            'div',
+            { class: 'charts' },
+            texts.map(({ key }) => stepper(view, key, signal)),
+          ),
     ),
     h('div', { class: 'halves' }, eventsPart(view, signal), logPart(view, signal)),
     configPart(view, state, signal),
