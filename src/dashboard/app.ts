@@ -122,7 +122,7 @@ function addMemories(api: Hono, { memories }: Parts, runOf: (name: string | unde
 /** Each export reads a whole run, so few go on at a time. */
 function addExport(api: Hono, runOf: (name: string | undefined) => Run): void {
   let exports = 0;
-  api.get('/runs/:run/export.csv', (c) => {
+  api.get('/runs/:run/export.csv', async (c) => {
     const run = runOf(c.req.param('run'));
     const keys = keysParameter(c.req.query());
     if (c.req.method === 'HEAD') return c.body(null);
@@ -135,19 +135,23 @@ function addExport(api: Hono, runOf: (name: string | undefined) => Run): void {
         exports -= 1;
       }
     }
-    return c.body(streamOf(counted()), 200, {
+    return c.body(await streamOf(counted()), 200, {
       'Content-Type': 'text/csv; charset=utf-8',
       'Content-Disposition': `attachment; filename="${run.name.replaceAll(/[^\w.-]/g, '_')}.csv"`,
     });
   });
 }
 
-/** A part is made when the one before has been taken. */
-function streamOf(parts: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {
+/**
+ * A part is made when the one before has been taken.
+ * @throws what making the first two parts throws: the names of the columns, and the first rows
+ */
+async function streamOf(parts: AsyncGenerator<Uint8Array>): Promise<ReadableStream<Uint8Array>> {
+  const ready = [await parts.next(), await parts.next()];
   return new ReadableStream<Uint8Array>(
     {
       pull: async (controller) => {
-        const { value, done } = await parts.next();
+        const { value, done } = ready.shift() ?? (await parts.next());
         if (done) controller.close();
         else controller.enqueue(value);
       },

@@ -20,7 +20,7 @@ export function readConfig(run: Run): Record<string, unknown> {
   let value: unknown;
   try {
     // Few aliases: a small file must not unfold into a huge value.
-    value = parse(text, { maxAliasCount: 10, logLevel: 'silent' });
+    value = parse(text, { maxAliasCount: 10, logLevel: 'error' });
   } catch {
     throw damaged('config.yaml is not valid YAML');
   }
@@ -69,7 +69,7 @@ function sectionOf(text: string, name: string): string | undefined {
 
 function parsedOrNone(text: string): unknown {
   try {
-    return parse(text, { maxAliasCount: 0, logLevel: 'silent' });
+    return parse(text, { maxAliasCount: 0, logLevel: 'error' });
   } catch {
     return undefined;
   }

@@ -167,14 +167,8 @@ export function series(stages: readonly StageRows[], query: SeriesQuery): Series
 type Drawn = Pick<SeriesAnswer, 'rowsPerPoint' | 'series'>;
 
 function exact(stages: readonly StageRows[], offsets: number[], query: SeriesQuery): Drawn {
-  const { axis, from, to, points } = query;
-  const ranges: Range[] = stages.map((stage, i) => {
-    const offset = offsets[i]!;
-    const first = from === Number.NEGATIVE_INFINITY ? 0 : stage.rowAt(axis, from - offset);
-    const end =
-      to === Number.POSITIVE_INFINITY ? stage.rows : Math.min(stage.rows, stage.rowAt(axis, to - offset) + BLOCK);
-    return { stage, offset, from: first, to: Math.max(first, end) };
-  });
+  const { axis, points } = query;
+  const ranges = stages.map((stage, i) => rangeOf(stage, offsets[i]!, query));
   const rows = ranges.reduce((sum, range) => sum + range.to - range.from, 0);
   const bytes = ranges.reduce(
     (sum, range) => sum + (range.to > range.from ? range.stage.bytesBetween(range.from, range.to) : 0),
@@ -187,6 +181,16 @@ function exact(stages: readonly StageRows[], offsets: number[], query: SeriesQue
   const parts = ranges.map((range) => alignedTo(range, perPoint));
   const x = parts.flatMap((range) => xOfPoints(range, axis, perPoint));
   return { rowsPerPoint: perPoint, series: query.keys.map((key) => columnOf(key, parts, perPoint, x)) };
+}
+
+/** The rows of a stage that lie in the range, to a block at either end. */
+function rangeOf(stage: StageRows, offset: number, { axis, from, to }: SeriesQuery): Range {
+  const begin = (numberIn(stage.first, AXIS_KEYS[axis]) ?? 0) + offset;
+  const first = from <= begin ? 0 : stage.rowAt(axis, from - offset);
+  if (to < begin) return { stage, offset, from: 0, to: 0 };
+  const end =
+    to === Number.POSITIVE_INFINITY ? stage.rows : Math.min(stage.rows, stage.rowAt(axis, to - offset) + BLOCK);
+  return { stage, offset, from: first, to: Math.max(first, end) };
 }
 
 /** Rows of a point: the fewest that records of one level make up and that give no more points than wanted. */

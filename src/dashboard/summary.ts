@@ -11,6 +11,8 @@ import { readSmall, stampOf, withFile } from './run_file.ts';
 import type { Run } from './runs.ts';
 
 const SPARKS = 60;
+/** Rows of each stage that they are taken from. */
+const SAMPLES = 30;
 /** Bytes at the end of a file in which the last rows and the last validation are looked for. */
 const TAIL_BYTES = 2 ** 17;
 /** Rows that the speed is taken from. */
@@ -85,19 +87,19 @@ export class Summaries {
         const lines = lastLines(file, TAIL_BYTES);
         if (lines.length === 0) return undefined;
         const first = rowBehind(file, 0)?.row;
-        const tail = lines.map(rowOf);
+        const tail = lines.slice(-SPEED_ROWS).map(rowOf);
         const last = tail.at(-1);
         if (first === undefined || last === undefined)
           throw damaged(`${stage}.jsonl has a line that is not a row of metrics`);
         if (numberIn(last, 'step') === undefined) throw damaged(`${stage}.jsonl ends with a row without a step`);
-        const spread = spreadRows(file, SPARKS).map(({ row }) => row);
+        const spread = spreadRows(file, SAMPLES).map(({ row }) => row);
         return {
           stage,
           bytes: file.size,
           first,
           last,
-          validation: tail.findLast((row) => numberIn(row, 'validation/loss') !== undefined),
-          ...speedOf(tail.slice(-SPEED_ROWS)),
+          validation: rowOf(lines.findLast((line) => line.includes('"validation/loss":')) ?? ''),
+          ...speedOf(tail),
           sparks: [...spread, last].flatMap((row) => {
             const [step, loss] = [numberIn(row, 'step'), numberIn(row, 'train/loss')];
             return step === undefined || loss === undefined ? [] : [[step, loss] as [number, number]];
