@@ -20,6 +20,7 @@ export const ERRORS = {
   disk_full: { summary: 'the disk is full', exitCode: 8 },
   training_diverged: { summary: 'training produced a value that is not finite', exitCode: 9 },
   memory_unknown: { summary: 'the bank holds no such memory', exitCode: 10 },
+  export_failed: { summary: 'a run could not be exported', exitCode: 12 },
   download_failed: { summary: 'something could not be downloaded', exitCode: 11 },
 } as const satisfies Record<string, { summary: string; exitCode: number }>;
 

@@ -1,6 +1,6 @@
 /** Measures what recording a run and showing it in every sink adds to its training steps, in turn with steps that are not. */
 
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
@@ -43,8 +43,12 @@ export interface TrackingBenchOptions {
 export interface Block {
   /** Milliseconds a step, everything between two steps included. */
   milliseconds: number;
-  /** Processor milliseconds a step of all threads, those of the sinks too. */
+  /** Processor milliseconds a step of all threads, that of the sinks too. */
   processor: number;
+  /** Processor milliseconds a step of the thread of the sinks alone; 0 without, and where the system does not tell. */
+  thread: number;
+  /** Milliseconds of each step. */
+  each: number[];
 }
 
 export interface TrackingReport {
@@ -128,11 +132,13 @@ async function runBlock(prepared: Prepared, name: StageName, isTracked: boolean,
   const folder = new RunFolder(await mkdtemp(join(prepared.folder, 'run-')));
   const tracking = { ...prepared.config.tracking, ...(isTracked ? { sinks: SINKS } : NOTHING) };
   const config: RunConfig = { ...prepared.config, tracking };
+  const threads = new Set(threadIds());
   const service = isTracked ? await startService(folder, config) : undefined;
-  const tracker = await RunTracker.open(folder, (stage) => service?.beginStage(stage));
+  const added = isTracked ? threadIds().filter((id) => !threads.has(id)) : [];
+  const tracker = await RunTracker.open(folder, (stage, step) => service?.beginStage(stage, step));
   const model = modelOf(config, prepared.tokenizer);
   const { stage, close } = await openStage({ ...prepared, config }, name, model);
-  const marks = markSteps(stage);
+  const marks = markSteps(stage, added);
   try {
     await trainAll(config, stage, model, tracker);
   } finally {
@@ -144,8 +150,24 @@ async function runBlock(prepared: Prepared, name: StageName, isTracked: boolean,
   }
   if (isTracked) await refuseFailure(folder, COLD + steps + 1);
   await rm(folder.root, { recursive: true });
-  const [from, until] = [marks[COLD]!, marks[COLD + steps]!];
-  return { milliseconds: (until.at - from.at) / steps, processor: (until.processor - from.processor) / steps };
+  const counted = marks.slice(COLD, COLD + steps + 1);
+  const perStep = (what: keyof Mark): number => (counted.at(-1)![what] - counted[0]![what]) / steps;
+  const each = counted.slice(1).map(({ at }, i) => at - counted[i]!.at);
+  return { milliseconds: perStep('at'), processor: perStep('processor'), thread: perStep('thread'), each };
+}
+
+/** The threads of this process, where the system tells. */
+function threadIds(): string[] {
+  return existsSync('/proc/self/task') ? readdirSync('/proc/self/task') : [];
+}
+
+/** Milliseconds that threads have run. */
+function threadTime(ids: readonly string[]): number {
+  const nanoseconds = ids.map((id) => {
+    const path = `/proc/self/task/${id}/schedstat`;
+    return existsSync(path) ? Number(readFileSync(path, 'utf8').split(' ')[0]) : 0;
+  });
+  return nanoseconds.reduce((sum, time) => sum + time, 0) / 1e6;
 }
 
 /** The thread beside the training; it has loaded its modules when this returns. */
@@ -180,13 +202,20 @@ async function openStage(
   return { stage, close };
 }
 
-/** Time and processor time at which each step begins. */
-function markSteps(stage: Stage): { at: number; processor: number }[] {
-  const marks: { at: number; processor: number }[] = [];
+/** When a step begins: time, and processor time of the process and of some threads, in milliseconds. */
+interface Mark {
+  at: number;
+  processor: number;
+  thread: number;
+}
+
+/** @param threads that are watched */
+function markSteps(stage: Stage, threads: readonly string[]): Mark[] {
+  const marks: Mark[] = [];
   const prepareStep = stage.prepare.bind(stage);
   stage.prepare = async (step) => {
     const { user, system } = process.cpuUsage();
-    marks.push({ at: performance.now(), processor: (user + system) / 1000 });
+    marks.push({ at: performance.now(), processor: (user + system) / 1000, thread: threadTime(threads) });
     return await prepareStep(step);
   };
   return marks;

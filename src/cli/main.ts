@@ -13,6 +13,7 @@ import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { runCommand } from './run.ts';
+import { trackCommand } from './track.ts';
 import { warmupCommand } from './warmup.ts';
 
 /** Runs `memory3` with the given arguments; sets `process.exitCode` instead of ending the process. */
@@ -33,6 +34,7 @@ export async function main(args: string[]): Promise<void> {
       .command(bankCommand)
       .command(dashboardCommand)
       .command(costCommand)
+      .command(trackCommand)
       .command(doctorCommand)
       .demandCommand(1, 'Name a command; `memory3 --help` lists them.')
       .recommendCommands()

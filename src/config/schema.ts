@@ -373,10 +373,14 @@ export const trackingSchema = z.strictObject({
     ),
   attentionEvery: count
     .default(20)
-    .describe('Steps between pictures of the attention on memories, by layer and head, in stage two; 0: none. A plain step has none.'),
+    .describe(
+      'Steps between pictures of the attention on memories, by layer and head, in stage two; 0: none. A plain step has none.',
+    ),
   retrievalsEvery: count
     .default(20)
-    .describe('Steps between records of which memories some chunks read, in stage two; 0: none. A plain step has none.'),
+    .describe(
+      'Steps between records of which memories some chunks read, in stage two; 0: none. A plain step has none.',
+    ),
   retrievedChunks: positive.default(16).describe('Chunks in such a record.'),
   samples: z
     .strictObject({

@@ -4,7 +4,7 @@ import type { RunConfig } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
 import { configuredQuestions } from '../eval/evaluate.ts';
 import { drawLosses, writeReport } from './report.ts';
-import { buildRunData, compile, continual, type StageOptions, warmup } from './stages.ts';
+import { buildRunData, compile, continual, type StageOptions, showFinished, warmup } from './stages.ts';
 import { withWorkspace } from './workspace.ts';
 
 /**
@@ -41,6 +41,7 @@ function noReferences(): UserError {
 export function runEvaluation(config: RunConfig, options: { acceptChanges?: boolean }): Promise<number> {
   const started = performance.now();
   return withWorkspace(config, { ...options, command: 'eval' }, async (workspace) => {
+    await showFinished(workspace);
     await writeReport(workspace, () => (performance.now() - started) / 1000);
   });
 }

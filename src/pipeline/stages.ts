@@ -154,7 +154,7 @@ export async function warmup(workspace: Workspace, resume: string): Promise<bool
   const inputs = await openInputs(workspace);
   const checkpoint = await findCheckpoint(folder, 'warmup', resume, (text) => note(workspace, 'warning', text));
   const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: inputs.text.train.contentHash };
-  if (checkpoint && isFinished(checkpoint, workspace, inputs.shape, provenance)) return true;
+  if (checkpoint && (await isFinished(checkpoint, workspace, inputs.shape, provenance))) return true;
   const weights = checkpoint ? weightValues(checkpoint.parameters) : initParameters(inputs.shape, config.seed);
   const model = new Model(inputs.shape, weights);
   try {
@@ -181,7 +181,7 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
   const read = [text.train, inputs.text.train, references].map(({ contentHash }) => contentHash);
   const provenance = { tokenizerHash: inputs.tokenizer.hash, datasetHash: sha256(...read) };
   // Opening the bank for training would drop what was added to it since.
-  if (checkpoint && isFinished(checkpoint, workspace, inputs.shape, provenance)) return true;
+  if (checkpoint && (await isFinished(checkpoint, workspace, inputs.shape, provenance))) return true;
   if (checkpoint) {
     // Before the bank goes back to the checkpoint's version, no later checkpoint may name a later one.
     requireFit(checkpoint, inputs.shape, provenance);
@@ -229,11 +229,17 @@ export async function continual(workspace: Workspace, resume: string): Promise<b
 }
 
 /** True when nothing is left to train. @throws UserError artefact_mismatch when the checkpoint does not fit the run */
-function isFinished(checkpoint: Checkpoint, { config }: Workspace, shape: ModelShape, provenance: Provenance): boolean {
+async function isFinished(
+  checkpoint: Checkpoint,
+  { config, tracker }: Workspace,
+  shape: ModelShape,
+  provenance: Provenance,
+): Promise<boolean> {
   const { stage, step } = checkpoint.state;
   if (step < config[stage].steps) return false;
   requireFit(checkpoint, shape, provenance);
   say(`${stage}: complete at step ${step} (${checkpoint.path})`);
+  await tracker.finishedStage(stage);
   return true;
 }
 
@@ -271,7 +277,10 @@ async function runStage({ config, stop, tracker }: Workspace, ready: ReadyStage)
  * The last checkpoint of a stage that has made all its steps.
  * @throws UserError artefact_missing when the stage is not finished
  */
-export async function finishedCheckpoint({ config, folder }: Workspace, stage: StageName): Promise<Checkpoint> {
+export async function finishedCheckpoint(
+  { config, folder, tracker }: Workspace,
+  stage: StageName,
+): Promise<Checkpoint> {
   const { newest } = await latestCheckpoint(folder.checkpoints(stage));
   if (newest === undefined || newest.state.step < config[stage].steps) {
     throw new UserError('artefact_missing', {
@@ -280,6 +289,7 @@ export async function finishedCheckpoint({ config, folder }: Workspace, stage: S
       action: `run \`memory3 ${stage} -c …\` first`,
     });
   }
+  await tracker.finishedStage(stage);
   return await loadCheckpoint(newest.path, { optimizer: false });
 }
 
@@ -420,6 +430,14 @@ async function refuseToLoseBank(folder: RunFolder): Promise<void> {
     what: 'the continual stage has begun with this bank, and stage-one memories would take its place',
     action: `finish the stage with \`memory3 continual -c …\`, or delete ${checkpoints} to begin it anew`,
   });
+}
+
+/** Lets sinks take what they lack of a run whose training is finished, for a command that does not train. */
+export async function showFinished(workspace: Workspace): Promise<void> {
+  const { config, folder, tracker } = workspace;
+  const stage = await newestFinished(workspace);
+  const { newest } = await latestCheckpoint(folder.checkpoints(stage));
+  if (newest !== undefined && newest.state.step >= config[stage].steps) await tracker.finishedStage(stage);
 }
 
 async function newestFinished(workspace: Workspace): Promise<StageName> {

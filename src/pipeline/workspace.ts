@@ -90,7 +90,7 @@ async function tracked(
   work: (tracker: RunTracker) => Promise<number>,
 ): Promise<number> {
   const service = new TrackingService(folder, config, { command, say, onStop: (who) => stop.ask(who) });
-  const tracker = await RunTracker.open(folder, (stage) => service.beginStage(stage));
+  const tracker = await RunTracker.open(folder, (stage, step) => service.beginStage(stage, step));
   listenToAnnouncements((text) => tracker.line(text));
   let ending: Ending = 'failed';
   try {

@@ -3,24 +3,34 @@
  * waits there, so nothing is kept in memory and nothing is lost when the process dies.
  */
 
-import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { RunFolder, StageName } from '../io/run_folder.ts';
 import { LineTail, lastStep, RunRows } from './run_rows.ts';
 import { readSummary } from './run_tracker.ts';
-import type { Ending, Sink, TrackedRow } from './sink.ts';
+import type { Ending, Sink, SinkName, TrackedRow } from './sink.ts';
 import type { RunStatus } from './status.ts';
 import type { MetricsRow } from './values.ts';
 
 /** How a sink fares, for people. */
 export type SinkState = RunStatus['sinks'][number];
 
+/** What goes along with the rows. */
+interface Sideways {
+  hardware: LineTail;
+  log: LineTail;
+}
+
 /** Seconds until a sink that failed is tried again: doubled each time, from the first to the last. */
 const BACKOFF = { first: 1, last: 60 };
 const BEAT_SECONDS = 15;
+/** Seconds before each try to hand over the rest at the end. */
+const LAST_TRIES = [0, 0.5, 1, 2];
 
 export interface FollowerOptions {
   /** Also hands over load and log lines that were written before it began (an export); without, those from now on. */
   fromStart?: boolean;
+  /** Told how many rows the sink took. */
+  onTaken?: (rows: number) => void;
   /** Seconds, for tests. */
   now?: () => number;
 }
@@ -30,50 +40,54 @@ export class Follower {
   readonly #folder: RunFolder;
   readonly #now: () => number;
   readonly #fromStart: boolean;
+  readonly #onTaken: (rows: number) => void;
   #stages: readonly StageName[] = [];
+  /** Last step of the last stage when it began. */
+  #begun: number | undefined;
   #rows: RunRows | undefined;
+  /** Counts rows until the sink is open. */
+  #unread: RunRows | undefined;
   /** Rows read from the files that the sink has not taken. */
   #pending: TrackedRow[] = [];
-  #sideways: { hardware: LineTail; log: LineTail } | undefined;
+  #sideways: Sideways | undefined;
   #step = -1;
   #failures = 0;
   #error: string | undefined;
   /** Not before then: after a failure, or to keep the pace of the sink. */
   #nextAt = 0;
-  #running: Promise<boolean> | undefined;
   #beatAt = 0;
   #summary = '';
 
-  constructor(sink: Sink, folder: RunFolder, { fromStart = false, now = seconds }: FollowerOptions = {}) {
+  constructor(sink: Sink, folder: RunFolder, options: FollowerOptions = {}) {
+    const { fromStart = false, onTaken = () => {}, now = seconds } = options;
     this.#sink = sink;
     this.#folder = folder;
     this.#fromStart = fromStart;
+    this.#onTaken = onTaken;
     this.#now = now;
   }
 
-  /** Says which stages have rows; the last may grow. Their files hold only what counts. */
-  begin(stages: readonly StageName[]): void {
+  /**
+   * Says which stages have rows; the last may grow. Their files hold only what counts.
+   * @param step the last step of the last stage that was in its file then: a sink that has not been opened may hold later
+   *   ones from a process before, which are made again. Without it, that of the file when the sink is opened
+   */
+  begin(stages: readonly StageName[], step?: number): void {
     this.#stages = stages;
+    this.#begun = step;
     this.#rows?.extend(stages);
   }
 
   /**
-   * Hands over what has come; one call at a time, another meanwhile waits for the same. A sink that fails is left alone
-   * for a while; it never throws for it.
+   * Hands over what has come. A sink that fails is left alone for a while; it never throws for it.
    * @returns true when nothing waits any more
    */
-  pump(): Promise<boolean> {
-    this.#running ??= this.#pumpOnce().finally(() => {
-      this.#running = undefined;
-    });
-    return this.#running;
-  }
-
-  async #pumpOnce(): Promise<boolean> {
-    if (this.#stages.length === 0) return true;
-    if (this.#now() < this.#nextAt) return false;
+  async pump(): Promise<boolean> {
     try {
-      await this.#deliver();
+      this.#sideways ??= await this.#openSideways();
+      if (this.#stages.length === 0) return true;
+      if (this.#now() < this.#nextAt) return false;
+      await this.#deliver(this.#sideways);
       [this.#failures, this.#error] = [0, undefined];
       this.#nextAt = this.#now() + (this.#sink.every ?? 0);
       return true;
@@ -85,6 +99,15 @@ export class Follower {
     }
   }
 
+  get name(): SinkName {
+    return this.#sink.name;
+  }
+
+  /** Failures since the sink last took something, and the last one. */
+  get trouble(): { failures: number; error: string | undefined } {
+    return { failures: this.#failures, error: this.#error };
+  }
+
   /** Tries at once what would be tried later. */
   hurry(): void {
     this.#nextAt = 0;
@@ -92,28 +115,42 @@ export class Follower {
 
   async state(): Promise<SinkState> {
     const { name, place } = this.#sink;
-    const waiting = this.#pending.length + ((await this.#rows?.waiting()) ?? 0);
+    // One that was never opened may hold any of the rows; all of them wait to be looked at.
+    this.#unread ??= new RunRows(this.#folder, []);
+    this.#unread.extend(this.#stages);
+    const rows = this.#rows ?? this.#unread;
+    const waiting = this.#pending.length + (await rows.waiting());
     return { name, place, step: this.#step, waiting, failures: this.#failures, error: this.#error };
   }
 
-  /** Hands over the rest and says how the command ended. @returns false when the sink did not take it all */
+  /** Hands over the rest, at once, and says how the command ended. @returns false when the sink did not take it all */
   async finish(ending: Ending): Promise<boolean> {
+    // One that has failed for long would only be waited for.
+    const tries = this.#failures < LAST_TRIES.length ? LAST_TRIES : [0];
     try {
-      // What is being handed over may have begun before the last rows came.
-      await this.#running;
-      this.hurry();
-      if (!(await this.pump())) return false;
-      if (this.#rows !== undefined) await this.#sink.finish(ending);
-      return true;
-    } catch (error) {
-      this.#error = error instanceof Error ? error.message : String(error);
+      for (const wait of tries) {
+        if (wait > 0) await sleep(wait * 1000);
+        if (await this.#finishOnce(ending)) return true;
+      }
       return false;
     } finally {
       await this.#sink.close().catch(() => undefined);
     }
   }
 
-  async #deliver(): Promise<void> {
+  async #finishOnce(ending: Ending): Promise<boolean> {
+    this.hurry();
+    if (!(await this.pump())) return false;
+    try {
+      if (this.#rows !== undefined) await this.#sink.finish(ending);
+      return true;
+    } catch (error) {
+      this.#error = error instanceof Error ? error.message : String(error);
+      return false;
+    }
+  }
+
+  async #deliver(sideways: Sideways): Promise<void> {
     this.#rows ??= await this.#open();
     for (;;) {
       if (this.#pending.length === 0) {
@@ -123,9 +160,10 @@ export class Follower {
       }
       await this.#sink.write(this.#pending);
       this.#step = this.#pending.at(-1)!.step;
+      this.#onTaken(this.#pending.length);
       this.#pending = [];
     }
-    await this.#deliverSideways();
+    await this.#deliverSideways(sideways);
     if (this.#now() < this.#beatAt) return;
     this.#beatAt = this.#now() + BEAT_SECONDS;
     await this.#sink.beat?.();
@@ -133,13 +171,17 @@ export class Follower {
 
   /** Opens the sink at the place of the files; the rows it holds already are read over. */
   async #open(): Promise<RunRows> {
-    this.#step = await this.#sink.open(await lastStep(this.#folder, this.#stages));
+    this.#step = await this.#sink.open(await this.#lastStep());
     return new RunRows(this.#folder, this.#stages, this.#step);
   }
 
-  async #deliverSideways(): Promise<void> {
-    this.#sideways ??= await this.#openSideways();
-    const { hardware, log } = this.#sideways;
+  async #lastStep(): Promise<number> {
+    if (this.#begun === undefined) return await lastStep(this.#folder, this.#stages);
+    const before = await lastStep(this.#folder, this.#stages.slice(0, -1));
+    return this.#begun > 0 ? Math.max(0, before) + this.#begun : before;
+  }
+
+  async #deliverSideways({ hardware, log }: Sideways): Promise<void> {
     if (this.#sink.hardware) {
       await inTurn(hardware, (lines) => this.#sink.hardware!(lines.flatMap(parseLoosely)));
     }
@@ -155,12 +197,8 @@ export class Follower {
     this.#summary = text;
   }
 
-  async #openSideways(): Promise<{ hardware: LineTail; log: LineTail }> {
-    const at = async (path: string): Promise<LineTail> => {
-      if (this.#fromStart) return new LineTail(path);
-      const bytes = await readFile(path).catch(() => Buffer.alloc(0));
-      return new LineTail(path, bytes.lastIndexOf(0x0a) + 1);
-    };
+  async #openSideways(): Promise<Sideways> {
+    const at = async (path: string) => (this.#fromStart ? new LineTail(path) : await LineTail.atEnd(path));
     return { hardware: await at(this.#folder.hardware), log: await at(this.#folder.log) };
   }
 }

@@ -1,7 +1,7 @@
 /** The rows of both stages of a run as one sequence, read from its files as far as they are written. */
 
-import { open } from 'node:fs/promises';
-import { isSystemError } from '../errors.ts';
+import { type FileHandle, open } from 'node:fs/promises';
+import { isSystemError, UserError } from '../errors.ts';
 import { type RunFolder, STAGES, type StageName } from '../io/run_folder.ts';
 import { parseRow } from './metrics_file.ts';
 import type { TrackedRow } from './sink.ts';
@@ -9,6 +9,12 @@ import type { MetricsRow } from './values.ts';
 
 const READ_BYTES = 1 << 18;
 const NEWLINE = 0x0a;
+
+/** A place between two lines of a file: bytes and lines before it. */
+export interface Place {
+  offset: number;
+  count: number;
+}
 
 /**
  * Reads complete lines of a file that may still grow; keeps its place between calls. A file that is not there yet has no
@@ -26,26 +32,39 @@ export class LineTail {
     this.#offset = offset;
   }
 
+  /** Reads the lines that come from now on; half a line at the end counts to them. */
+  static async atEnd(path: string): Promise<LineTail> {
+    const handle = await openIfThere(path);
+    if (handle === undefined) return new LineTail(path);
+    try {
+      const buffer = Buffer.allocUnsafe(READ_BYTES);
+      for (let { size: end } = await handle.stat(); end > 0; end -= Math.min(end, READ_BYTES)) {
+        const start = Math.max(0, end - READ_BYTES);
+        const { bytesRead } = await handle.read(buffer, 0, end - start, start);
+        const newline = buffer.subarray(0, bytesRead).lastIndexOf(NEWLINE);
+        if (newline >= 0) return new LineTail(path, start + newline + 1);
+      }
+      return new LineTail(path);
+    } finally {
+      await handle.close();
+    }
+  }
+
   /** The place, for `back`. */
-  mark(): { offset: number; count: number } {
+  mark(): Place {
     return { offset: this.#offset, count: this.count };
   }
 
   /** Goes back to a place, so that the lines behind it come again. */
-  back({ offset, count }: { offset: number; count: number }): void {
+  back({ offset, count }: Place): void {
     this.#offset = offset;
     this.count = count;
   }
 
   /** The lines that have come since, a part at a time: about 256 KiB, or one line that is longer. Empty: no more for now. */
   async next(): Promise<string[]> {
-    let handle: Awaited<ReturnType<typeof open>>;
-    try {
-      handle = await open(this.path, 'r');
-    } catch (error) {
-      if (isSystemError(error) && error.code === 'ENOENT') return [];
-      throw error;
-    }
+    const handle = await openIfThere(this.path);
+    if (handle === undefined) return [];
     try {
       for (let size = READ_BYTES; ; size *= 2) {
         const buffer = Buffer.allocUnsafe(size);
@@ -102,13 +121,13 @@ export class RunRows {
     for (;;) {
       const stage = this.#stages[this.#stage];
       if (stage === undefined) return [];
-      const first = this.#tail.count + 1;
+      const place = this.#tail.mark();
       // Decided before reading: rows may come, and then the next stage, while it reads.
       const isComplete = this.#stage < this.#stages.length - 1;
       const lines = await this.#tail.next();
       if (lines.length > 0) {
+        const rows = this.#parse(stage, lines, place);
         this.#taken += lines.length;
-        const rows = lines.flatMap((line, i) => this.#row(stage, line, first + i) ?? []);
         if (rows.length > 0) return rows;
       } else if (isComplete) {
         this.#stage += 1;
@@ -129,7 +148,19 @@ export class RunRows {
       while ((await tail.next()).length > 0);
       lines += tail.count;
     }
-    return lines - this.#taken;
+    return Math.max(0, lines - this.#taken);
+  }
+
+  /** The rows of some lines; when one of them is damaged they are all read again the next time. */
+  #parse(stage: StageName, lines: readonly string[], place: Place): TrackedRow[] {
+    const last = this.#last;
+    try {
+      return lines.flatMap((line, i) => this.#row(stage, line, place.count + 1 + i) ?? []);
+    } catch (error) {
+      this.#tail.back(place);
+      this.#last = last;
+      throw error;
+    }
   }
 
   #row(stage: StageName, line: string, number: number): TrackedRow | undefined {
@@ -139,15 +170,24 @@ export class RunRows {
       return undefined;
     }
     const { step, 'time/unix_s': time, ...values } = parseRow(line, this.#tail.path, number);
-    this.#last = this.#before + Number(step);
+    if (typeof step !== 'number' || !Number.isSafeInteger(step)) throw stepless(this.#tail.path, number);
+    this.#last = this.#before + step;
     if (this.#last <= this.#after) return undefined;
     return {
       step: this.#last,
       stage,
       time: Number(time ?? 0),
-      values: { 'train/stage': stage, 'train/step': Number(step), ...values },
+      values: { 'train/stage': stage, 'train/step': step, ...values },
     };
   }
+}
+
+function stepless(path: string, number: number): UserError {
+  return new UserError('file_corrupt', {
+    where: `${path}:${number}`,
+    what: 'the row has no step',
+    action: 'remove the line, or restore the file',
+  });
 }
 
 /** The step that a row begins with, without reading the rest of it. */
@@ -158,13 +198,8 @@ function stepOf(line: string): number | undefined {
 
 /** The last complete row of a metrics file, read from its end; undefined when there is none. */
 export async function lastRow(path: string): Promise<MetricsRow | undefined> {
-  let handle: Awaited<ReturnType<typeof open>>;
-  try {
-    handle = await open(path, 'r');
-  } catch (error) {
-    if (isSystemError(error) && error.code === 'ENOENT') return undefined;
-    throw error;
-  }
+  const handle = await openIfThere(path);
+  if (handle === undefined) return undefined;
   try {
     const { size } = await handle.stat();
     for (let length = Math.min(size, 1 << 16); length > 0; length = Math.min(size, length * 4)) {
@@ -180,6 +215,15 @@ export async function lastRow(path: string): Promise<MetricsRow | undefined> {
     return undefined;
   } finally {
     await handle.close();
+  }
+}
+
+async function openIfThere(path: string): Promise<FileHandle | undefined> {
+  try {
+    return await open(path, 'r');
+  } catch (error) {
+    if (isSystemError(error) && error.code === 'ENOENT') return undefined;
+    throw error;
   }
 }
 

@@ -3,18 +3,22 @@
  * whatever else shows a run (Weights & Biases, TensorBoard, the dashboard) is made from them and can be made again.
  */
 
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, existsSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { isSystemError } from '../errors.ts';
 import { diskError, makeFolder, readJson, writeJsonAtomic } from '../io/files.ts';
-import type { RunFolder, StageName } from '../io/run_folder.ts';
+import { type RunFolder, STAGES, type StageName } from '../io/run_folder.ts';
 import type { EventKind } from './events.ts';
 import { MetricsFile } from './metrics_file.ts';
+import { lastRow } from './run_rows.ts';
 import type { Tracker } from './tracker.ts';
 import { histogramOf, type Image, type MetricsRow, type MetricValue, type Retrievals } from './values.ts';
 
-/** Told when a stage begins to write rows, after rows that a checkpoint does not count were cut off. */
-export type StageListener = (stage: StageName) => void;
+/**
+ * Told when the rows of a stage count: when it begins to write, after rows that a checkpoint does not count were cut off,
+ * and when it is found finished. `step` is the last one in its file, 0 when there is none.
+ */
+export type StageListener = (stage: StageName, step: number) => void;
 
 export class RunTracker implements Tracker {
   readonly folder: RunFolder;
@@ -46,7 +50,16 @@ export class RunTracker implements Tracker {
   async beginStage(stage: StageName, rows: number): Promise<void> {
     await this.endStage();
     this.#stage = { name: stage, file: await MetricsFile.open(this.folder.metricsFile(stage), { rows }) };
-    this.#listener(stage);
+    await this.#tell(stage);
+  }
+
+  /**
+   * Says that `stage` was finished by an earlier command, so that sinks take what they lack of it. Nothing happens when a
+   * later stage has begun: of its rows nothing is known here.
+   */
+  async finishedStage(stage: StageName): Promise<void> {
+    const later = STAGES.slice(STAGES.indexOf(stage) + 1);
+    if (!later.some((name) => existsSync(this.folder.metricsFile(name)))) await this.#tell(stage);
   }
 
   /** Rows in the file of the stage: what a checkpoint stores. */
@@ -74,11 +87,12 @@ export class RunTracker implements Tracker {
     this.#set(name, { type: 'retrievals', chunks }, step);
   }
 
-  /** Ends the row of the step that is being recorded and hands it to the operating system. */
+  /** Ends the row of the step that is being recorded and hands it to the operating system; without a stage it goes. */
   commit(): void {
-    if (this.#row === undefined || this.#stage === undefined) return;
-    const { step, values } = this.#row;
+    const row = this.#row;
     this.#row = undefined;
+    if (row === undefined || this.#stage === undefined) return;
+    const { step, values } = row;
     this.#stage.file.append({ step, 'time/unix_s': unixSeconds(), ...values });
   }
 
@@ -132,6 +146,11 @@ export class RunTracker implements Tracker {
     await this.endStage();
     await this.#events.close();
     await this.#log.close();
+  }
+
+  async #tell(stage: StageName): Promise<void> {
+    const row = await lastRow(this.folder.metricsFile(stage));
+    this.#listener(stage, Number(row?.step ?? 0));
   }
 
   #set(name: string, value: MetricValue, step: number): void {

@@ -1,6 +1,7 @@
 /** The sinks that a configuration names. */
 
 import type { RunConfig } from '../config/schema.ts';
+import type { SinkState } from './follower.ts';
 import type { Sink, SinkName, SinkOptions, TrackedRun } from './sink.ts';
 
 type Maker = (run: TrackedRun, options: SinkOptions) => Promise<Sink>;
@@ -18,6 +19,20 @@ export async function makeSink(name: SinkName, run: TrackedRun, options: SinkOpt
   return await make(run, options);
 }
 
-export function makeSinks(root: string, config: RunConfig, options: SinkOptions): Promise<Sink[]> {
-  return Promise.all(config.tracking.sinks.map((name) => makeSink(name, { root, config }, options)));
+/** The sinks of a configuration, and those that could not be made, with the reason. */
+export async function makeSinks(
+  root: string,
+  config: RunConfig,
+  options: SinkOptions,
+): Promise<{ sinks: Sink[]; unmade: SinkState[] }> {
+  const made: { sinks: Sink[]; unmade: SinkState[] } = { sinks: [], unmade: [] };
+  for (const name of new Set(config.tracking.sinks)) {
+    try {
+      made.sinks.push(await makeSink(name, { root, config }, options));
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      made.unmade.push({ name, place: '', step: -1, waiting: 0, failures: 1, error: message });
+    }
+  }
+  return made;
 }

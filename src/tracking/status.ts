@@ -45,6 +45,26 @@ export function judgeState(status: RunStatus | undefined, now = Date.now() / 100
   return status.state === 'running' && now - status.beatAt > BEAT.crashedAfter ? 'crashed' : status.state;
 }
 
+/** The status for people, a fact a line. */
+export function describeStatus(status: RunStatus | undefined, now = Date.now() / 1000): string {
+  const state = judgeState(status, now);
+  if (status === undefined) return 'state: unknown, no command has worked on the run yet';
+  const { command, pid, host, startedAt, beatAt, sinks } = status;
+  const begun = new Date(startedAt * 1000).toISOString();
+  return [
+    `state: ${state}`,
+    `command: memory3 ${command}, process ${pid} on ${host}, since ${begun}`,
+    `last beat: ${Math.max(0, Math.round(now - beatAt))} s ago`,
+    ...(sinks.length === 0 ? ['sinks: none'] : sinks.map(describeSink)),
+  ].join('\n');
+}
+
+function describeSink({ name, place, step, waiting, failures, error }: RunStatus['sinks'][number]): string {
+  const held = step < 0 ? 'no step yet' : `up to step ${step}`;
+  const trouble = error === undefined ? '' : `; failed ${failures} times in a row: ${error}`;
+  return `sink ${name}: ${held}, ${waiting} rows wait${place === '' ? '' : `, ${place}`}${trouble}`;
+}
+
 /** Replaces the file in one step. It need not survive a power cut: a beat that is lost was one. */
 export async function writeStatus(path: string, status: RunStatus): Promise<void> {
   const temporary = temporaryName(path);

@@ -8,6 +8,7 @@ import type { RunFolder, StageName } from '../io/run_folder.ts';
 import { startThread } from '../io/thread.ts';
 import type { SinkState } from './follower.ts';
 import type { Ending } from './sink.ts';
+import { readStatus, writeStatus } from './status.ts';
 
 export interface ThreadData {
   root: string;
@@ -15,8 +16,11 @@ export interface ThreadData {
   command: string;
 }
 
-export type ToThread = { kind: 'stage'; stage: StageName } | { kind: 'end'; ending: Ending };
-export type FromThread = { kind: 'stop'; who: string } | { kind: 'ended'; sinks: SinkState[] };
+export type ToThread = { kind: 'stage'; stage: StageName; step: number } | { kind: 'end'; ending: Ending };
+export type FromThread =
+  | { kind: 'stop'; who: string }
+  | { kind: 'say'; text: string }
+  | { kind: 'ended'; sinks: SinkState[] };
 
 export interface TrackingOptions {
   /** The command that works on the run. */
@@ -32,11 +36,13 @@ const PATIENCE_SECONDS = 30;
 export class TrackingService {
   readonly #worker: Worker;
   readonly #options: TrackingOptions;
+  readonly #statusPath: string;
   #isDead = false;
   #behind: SinkState[] = [];
 
   constructor(folder: RunFolder, config: RunConfig, options: TrackingOptions) {
     this.#options = options;
+    this.#statusPath = folder.status;
     const data: ThreadData = { root: folder.root, config, command: options.command };
     this.#worker = startThread('tracking_thread', import.meta.url, data);
     this.#worker.on('message', (message: FromThread) => this.#receive(message));
@@ -48,14 +54,18 @@ export class TrackingService {
     });
   }
 
-  /** Rows of `stage` follow; what is in the files before them counts. */
-  beginStage(stage: StageName): void {
-    this.#send({ kind: 'stage', stage });
+  /** Rows of `stage` after `step` follow; what is in the files before them counts. */
+  beginStage(stage: StageName, step: number): void {
+    this.#send({ kind: 'stage', stage, step });
   }
 
   /** Lets the sinks take what is left, for some seconds, and says what they did not take. */
   async end(ending: Ending): Promise<void> {
-    if (this.#isDead) return;
+    if (!this.#isDead) await this.#endThread(ending);
+    await this.#settle(ending);
+  }
+
+  async #endThread(ending: Ending): Promise<void> {
     const exited = once(this.#worker, 'exit');
     this.#send({ kind: 'end', ending });
     await Promise.race([exited, sleep(PATIENCE_SECONDS * 1000, undefined, { ref: false })]).catch(() => undefined);
@@ -68,8 +78,20 @@ export class TrackingService {
     }
   }
 
+  /** A thread that died or hung has left the status of a run that goes on. */
+  async #settle(state: Ending): Promise<void> {
+    try {
+      const status = await readStatus(this.#statusPath);
+      if (status?.state !== 'running') return;
+      await writeStatus(this.#statusPath, { ...status, state, beatAt: Date.now() / 1000 });
+    } catch {
+      // Without it the run is shown as crashed, which harms nothing.
+    }
+  }
+
   #receive(message: FromThread): void {
     if (message.kind === 'stop') this.#options.onStop(message.who);
+    else if (message.kind === 'say') this.#options.say(message.text);
     else this.#behind = message.sinks;
   }
 

@@ -1,10 +1,10 @@
 /** The thread that shows a run while it goes on: heartbeat, load of the machine, sinks. It reads what the run has written. */
 
-import { hostname } from 'node:os';
+import { hostname, setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { RunFolder, STAGES, type StageName } from '../io/run_folder.ts';
-import { Follower } from './follower.ts';
+import { Follower, type SinkState } from './follower.ts';
 import { HardwareMonitor } from './hardware.ts';
 import { MetricsFile } from './metrics_file.ts';
 import type { Ending } from './sink.ts';
@@ -14,8 +14,13 @@ import type { FromThread, ThreadData, ToThread } from './tracking_service.ts';
 
 /** Seconds between two looks at the files. */
 const POLL_SECONDS = 1;
+/** Failures in a row after which the user is told. */
+const FAILURES_TOLD = 3;
 /** Seconds that a command waits at its end for sinks that do not answer. */
 const LAST_SECONDS = 20;
+
+/** Niceness, 0 to 19. */
+const BACKGROUND = 10;
 
 const { root, config, command } = workerData as ThreadData;
 const folder = new RunFolder(root);
@@ -24,80 +29,100 @@ const startedAt = Date.now() / 1000;
 
 class TrackingThread {
   readonly #followers: Follower[];
-  readonly #hardware: MetricsFile;
-  readonly #monitor = new HardwareMonitor(root);
-  #due = { beat: 0, hardware: 0 };
-  #ending: Ending | undefined;
-  readonly #wake = new AbortController();
+  /** Sinks that could not be made. */
+  readonly #unmade: SinkState[];
+  readonly #ended = new AbortController();
+  #ending: Ending = 'failed';
 
-  private constructor(followers: Follower[], hardware: MetricsFile) {
+  private constructor(followers: Follower[], unmade: SinkState[]) {
     this.#followers = followers;
-    this.#hardware = hardware;
+    this.#unmade = unmade;
   }
 
   static async start(): Promise<TrackingThread> {
     const onStop = (who: string): void => tell({ kind: 'stop', who });
-    const sinks = await makeSinks(root, config, { onStop });
+    const { sinks, unmade } = await makeSinks(root, config, { onStop });
+    for (const { name, error } of unmade) tell({ kind: 'say', text: `${name}: ${error}; the run goes on without it` });
     const followers = sinks.map((sink) => new Follower(sink, folder));
-    return new TrackingThread(followers, await MetricsFile.open(folder.hardware));
+    return new TrackingThread(followers, unmade);
   }
 
   receive(message: ToThread): void {
     if (message.kind === 'stage') {
-      for (const follower of this.#followers) follower.begin(stagesUpTo(message.stage));
+      for (const follower of this.#followers) follower.begin(stagesUpTo(message.stage), message.step);
       return;
     }
     this.#ending = message.ending;
-    this.#wake.abort();
+    this.#ended.abort();
   }
 
+  /** Each part in a round of its own, so that a sink that does not answer holds up nothing but itself. */
   async run(): Promise<void> {
-    while (this.#ending === undefined) {
-      await this.#look();
-      await sleep(POLL_SECONDS * 1000, undefined, { signal: this.#wake.signal }).catch(() => undefined);
-    }
-    await this.#end(this.#ending);
-  }
-
-  async #look(): Promise<void> {
-    const now = Date.now() / 1000;
-    if (config.tracking.hardwareEvery > 0 && now >= this.#due.hardware) {
-      this.#due.hardware = now + config.tracking.hardwareEvery;
-      // The first sample has nothing before it to measure since.
-      const row = await this.#monitor.sample();
-      if (now - startedAt > 1) this.#hardware.append({ time: now, ...row });
-    }
-    if (now >= this.#due.beat) {
-      this.#due.beat = now + BEAT.every;
-      await this.#beat('running');
-    }
-    // Not waited for: a sink that does not answer must not keep the heart from beating.
-    for (const follower of this.#followers) void follower.pump();
-  }
-
-  async #end(ending: Ending): Promise<void> {
-    const patience = sleep(LAST_SECONDS * 1000, false, { ref: false });
-    const finished = Promise.all(this.#followers.map((follower) => follower.finish(ending)));
-    await Promise.race([finished, patience]);
-    await this.#beat(ending);
-    await this.#hardware.close();
+    const beats = this.#every(BEAT.every, () => this.#beat('running'));
+    const load = this.#watchLoad();
+    const fed = Promise.all(this.#followers.map((follower) => this.#feed(follower)));
+    await Promise.all([beats, load]);
+    await Promise.race([fed, sleep(LAST_SECONDS * 1000, undefined, { ref: false })]);
+    await this.#beat(this.#ending).catch(() => undefined);
     tell({ kind: 'ended', sinks: await this.#states() });
   }
 
-  async #beat(state: RunStatus['state']): Promise<void> {
-    const beatAt = Date.now() / 1000;
-    const sinks = await this.#states();
-    const about = { version: 1 as const, state, command, pid: process.pid, host: hostname() };
-    await writeStatus(folder.status, { ...about, startedAt, beatAt, sinks });
+  /** Does `work` now and again until the command ends. What fails this time may work the next. */
+  async #every(seconds: number, work: () => Promise<unknown>): Promise<void> {
+    const { signal } = this.#ended;
+    while (!signal.aborted) {
+      await work().catch(() => undefined);
+      await sleep(seconds * 1000, undefined, { signal }).catch(() => undefined);
+    }
   }
 
-  #states() {
-    return Promise.all(this.#followers.map((follower) => follower.state()));
+  async #feed(follower: Follower): Promise<void> {
+    let isTold = false;
+    await this.#every(POLL_SECONDS, async () => {
+      await follower.pump();
+      const { failures, error } = follower.trouble;
+      if (isTold === failures >= FAILURES_TOLD) return;
+      isTold = !isTold;
+      const text = isTold ? `${error}; it is tried again, the run goes on` : 'it takes rows again';
+      tell({ kind: 'say', text: `${follower.name}: ${text}` });
+    });
+    await follower.finish(this.#ending);
+  }
+
+  async #watchLoad(): Promise<void> {
+    const { hardwareEvery } = config.tracking;
+    if (hardwareEvery === 0) return;
+    const monitor = new HardwareMonitor(root);
+    let file: MetricsFile | undefined;
+    // The first sample comes after the first interval, since it measures from the one before.
+    await sleep(hardwareEvery * 1000, undefined, { signal: this.#ended.signal }).catch(() => undefined);
+    await this.#every(hardwareEvery, async () => {
+      file ??= await MetricsFile.open(folder.hardware);
+      const row = await monitor.sample();
+      file.append({ time: Date.now() / 1000, ...row });
+    });
+    await file?.close().catch(() => undefined);
+  }
+
+  async #beat(state: RunStatus['state']): Promise<void> {
+    const sinks = await this.#states();
+    const about = { version: 1 as const, state, command, pid: process.pid, host: hostname() };
+    await writeStatus(folder.status, { ...about, startedAt, beatAt: Date.now() / 1000, sinks });
+  }
+
+  async #states(): Promise<SinkState[]> {
+    const states = this.#followers.map((follower) => follower.state());
+    return [...(await Promise.all(states)), ...this.#unmade];
   }
 }
 
 function stagesUpTo(stage: StageName): readonly StageName[] {
   return STAGES.slice(0, STAGES.indexOf(stage) + 1);
+}
+
+/** Lets the computation go first where both want the processor. Only Linux has priorities of single threads. */
+function giveWay(): void {
+  if (process.platform === 'linux') setPriority(BACKGROUND);
 }
 
 function tell(message: FromThread): void {
@@ -110,6 +135,7 @@ port.on('message', (message: ToThread) => {
   if (thread === undefined) waiting.push(message);
   else thread.receive(message);
 });
+giveWay();
 thread = await TrackingThread.start();
 for (const message of waiting) thread.receive(message);
 await thread.run();

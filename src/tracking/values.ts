@@ -48,7 +48,7 @@ export function isMedia(value: MetricValue | undefined): value is Media {
   return typeof value === 'object' && value !== null;
 }
 
-/** Equally wide intervals between the least and the greatest finite value; other values are left out. */
+/** Equally wide intervals between the least and the greatest finite value, float32 both; other values are left out. */
 export function histogramOf(values: ArrayLike<number>, intervals = 64): Histogram {
   let [low, high] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
   for (let i = 0; i < values.length; i++) {
@@ -58,14 +58,20 @@ export function histogramOf(values: ArrayLike<number>, intervals = 64): Histogra
     if (value > high) high = value;
   }
   if (low > high) return { type: 'histogram', edges: [0, 0], counts: [0] };
-  // All values alike still need an interval with a width.
-  if (low === high) [low, high] = [low - 0.5, high + 0.5];
+  let scale = intervals / (high - low);
+  if (!Number.isFinite(scale)) {
+    // Values that are (nearly) alike still need an interval with a width.
+    const half = Math.max(0.5, Math.abs(low) / 1024);
+    [low, high] = [low - half, high + half];
+    scale = intervals / (high - low);
+  }
   const counts = new Array<number>(intervals).fill(0);
-  const scale = intervals / (high - low);
   for (let i = 0; i < values.length; i++) {
     const value = values[i]!;
     if (Number.isFinite(value)) counts[Math.min(intervals - 1, Math.floor((value - low) * scale))]! += 1;
   }
-  const edges = Array.from({ length: intervals + 1 }, (_, i) => low + ((high - low) * i) / intervals);
+  const edges = Array.from({ length: intervals + 1 }, (_, i) =>
+    i < intervals ? low + ((high - low) * i) / intervals : high,
+  );
   return { type: 'histogram', edges, counts };
 }

@@ -89,7 +89,7 @@ class TensorboardSink implements Sink {
   }
 
   async #openLoad(time: number): Promise<{ file: EventFile; startedAt: number }> {
-    const path = await eventPath(join(this.place, 'hardware'));
+    const path = await eventPath(join(this.place, LOAD_FOLDER));
     const { file, kept } = await EventFile.open(path, Number.POSITIVE_INFINITY);
     if (kept.startedAt === undefined) await file.restart([versionEvent(time)]);
     return { file, startedAt: kept.startedAt ?? time };
@@ -101,11 +101,19 @@ class TensorboardSink implements Sink {
   }
 }
 
+const FILE_PREFIX = 'events.out.tfevents.';
+const LOAD_FOLDER = 'hardware';
+
+/** Whether a name in a folder of TensorBoard is one that this sink gives. */
+export function isTensorboardName(name: string): boolean {
+  return name.startsWith(FILE_PREFIX) || name === LOAD_FOLDER;
+}
+
 /** The event file of a folder; its name tells when and where it was begun. */
 async function eventPath(folder: string): Promise<string> {
   await makeFolder(folder);
-  const names = (await readdir(folder)).filter((name) => name.startsWith('events.out.tfevents.'));
-  const name = names.sort()[0] ?? `events.out.tfevents.${Math.floor(Date.now() / 1000)}.${hostname()}`;
+  const names = (await readdir(folder)).filter((name) => name.startsWith(FILE_PREFIX));
+  const name = names.sort()[0] ?? `${FILE_PREFIX}${Math.floor(Date.now() / 1000)}.${hostname()}`;
   return join(folder, name);
 }
 

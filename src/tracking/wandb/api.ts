@@ -226,6 +226,9 @@ function reasonOf(error: unknown): string {
   if (error.name === 'TimeoutError') return 'no answer in time';
   if (error.name === 'AbortError') return 'the request was given up';
   const { cause } = error;
-  if (isSystemError(cause)) return `cannot be reached (${cause.code})`;
+  if (isSystemError(cause)) {
+    const broke = /^(UND_ERR|ECONNRESET|EPIPE)/.test(cause.code ?? '');
+    return `${broke ? 'the connection broke off' : 'cannot be reached'} (${cause.code})`;
+  }
   return cause instanceof Error ? cause.message : error.message;
 }

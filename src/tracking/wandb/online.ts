@@ -38,6 +38,7 @@ interface Tail {
 
 export class OnlineSink implements Sink {
   readonly name = 'wandb';
+  readonly every: number;
   readonly #run: TrackedRun;
   readonly #options: Required<Omit<OnlineOptions, 'onStop'>> & Pick<OnlineOptions, 'onStop'>;
   #identity: Identity | undefined;
@@ -58,6 +59,8 @@ export class OnlineSink implements Sink {
   constructor(run: TrackedRun, options: OnlineOptions = {}) {
     this.#run = run;
     this.#options = { anew: false, env: process.env, timeoutMs: 60_000, mostBytes: 10 * 2 ** 20, ...options };
+    // The service counts requests; the variable is the official client's.
+    this.every = Number(this.#options.env.WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL || 10);
   }
 
   get place(): string {
@@ -81,6 +84,7 @@ export class OnlineSink implements Sink {
     this.#step = -1;
     this.#summary = new Map(Object.entries(known?.summary ?? {}).map(([name, value]) => [name, valueJson(value)]));
     if (known !== undefined) this.#take(known);
+    for (const name of STREAMS) this.#tails[name].given = 0;
     this.#isCertain = true;
     return this.#step;
   }
@@ -98,10 +102,9 @@ export class OnlineSink implements Sink {
         this.#summary.set(name, typeof value === 'string' ? value : valueObject(value));
       }
     }
-    await this.#add('history', lines);
+    await this.#add('history', lines, this.#summaryFile());
     const last = rows.at(-1);
     if (last !== undefined) [this.#step, this.#time] = [last.step, last.time];
-    if (fresh.length > 0) await this.#send({ files: this.#summaryFile() });
   }
 
   async hardware(rows: readonly MetricsRow[]): Promise<void> {
@@ -173,10 +176,12 @@ export class OnlineSink implements Sink {
     this.#tails[name].given = 0;
   }
 
-  async #add(name: StreamName, lines: readonly string[]): Promise<void> {
+  /** @param beside other files that go with each request */
+  async #add(name: StreamName, lines: readonly string[], beside: StreamFiles = {}): Promise<void> {
     const tail = this.#tails[name];
-    for (const content of split(lines, this.#options.mostBytes)) {
-      await this.#send({ files: { [FILES[name]]: { offset: tail.lines, content } } });
+    const most = this.#options.mostBytes - Buffer.byteLength(JSON.stringify(beside));
+    for (const content of split(lines, most)) {
+      await this.#send({ files: { [FILES[name]]: { offset: tail.lines, content }, ...beside } });
       tail.lines += content.length;
       tail.given += content.length;
     }

@@ -49,7 +49,9 @@ function chunkHeader(type: number, data: Uint8Array): Buffer {
   const header = Buffer.alloc(CHUNK_HEADER);
   header.writeUInt16LE(data.byteLength, 4);
   header[6] = type;
-  header.writeUInt32LE(crc32(data, crc32(header.subarray(6))), 0);
+  // zlib begins anew where it is given nothing.
+  const checksum = crc32(header.subarray(6));
+  header.writeUInt32LE(data.byteLength === 0 ? checksum : crc32(data, checksum), 0);
   return header;
 }
 
