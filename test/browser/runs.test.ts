@@ -9,7 +9,16 @@ import { RunFolder } from '../../src/io/run_folder.ts';
 import { RunTracker } from '../../src/tracking/run_tracker.ts';
 import { type RunStatus, writeStatus } from '../../src/tracking/status.ts';
 import { Playground, Running, rows, succeed } from '../e2e/support.ts';
-import { chartTable, describeInBrowser, figure, launch, numberOf, ServedDashboard, Watched } from './support.ts';
+import {
+  chartTable,
+  describeInBrowser,
+  eventually,
+  figure,
+  launch,
+  numberOf,
+  ServedDashboard,
+  Watched,
+} from './support.ts';
 
 const HOSTILE = '<img src=x onerror=alert(1)>';
 
@@ -52,7 +61,7 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await watched.go('#/');
     const row = page.locator('tr', { has: page.getByRole('link', { name: 'finished', exact: true }) });
     const last = finished().at(-1)!;
-    await expect.poll(() => row.innerText()).toContain('✓ finished');
+    await eventually(() => row.innerText()).toContain('✓ finished');
     const text = await row.innerText();
     expect(text).toContain('12 / 12');
     expect(text).toContain(last['train/loss']!.toPrecision(4));
@@ -98,9 +107,9 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await page.getByRole('checkbox', { name: 'train/gradient_norm' }).check();
     await figure(page, 'train/gradient_norm').locator('canvas').waitFor();
     await page.getByRole('checkbox', { name: 'train/loss' }).uncheck();
-    await expect.poll(() => chart.count()).toBe(0);
+    await eventually(() => chart.count()).toBe(0);
     await page.getByLabel('x axis').selectOption('tokens');
-    await expect.poll(async () => (await chartTable(page, 'train/gradient_norm'))[0]?.[0]).toBe('64');
+    await eventually(async () => (await chartTable(page, 'train/gradient_norm'))[0]?.[0]).toBe('64');
     expect(page.url()).toContain('keys=validation/loss,train/gradient_norm');
   });
 
@@ -139,10 +148,10 @@ describeInBrowser('the dashboard of finished and live runs', () => {
 
     // Smoothed, the line is no longer the rows.
     await page.getByLabel('Smoothing').fill('0.9');
-    await expect.poll(async () => (await chartTable(page, 'Loss')).at(-1)?.[1]).not.toBe(expected.at(-1));
+    await eventually(async () => (await chartTable(page, 'Loss')).at(-1)?.[1]).not.toBe(expected.at(-1));
     await page.getByLabel('log y').check();
     await page.getByLabel('x axis').selectOption('time');
-    await expect.poll(async () => (await chartTable(page, 'Loss'))[0]?.[0]).toBe('0 s');
+    await eventually(async () => (await chartTable(page, 'Loss'))[0]?.[0]).toBe('0 s');
     expect(page.url()).toContain('x=time');
   });
 
@@ -159,21 +168,21 @@ describeInBrowser('the dashboard of finished and live runs', () => {
       await page.mouse.up();
     };
     await drag(0.3, 0.7);
-    await expect.poll(() => page.url()).toMatch(/from=4\.[23]\d*&to=8\.[67]/);
+    await eventually(() => page.url()).toMatch(/from=4\.[23]\d*&to=8\.[67]/);
     const steps = async (title: string) => (await chartTable(page, title)).map(([step]) => Number(step));
-    await expect.poll(() => steps('Loss')).toEqual([5, 6, 7, 8]);
+    await eventually(() => steps('Loss')).toEqual([5, 6, 7, 8]);
     // The charts of a page show one range.
     expect(await steps('Gradient norm')).toEqual([5, 6, 7, 8]);
     await watched.go(new URL(page.url()).hash);
-    await expect.poll(() => steps('Loss')).toEqual([5, 6, 7, 8]);
+    await eventually(() => steps('Loss')).toEqual([5, 6, 7, 8]);
     await over.dblclick();
-    await expect.poll(() => steps('Loss')).toHaveLength(12);
+    await eventually(() => steps('Loss')).toHaveLength(12);
     expect(page.url()).not.toContain('from=');
     await page.getByRole('spinbutton', { name: 'from' }).fill('11');
     await page.keyboard.press('Tab');
-    await expect.poll(() => steps('Loss')).toEqual([11, 12]);
+    await eventually(() => steps('Loss')).toEqual([11, 12]);
     await page.getByRole('button', { name: 'Show all' }).click();
-    await expect.poll(() => steps('Loss')).toHaveLength(12);
+    await eventually(() => steps('Loss')).toHaveLength(12);
   });
 
   it('moves one cursor over all charts, by mouse and by keys', async () => {
@@ -184,10 +193,10 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     const over = figure(page, 'Loss').locator('.u-over');
     const box = (await over.boundingBox())!;
     await page.mouse.move(box.x + box.width * (3 / 11), box.y + 50);
-    await expect.poll(() => value('Loss')).toBe(losses()[3]!.toPrecision(4));
+    await eventually(() => value('Loss')).toBe(losses()[3]!.toPrecision(4));
     expect(Number(await value('Learning rate'))).toBe(Number(finished()[3]!['train/learning_rate']!.toPrecision(4)));
     await page.mouse.move(5, 5);
-    await expect.poll(() => value('Loss')).toBe(losses()[11]!.toPrecision(4));
+    await eventually(() => value('Loss')).toBe(losses()[11]!.toPrecision(4));
 
     await figure(page, 'Gradient norm').locator('.plot').focus();
     await page.keyboard.press('Home');
@@ -198,9 +207,9 @@ describeInBrowser('the dashboard of finished and live runs', () => {
       `step 2: train/gradient_norm ${finished()[1]!['train/gradient_norm']!.toPrecision(4)}`,
     );
     await page.keyboard.press('+');
-    await expect.poll(() => page.url()).toContain('from=');
+    await eventually(() => page.url()).toContain('from=');
     await page.keyboard.press('Escape');
-    await expect.poll(() => page.url()).not.toContain('from=');
+    await eventually(() => page.url()).not.toContain('from=');
   });
 
   it('exports what it shows', async () => {
@@ -227,26 +236,26 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await watched.go('#/run/finished');
     const config = page.locator('section', { has: page.getByRole('heading', { name: 'Configuration' }) });
     await config.getByLabel('Find').fill('warmup.steps');
-    await expect.poll(() => config.locator('tbody tr').first().innerText()).toContain('6');
+    await eventually(() => config.locator('tbody tr').first().innerText()).toContain('6');
     await config.getByLabel('Find').fill('');
     await config.getByLabel('Compare with').selectOption('other');
     const differing = () =>
       config
         .locator('tbody tr')
         .evaluateAll((all) => all.map((row) => [...row.children].map((cell) => cell.textContent)));
-    await expect.poll(differing).toContainEqual(['warmup.steps', '6', '≠ 8']);
+    await eventually(differing).toContainEqual(['warmup.steps', '6', '≠ 8']);
     const found = await differing();
     expect(found).toContainEqual(['seed', expect.any(String), '≠ 7']);
     expect(found.map(([path]) => path)).not.toContain('model.numLayers');
 
     const events = page.locator('.events');
     const written = readFileSync(playground.path('finished', 'metrics/events.jsonl'), 'utf8').trimEnd().split('\n');
-    await expect.poll(() => events.locator('li').count()).toBe(written.length);
+    await eventually(() => events.locator('li').count()).toBe(written.length);
     await page.getByLabel('Kind').selectOption('checkpoint');
     const visible = events.locator('li:visible');
     expect(await visible.count()).toBe(written.filter((line) => line.includes('"checkpoint"')).length);
     const log = readFileSync(playground.path('finished', 'metrics/log.txt'), 'utf8').trimEnd().split('\n');
-    await expect.poll(() => page.locator('.log').innerText()).toContain(log.at(-1));
+    await eventually(() => page.locator('.log').innerText()).toContain(log.at(-1));
     expect(await page.getByText('The run is recorded in its own files alone.').count()).toBe(1);
     const summary = JSON.parse(readFileSync(playground.path('finished', 'metrics/summary.json'), 'utf8')) as object;
     const final = page.locator('section', { has: page.getByRole('heading', { name: 'Final values' }) });
@@ -279,25 +288,25 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     step(1, 5.5);
     await watched.go('#/run/live?smooth=0');
     const last = () => figure(page, 'Loss').locator('.legend .value').innerText();
-    await expect.poll(last, { timeout: 10_000 }).toBe('5.500');
-    await expect.poll(() => page.locator('#connection').innerText()).toBe('live');
+    await eventually(last).toBe('5.500');
+    await eventually(() => page.locator('#connection').innerText()).toBe('live');
     expect(await page.locator('.head').innerText()).toContain('running');
 
     step(2, 4.25);
     tracker.event('warning', HOSTILE, 2);
     tracker.line(`line one ${HOSTILE}`);
-    await expect.poll(last, { timeout: 10_000 }).toBe('4.250');
+    await eventually(last).toBe('4.250');
     expect(await page.locator('.events li').first().innerText()).toContain(HOSTILE);
-    await expect.poll(() => page.locator('.log').innerText()).toContain(`line one ${HOSTILE}`);
+    await eventually(() => page.locator('.log').innerText()).toContain(`line one ${HOSTILE}`);
     await page.getByLabel('Follow').uncheck();
     tracker.line('line two');
 
     await dashboard.stop();
-    await expect.poll(() => page.locator('#connection').innerText()).toContain('connection lost');
+    await eventually(() => page.locator('#connection').innerText()).toContain('connection lost');
     step(3, 3.125);
     await dashboard.startAgain();
-    await expect.poll(() => page.locator('#connection').innerText(), { timeout: 10_000 }).toBe('live');
-    await expect.poll(last, { timeout: 10_000 }).toBe('3.125');
+    await eventually(() => page.locator('#connection').innerText()).toBe('live');
+    await eventually(last).toBe('3.125');
     expect(await page.locator('.log').innerText()).not.toContain('line two');
     // What the browser says about the server that was away is no fault of the page.
     watched.problems.splice(
@@ -308,7 +317,7 @@ describeInBrowser('the dashboard of finished and live runs', () => {
 
     await writeStatus(folder.status, { ...status, state: 'stopped' });
     step(4, 3);
-    await expect.poll(() => page.locator('.head').innerText(), { timeout: 10_000 }).toContain('stopped');
+    await eventually(() => page.locator('.head').innerText()).toContain('stopped');
     await tracker.close();
   });
 
@@ -317,18 +326,16 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await watched.go('#/');
     const run = new Running(['run', ...playground.args('real', 'warmup.steps=60', 'evaluation.maxQuestions=1')]);
     const row = page.locator('tr', { has: page.getByRole('link', { name: 'real', exact: true }) });
-    await expect.poll(() => row.count(), { timeout: 30_000 }).toBe(1);
-    await expect.poll(() => row.innerText(), { timeout: 30_000 }).toContain('running');
+    await eventually(() => row.count(), { timeout: 30_000 }).toBe(1);
+    await eventually(() => row.innerText(), { timeout: 30_000 }).toContain('running');
     await row.getByRole('link').click();
     await figure(page, 'Loss').locator('canvas').waitFor({ timeout: 30_000 });
     const { code, stderr } = await run.outcome;
     expect(code, stderr).toBe(0);
-    await expect.poll(() => page.locator('.head').innerText(), { timeout: 15_000 }).toContain('finished');
+    await eventually(() => page.locator('.head').innerText()).toContain('finished');
     await page.locator('input[type=range]').first().fill('0');
     const loss = rows(playground.path('real'), 'continual').at(-1)!['train/loss']!;
-    await expect
-      .poll(() => figure(page, 'Loss').locator('.legend .value').innerText(), { timeout: 15_000 })
-      .toBe(loss.toPrecision(4));
+    await eventually(() => figure(page, 'Loss').locator('.legend .value').innerText()).toBe(loss.toPrecision(4));
     // Keys of the second stage came while it was looked at.
     await figure(page, 'Validation loss').getByRole('button', { name: 'without memory' }).waitFor();
   });
@@ -340,10 +347,10 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     expect(await page.getByRole('alert').innerText()).toContain('run_unknown');
     watched.problems.length = 0;
     await watched.go('#/run/waiting');
-    await expect.poll(() => page.locator('main').innerText()).toContain('No rows yet');
+    await eventually(() => page.locator('main').innerText()).toContain('No rows yet');
     appendFileSync(join(playground.path('other'), 'metrics/warmup.jsonl'), 'no row\n');
     await watched.go('#/');
     const row = page.locator('tr', { has: page.getByRole('link', { name: 'other', exact: true }) });
-    await expect.poll(() => row.innerText(), { timeout: 10_000 }).toMatch(/warmup\.jsonl/);
+    await eventually(() => row.innerText()).toMatch(/warmup\.jsonl/);
   });
 });

@@ -115,6 +115,11 @@ export class Watched {
   }
 }
 
+/** Waits until what is read is what is expected; pages are slow on a machine that does other work too. */
+export function eventually<T>(read: () => T | Promise<T>, { timeout = 15_000 } = {}) {
+  return expect.poll(read, { timeout });
+}
+
 /** The figure of a chart or of media, by its title. */
 export function figure(page: Page, title: string) {
   return page.locator(`figure[aria-label="${title}"]`);

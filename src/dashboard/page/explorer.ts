@@ -207,14 +207,17 @@ class KeptTokens {
         const count = counts[i]!;
         if (count === 0) return h('span', {}, piece);
         const share = count / chosen.length;
-        const number = chosen.length > 1 && h('sub', { 'aria-hidden': 'true' }, count);
+        const number = count < chosen.length && h('sub', { 'aria-hidden': 'true' }, count);
         const mark = h('mark', { title: `token ${i}: kept by ${count} of ${chosen.length}` }, piece, number);
         mark.style.setProperty('--share', `${(12 + 63 * share).toFixed(0)}%`);
         return mark;
       }),
     );
     const some = counts.filter((count) => count > 0).length;
-    const where = chosen.length === 1 ? 'by this head' : `by some of ${chosen.length} heads; small figures count them`;
+    const where =
+      chosen.length === 1
+        ? 'by this head'
+        : `by some of ${chosen.length} heads; small figures count the heads where not all keep a token`;
     this.#note.textContent = `${some} of ${pieces.length} tokens are kept ${where}.`;
   }
 }
