@@ -3,6 +3,7 @@
 import type { Histogram, Image, Media, Retrievals } from '../../tracking/values.ts';
 import type { MediaAnswer } from '../api.ts';
 import { ask, paced } from './client.ts';
+import { nearest } from './curves.ts';
 import { h, nothing, say, select, svg } from './dom.ts';
 import { integer, number } from './format.ts';
 import { part, type RunView } from './frame.ts';
@@ -34,11 +35,15 @@ export function stepper(view: RunView, key: string, signal: AbortSignal): HTMLEl
   };
   const load = () =>
     part(place, async () => {
-      const wasLast = Number(slider.value) >= entries.length - 1;
-      entries = (await ask<MediaAnswer>(['runs', view.run, 'media'], { key, limit: LIMIT }, signal)).entries;
+      const answer = await ask<MediaAnswer>(['runs', view.run, 'media'], { key, limit: LIMIT }, signal);
+      // Where the slider is now, not when it was asked: it may have been moved since.
+      const isLast = Number(slider.value) >= entries.length - 1;
+      const shown = entries[Number(slider.value)]?.step ?? 0;
+      entries = answer.entries;
       slider.max = String(Math.max(0, entries.length - 1));
       slider.disabled = entries.length < 2;
-      if (wasLast) slider.value = slider.max;
+      const steps = entries.map(({ step }) => step);
+      slider.value = isLast ? slider.max : String(nearest(steps, shown));
       return current();
     });
   slider.addEventListener('input', () => place.replaceChildren(current()));
