@@ -140,7 +140,7 @@ export class Explorer {
       ),
       h(
         'ol',
-        { class: 'chunks' },
+        { class: 'chunks', tabindex: 0, 'aria-label': 'Chunks that read it' },
         retrieved.chunks.map(({ step, text, score }) =>
           h(
             'li',
@@ -214,10 +214,9 @@ class KeptTokens {
       }),
     );
     const some = counts.filter((count) => count > 0).length;
-    const where =
-      chosen.length === 1
-        ? 'by this head'
-        : `by some of ${chosen.length} heads; small figures count the heads where not all keep a token`;
-    this.#note.textContent = `${some} of ${pieces.length} tokens are kept ${where}.`;
+    const isAll = counts.every((count) => count === 0 || count === chosen.length);
+    const heads = chosen.length === 1 ? 'this head' : `${isAll ? 'each' : 'some'} of ${chosen.length} heads`;
+    const figures = isAll ? '' : '; small figures count the heads where not all keep a token';
+    this.#note.textContent = `${some} of ${pieces.length} tokens are kept by ${heads}${figures}.`;
   }
 }
