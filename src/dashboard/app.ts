@@ -59,7 +59,10 @@ function makeApi(parts: Parts): Hono {
   const stream = { 'Content-Type': 'text/event-stream; charset=utf-8', 'X-Accel-Buffering': 'no' };
 
   api.get('/runs', (c) => c.json(runs.list().map((run) => summaries.summary(run))));
-  api.get('/live', (c) => c.body(live.listenToList(), 200, stream));
+  // Who asks for headers alone does not listen.
+  const isHead = (method: string) => method === 'HEAD';
+
+  api.get('/live', (c) => c.body(isHead(c.req.method) ? null : live.listenToList(), 200, stream));
   api.get('/runs/:run', (c) => c.json(runDetail(runOf(c.req.param('run')), summaries, indexes)));
   api.get('/runs/:run/series', (c) => {
     const query = seriesQuery(c.req.query());
@@ -87,9 +90,11 @@ function makeApi(parts: Parts): Hono {
     const against = c.req.query('against');
     return c.json(configAnswer(runOf(c.req.param('run')), against === undefined ? undefined : runOf(against)));
   });
-  api.get('/runs/:run/live', (c) =>
-    c.body(live.listenToRun(runOf(c.req.param('run')), c.req.header('last-event-id')), 200, stream),
-  );
+  api.get('/runs/:run/live', (c) => {
+    const run = runOf(c.req.param('run'));
+    const listen = () => live.listenToRun(run, c.req.header('last-event-id'));
+    return c.body(isHead(c.req.method) ? null : listen(), 200, stream);
+  });
   addMemories(api, parts, runOf);
   addExport(api, runOf);
   api.all('*', () => {
