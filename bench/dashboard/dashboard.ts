@@ -3,7 +3,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RunDetail } from '../../src/dashboard/api.ts';
@@ -37,6 +37,8 @@ interface Times {
   run: number;
   zoomMedian: number;
   zoomWorst: number;
+  /** Processor time of the answering thread, which other programs on the machine do not lengthen. */
+  cpu: { list: number; run: number; zoom: number };
 }
 
 export interface DashboardFigures {
@@ -63,16 +65,16 @@ export async function benchmarkDashboard(options: DashboardBenchmark): Promise<D
     forget(runs);
     say('cold: no index, files not in memory');
     const first = await start(runs, join(folder, 'cache'));
-    const cold = await measure(first.address, options.zooms);
+    const cold = await measure(first, options.zooms);
     const began = performance.now();
     while ((await get<RunDetail>(first.address, 'runs/long')).indexed < 1) await sleep(500);
     const indexSeconds = (performance.now() - began) / 1000;
     say(`indexed after ${indexSeconds.toFixed(0)} s more`);
-    const indexed = await measure(first.address, options.zooms);
+    const indexed = await measure(first, options.zooms);
     const rssCold = mostMemory(first.pid);
     await first.stop();
     const second = await start(runs, join(folder, 'cache'));
-    const warm = await measure(second.address, options.zooms);
+    const warm = await measure(second, options.zooms);
     const rssWarm = mostMemory(second.pid);
     await second.stop();
     return { bytes, cold, indexed, warm, indexSeconds, indexBytes: bytesIn(join(folder, 'cache')), rssCold, rssWarm };
@@ -82,24 +84,28 @@ export async function benchmarkDashboard(options: DashboardBenchmark): Promise<D
 }
 
 export function printDashboardFigures(figures: DashboardFigures): void {
-  const line = (name: string, { list, run, zoomMedian, zoomWorst }: Times) =>
+  const line = (name: string, { list, run, zoomMedian, zoomWorst, cpu }: Times) =>
     console.log(
-      `${name.padEnd(34)} list ${list.toFixed(0)} ms, run ${run.toFixed(0)} ms, zoom median ${zoomMedian.toFixed(0)} ms, worst ${zoomWorst.toFixed(0)} ms`,
+      `${name.padEnd(34)} list ${list.toFixed(0)} ms, run ${run.toFixed(0)} ms, zoom median ${zoomMedian.toFixed(0)} ms, worst ${zoomWorst.toFixed(0)} ms; processor: ${cpu.list} + ${cpu.run} ms, ${cpu.zoom.toFixed(0)} ms a zoom`,
     );
   console.log(`${(figures.bytes / 1e9).toFixed(2)} GB of rows, index ${(figures.indexBytes / 1e9).toFixed(2)} GB`);
   line('cold, while it is indexed', figures.cold);
   line(`indexed, ${figures.indexSeconds.toFixed(0)} s later`, figures.indexed);
   line('started again, index there', figures.warm);
+  console.log(`load of the machine: ${loadavg()[0]!.toFixed(1)} over ${availableParallelism()} processors`);
   console.log(`most memory: ${figures.rssCold.toFixed(0)} MB cold, ${figures.rssWarm.toFixed(0)} MB warm`);
 }
 
 /** The list of runs, the page of the long run with its charts, then zooms into all charts at once. */
-async function measure(address: string, zooms: number): Promise<Times> {
+async function measure({ address, pid }: Started, zooms: number): Promise<Times> {
+  const before = cpuTime(pid);
   const list = await timed(() => get(address, 'runs'));
+  const afterList = cpuTime(pid);
   const run = await timed(async () => {
     await get(address, 'runs/long');
     await charts(address, '');
   });
+  const afterRun = cpuTime(pid);
   const { step } = await get<RunDetail>(address, 'runs/long');
   const times: number[] = [];
   for (let i = 0; i < zooms; i++) {
@@ -108,7 +114,8 @@ async function measure(address: string, zooms: number): Promise<Times> {
     times.push(await timed(() => charts(address, `&from=${from}&to=${from + width}`)));
   }
   times.sort((a, b) => a - b);
-  return { list, run, zoomMedian: times[times.length >> 1]!, zoomWorst: times.at(-1)! };
+  const cpu = { list: afterList - before, run: afterRun - afterList, zoom: (cpuTime(pid) - afterRun) / zooms };
+  return { list, run, zoomMedian: times[times.length >> 1]!, zoomWorst: times.at(-1)!, cpu };
 }
 
 async function charts(address: string, range: string): Promise<void> {
@@ -152,6 +159,12 @@ async function start(runs: string, cache: string): Promise<Started> {
     return { address, pid: server.pid!, stop };
   }
   throw new Error(`the server ended: ${text}`);
+}
+
+/** Milliseconds of processor time of the main thread; the system counts in steps of 10. */
+function cpuTime(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/task/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 
 /** MB. */

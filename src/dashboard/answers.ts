@@ -9,6 +9,8 @@ import type { Run } from './runs.ts';
 
 /** Answers are looked for in so many bytes at the end of the file. */
 const MOST_BYTES = 64 * 2 ** 20;
+/** The lines of a larger file are not counted. */
+const LARGEST_FILE = 2 ** 29;
 
 const memorySchema = z.object({
   id: z.string(),
@@ -63,6 +65,8 @@ function withAnswers<T>(run: Run, work: (lines: AnswerLine[]) => T): T {
 
 /** The lines of the file, of which the last ones are within reach. */
 function answerLines(file: RunFile): AnswerLine[] {
+  if (file.size > LARGEST_FILE)
+    throw new Refused(413, 'too_large', `answers.jsonl is larger than ${LARGEST_FILE} bytes`);
   const step = 2 ** 20;
   const lines: AnswerLine[] = [];
   const first = file.size - MOST_BYTES;

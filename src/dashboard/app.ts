@@ -1,6 +1,6 @@
 /** The dashboard's addresses. */
 
-import { Hono } from 'hono';
+import { type Context, Hono } from 'hono';
 import { answerDetail, newestAnswers } from './answers.ts';
 import type { Axis } from './api.ts';
 import { Assets } from './assets.ts';
@@ -56,10 +56,9 @@ function makeApi(parts: Parts): Hono {
   const api = new Hono();
   const { runs, summaries, indexes, live } = parts;
   const runOf = (name: string | undefined): Run => runs.get(name ?? '');
-  const stream = { 'Content-Type': 'text/event-stream; charset=utf-8', 'X-Accel-Buffering': 'no' };
 
   api.get('/runs', (c) => c.json(runs.list().map((run) => summaries.summary(run))));
-  api.get('/live', (c) => c.body(live.listenToList(), 200, stream));
+  api.get('/live', (c) => events(c, () => live.listenToList()));
   api.get('/runs/:run', (c) => c.json(runDetail(runOf(c.req.param('run')), summaries, indexes)));
   api.get('/runs/:run/series', (c) => {
     const query = seriesQuery(c.req.query());
@@ -87,15 +86,22 @@ function makeApi(parts: Parts): Hono {
     const against = c.req.query('against');
     return c.json(configAnswer(runOf(c.req.param('run')), against === undefined ? undefined : runOf(against)));
   });
-  api.get('/runs/:run/live', (c) =>
-    c.body(live.listenToRun(runOf(c.req.param('run')), c.req.header('last-event-id')), 200, stream),
-  );
+  api.get('/runs/:run/live', (c) => {
+    const run = runOf(c.req.param('run'));
+    return events(c, () => live.listenToRun(run, c.req.header('last-event-id')));
+  });
   addMemories(api, parts, runOf);
   addExport(api, runOf);
   api.all('*', () => {
     throw new Refused(404, 'address_unknown', 'there is no such address');
   });
   return api;
+}
+
+/** Who asks for headers alone does not listen. */
+function events(c: Context, listen: () => ReadableStream<Uint8Array>): Response {
+  const headers = { 'Content-Type': 'text/event-stream; charset=utf-8', 'X-Accel-Buffering': 'no' };
+  return c.req.method === 'HEAD' ? c.body(null, 200, headers) : c.body(listen(), 200, headers);
 }
 
 function addMemories(api: Hono, { memories }: Parts, runOf: (name: string | undefined) => Run): void {

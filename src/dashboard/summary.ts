@@ -13,6 +13,8 @@ import type { Run } from './runs.ts';
 const SPARKS = 60;
 /** Rows of each stage that they are taken from. */
 const SAMPLES = 30;
+/** Files whose values are kept. */
+const MOST_KEPT = 20_000;
 /** Bytes at the end of a file in which the last rows and the last validation are looked for. */
 const TAIL_BYTES = 2 ** 17;
 /** Rows that the speed is taken from. */
@@ -135,6 +137,7 @@ export class Summaries {
         throw error;
       };
     }
+    if (this.#kept.size >= MOST_KEPT) this.#kept.clear();
     this.#kept.set(key, { stamp, value });
     return value();
   }

@@ -28,7 +28,7 @@ export class Search {
   /** @param make the memory, asked for only when it is among the best so far */
   offer(title: string, text: string, make: () => FoundMemory): void {
     if (this.#words.length === 0) {
-      this.#first.push(make());
+      if (!this.isFull) this.#first.push(make());
       return;
     }
     const score = this.#scoreOf(title.toLowerCase(), text.toLowerCase());
