@@ -36,7 +36,7 @@ else
 fi
 
 # 2. TypeScript. dist/ is emptied first, so that nothing of a deleted source file stays.
-sources=$(hash_of src tsconfig.json tsconfig.build.json package-lock.json)
+sources=$(hash_of src tsconfig.json tsconfig.build.json tsconfig.page.json package-lock.json)
 if up_to_date dist/.setup-hash "$sources"; then
   say "dist/ is up to date"
 else

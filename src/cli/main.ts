@@ -7,6 +7,7 @@ import { bankCommand } from './bank.ts';
 import { compileCommand } from './compile.ts';
 import { continualCommand } from './continual.ts';
 import { costCommand } from './cost.ts';
+import { dashboardCommand } from './dashboard.ts';
 import { dataCommand } from './data.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
@@ -31,6 +32,7 @@ export async function main(args: string[]): Promise<void> {
       .command(generateCommand)
       .command(askCommand)
       .command(bankCommand)
+      .command(dashboardCommand)
       .command(costCommand)
       .command(trackCommand)
       .command(doctorCommand)

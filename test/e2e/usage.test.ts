@@ -27,7 +27,7 @@ const COMMANDS = [
 
 describe.concurrent('--help', () => {
   it('of every command shows purpose, options with defaults, and an example', async () => {
-    const commands = [...COMMANDS, 'data fetch', 'doctor', 'data', 'bank', ''];
+    const commands = [...COMMANDS, 'data fetch', 'dashboard', 'doctor', 'data', 'bank', ''];
     const help = (command: string) => memory3(...command.split(' ').filter((part) => part !== ''), '--help');
     const shown = await Promise.all(commands.map(help));
     for (const [i, command] of commands.entries()) {
@@ -59,7 +59,8 @@ describe.concurrent('--help', () => {
 
   it('lists every command', async () => {
     const { stdout } = await memory3('--help');
-    for (const command of [...COMMANDS, 'doctor']) expect(stdout).toContain(`memory3 ${command.split(' ')[0]} `);
+    for (const command of [...COMMANDS, 'dashboard', 'doctor'])
+      expect(stdout).toContain(`memory3 ${command.split(' ')[0]} `);
   });
 });
 
