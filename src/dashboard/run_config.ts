@@ -44,15 +44,21 @@ const factsSchema = z.object({
     .catch({ wandb: { tags: [], notes: '' } }),
 });
 
+const FACTS = [
+  ['warmup', 'steps'],
+  ['continual', 'steps'],
+  ['tracking', 'wandb'],
+] as const;
+
 /**
- * Reads only the sections that it needs, since parsing all of a configuration takes 10 ms and a list has many.
+ * Parses only the lines that it needs, since parsing all of a configuration takes 10 ms and a list has many.
  * @throws Refused as `readConfig`
  */
 export function readFacts(run: Run): RunFacts {
   const text = readSmall(run.folder.config, run.within) ?? '';
-  const sections = ['warmup', 'continual', 'tracking'].map((name) => sectionOf(text, name));
-  const isUsual = sections.every((section) => section !== undefined);
-  const parsed = factsSchema.safeParse(isUsual ? parsedOrNone(sections.join('')) : readConfig(run));
+  const parts = FACTS.map(([section, key]) => partOf(text, section, key));
+  const isUsual = parts.every((part) => part !== undefined);
+  const parsed = factsSchema.safeParse(isUsual ? parsedOrNone(parts.join('')) : readConfig(run));
   if (!parsed.success) {
     // The whole says more exactly what is wrong, if it cannot be parsed.
     if (isUsual) readConfig(run);
@@ -62,9 +68,11 @@ export function readFacts(run: Run): RunFacts {
   return { steps: warmup.steps + continual.steps, ...tracking.wandb };
 }
 
-/** A top-level mapping as it is written: from its name to the next line that is not indented. */
-function sectionOf(text: string, name: string): string | undefined {
-  return new RegExp(`^${name}:[ ]*\\n(?:[ ].*\\n|\\n)*`, 'm').exec(text)?.[0];
+/** One key of a top-level mapping as they are written, with what is indented below it. */
+function partOf(text: string, section: string, key: string): string | undefined {
+  const whole = new RegExp(`^${section}: *\\n(?: .*\\n|\\n)*`, 'm').exec(text)?.[0] ?? '';
+  const part = new RegExp(`^ {2}${key}:.*\\n(?: {4}.*\\n|\\n)*`, 'm').exec(whole)?.[0];
+  return part && `${section}:\n${part}`;
 }
 
 function parsedOrNone(text: string): unknown {
