@@ -13,6 +13,7 @@ import { printBankReport } from './bank/table.ts';
 import { cases } from './cpu/cases.ts';
 import { benchmarkCpu } from './cpu/cpu.ts';
 import { printReport } from './cpu/table.ts';
+import { benchmarkDashboard, printDashboardFigures } from './dashboard/dashboard.ts';
 import { benchmarkBuild, printBuildFigures } from './data/build.ts';
 import { benchmarkDedup, printDedupReport } from './data/dedup.ts';
 import { benchmarkReading, printReadReport } from './data/read.ts';
@@ -196,10 +197,36 @@ await yargs(process.argv.slice(2))
       await keep(json, report);
     },
   )
+  .command(
+    'dashboard',
+    'the dashboard over a folder of ten million rows: first view, zoom, memory of its server; needs `npm run build`',
+    (command) =>
+      command
+        .option('rows', { type: 'number', default: 10_000_000, describe: 'rows of all runs' })
+        .option('longRows', { type: 'number', default: 8_000_000, describe: 'rows of the longest run' })
+        .option('runs', { type: 'number', default: 50, describe: 'runs' })
+        .option('zooms', {
+          type: 'number',
+          default: 40,
+          describe: 'zooms of each state, from half of the run to 1/2000',
+        })
+        .option('folder', {
+          type: 'string',
+          default: '',
+          describe: 'for the runs, removed then; default: temporary files',
+        })
+        .example('$0 dashboard', 'about five minutes and 5 GB of disk')
+        .example('$0 dashboard --rows 200000 --longRows 150000 --runs 5', 'a small one'),
+    async ({ rows, longRows, runs, zooms, folder, json }) => {
+      const figures = await benchmarkDashboard({ rows, longRows, runs, zooms, folder, say });
+      printDashboardFigures(figures);
+      await keep(json, figures);
+    },
+  )
   .demandCommand(
     1,
     1,
-    'What is to be measured? There are: cpu, bank, faiss, prefetch, tracking, tokenizer, clean, build, read',
+    'What is to be measured? There are: cpu, bank, faiss, prefetch, tracking, tokenizer, clean, build, read, dashboard',
   )
   .strict()
   .version(false)

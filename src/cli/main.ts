@@ -7,6 +7,7 @@ import { bankCommand } from './bank.ts';
 import { compileCommand } from './compile.ts';
 import { continualCommand } from './continual.ts';
 import { costCommand } from './cost.ts';
+import { dashboardCommand } from './dashboard.ts';
 import { dataCommand } from './data.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
@@ -33,6 +34,7 @@ export async function main(args: string[]): Promise<void> {
       .command(bankCommand)
       .command(costCommand)
       .command(trackCommand)
+      .command(dashboardCommand)
       .command(doctorCommand)
       .demandCommand(1, 'Name a command; `memory3 --help` lists them.')
       .recommendCommands()

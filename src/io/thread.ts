@@ -1,6 +1,6 @@
 /** Threads of JavaScript, and errors on their way between them. */
 
-import { Worker } from 'node:worker_threads';
+import { type ResourceLimits, Worker } from 'node:worker_threads';
 import { type ErrorCode, type ErrorDetails, UserError } from '../errors.ts';
 
 /**
@@ -8,16 +8,24 @@ import { type ErrorCode, type ErrorDetails, UserError } from '../errors.ts';
  * @param name path of the module beside the caller's, without extension
  * @param caller `import.meta.url` of the caller
  * @param workerData what the module finds as `workerData`
+ * @param resourceLimits of its heap; a thread that needs more ends with an error
  */
-export function startThread(name: string, caller: string, workerData: unknown): Worker {
+export function startThread(
+  name: string,
+  caller: string,
+  workerData: unknown,
+  resourceLimits?: ResourceLimits,
+): Worker {
   const { pathname } = new URL(caller);
-  if (!pathname.endsWith('.ts')) return new Worker(new URL(`${name}.js`, caller), { workerData, execArgv: [] });
+  if (!pathname.endsWith('.ts')) {
+    return new Worker(new URL(`${name}.js`, caller), { workerData, execArgv: [], resourceLimits });
+  }
   // From the sources, as tests are: the thread starts as plain JavaScript, which then learns to load TypeScript.
   const program = `import('tsx/esm/api').then(({ register }) => {
     register();
     return import(${JSON.stringify(new URL(`${name}.ts`, caller).href)});
   });`;
-  return new Worker(program, { eval: true, workerData, execArgv: [] });
+  return new Worker(program, { eval: true, workerData, execArgv: [], resourceLimits });
 }
 
 /** An error in a form that crosses between threads, where an object loses its class. */

@@ -1,7 +1,7 @@
 /** Threads of this program that work off a queue of jobs, with answers in the order of the jobs. */
 
 import { once } from 'node:events';
-import { parentPort, type Worker } from 'node:worker_threads';
+import { parentPort, type ResourceLimits, type Worker } from 'node:worker_threads';
 import { type PackedError, packError, startThread, unpackError } from './thread.ts';
 
 type Reply<Result> = { result: Result } | { error: PackedError };
@@ -15,6 +15,8 @@ export interface WorkerPoolOptions {
   data?: unknown;
   /** Threads, at least 1. */
   size: number;
+  /** Of the heap of each thread. */
+  limits?: ResourceLimits;
 }
 
 /** A fixed number of threads; each works on one job at a time. */
@@ -27,9 +29,9 @@ export class WorkerPool<Job, Result> {
   readonly #ended = new Map<Worker, Error>();
   #closed = false;
 
-  constructor({ module, caller, data, size }: WorkerPoolOptions) {
+  constructor({ module, caller, data, size, limits }: WorkerPoolOptions) {
     this.#size = size;
-    this.#all = Array.from({ length: size }, () => startThread(module, caller, data));
+    this.#all = Array.from({ length: size }, () => startThread(module, caller, data, limits));
     // A thread that fails between jobs is told by the next job that it gets.
     for (const worker of this.#all) {
       worker.once('error', (error) => this.#ended.set(worker, error));

@@ -123,7 +123,7 @@ export class RecordTable {
     const keptLengths: Integers = this.#table.getChild('keptLength')?.data[0]?.values ?? new Int32Array(0);
     // Copies: the catalog must not keep the whole file in memory.
     return {
-      ids: this.#texts('id'),
+      ids: this.texts('id'),
       tokens: Int32Array.from(tokens.subarray(0, starts[this.length])),
       starts: starts.slice(0, this.length + 1),
       keptLengths: Int32Array.from(keptLengths.subarray(0, this.length)),
@@ -148,7 +148,7 @@ export class RecordTable {
   }
 
   /** A whole column of texts; a cell at a time takes Arrow a hundred times as long. */
-  #texts(column: string): string[] {
+  texts(column: 'id' | 'document' | 'title' | 'text'): string[] {
     const data = this.#table.getChild(column)?.data[0];
     const offsets: Int32Array = data?.valueOffsets ?? new Int32Array(1);
     const { buffer, byteOffset, byteLength }: Uint8Array = data?.values ?? new Uint8Array(0);

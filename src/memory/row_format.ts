@@ -6,7 +6,8 @@
 
 import type { FaissCodec } from '../engine/native/faiss.ts';
 import { UserError } from '../errors.ts';
-import { type HalfType, packHalf, type StorageType, unpackHalf } from '../ops/index.ts';
+import { type HalfType, packHalf, unpackHalf } from '../ops/half.ts';
+import type { StorageType } from '../ops/index.ts';
 import { restoreCodec } from './codec.ts';
 import { type BankIdentity, keptCount, type MemoryLayout, rowLength, type StoredCodecs } from './layout.ts';
 
