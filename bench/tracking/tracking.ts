@@ -64,7 +64,7 @@ export interface TrackingReport {
 }
 
 /** Steps before those that count: the sinks have taken their first rows, and what runs often is compiled. */
-const COLD = 25;
+const COLD = 150;
 const QUICKSTART = fileURLToPath(new URL('../../configs/quickstart.yaml', import.meta.url));
 const SINKS: TrackingConfig['sinks'] = ['wandb', 'tensorboard', 'csv'];
 /** Rows go to the run's file, and nothing else is done. */

@@ -12,8 +12,11 @@ import { makeSinks } from './sinks.ts';
 import { BEAT, type RunStatus, writeStatus } from './status.ts';
 import type { FromThread, ThreadData, ToThread } from './tracking_service.ts';
 
-/** Seconds between two looks at the files. */
-const POLL_SECONDS = 1;
+/**
+ * Seconds between two looks at the files: a command that has just begun is watched closely, later what a look costs is paid
+ * less often.
+ */
+const POLL = { first: 1, later: 5, laterAfter: 60 };
 /** Failures in a row after which the user is told. */
 const FAILURES_TOLD = 3;
 /** Seconds that a command waits at its end for sinks that do not answer. */
@@ -65,17 +68,18 @@ class TrackingThread {
   }
 
   /** Does `work` now and again until the command ends. What fails this time may work the next. */
-  async #every(seconds: number, work: () => Promise<unknown>): Promise<void> {
+  async #every(seconds: number | (() => number), work: () => Promise<unknown>): Promise<void> {
     const { signal } = this.#ended;
     while (!signal.aborted) {
       await work().catch(() => undefined);
-      await sleep(seconds * 1000, undefined, { signal }).catch(() => undefined);
+      const wait = typeof seconds === 'number' ? seconds : seconds();
+      await sleep(wait * 1000, undefined, { signal }).catch(() => undefined);
     }
   }
 
   async #feed(follower: Follower): Promise<void> {
     let isTold = false;
-    await this.#every(POLL_SECONDS, async () => {
+    await this.#every(pollSeconds, async () => {
       await follower.pump();
       const { failures, error } = follower.trouble;
       if (isTold === failures >= FAILURES_TOLD) return;
@@ -111,6 +115,10 @@ class TrackingThread {
     const states = this.#followers.map((follower) => follower.state());
     return [...(await Promise.all(states)), ...this.#unmade];
   }
+}
+
+function pollSeconds(): number {
+  return Date.now() / 1000 - startedAt < POLL.laterAfter ? POLL.first : POLL.later;
 }
 
 function stagesUpTo(stage: StageName): readonly StageName[] {
