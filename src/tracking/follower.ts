@@ -45,8 +45,6 @@ export class Follower {
   /** Last step of the last stage when it began. */
   #begun: number | undefined;
   #rows: RunRows | undefined;
-  /** Counts rows until the sink is open. */
-  #unread: RunRows | undefined;
   /** Rows read from the files that the sink has not taken. */
   #pending: TrackedRow[] = [];
   #sidelines: Sideline[] | undefined;
@@ -116,11 +114,9 @@ export class Follower {
 
   async state(): Promise<SinkState> {
     const { name, place } = this.#sink;
-    // One that was never opened may hold any of the rows; all of them wait to be looked at.
-    this.#unread ??= new RunRows(this.#folder, []);
-    this.#unread.extend(this.#stages);
-    const rows = this.#rows ?? this.#unread;
-    const waiting = this.#pending.length + (await rows.waiting());
+    // There is a row a step. One that was never opened may hold any of them; all wait to be looked at.
+    const last = await lastStep(this.#folder, this.#stages).catch(() => this.#step);
+    const waiting = Math.max(0, last - Math.max(0, this.#step));
     return { name, place, step: this.#step, waiting, failures: this.#failures, error: this.#error };
   }
 
@@ -172,9 +168,21 @@ export class Follower {
     await this.#sink.beat?.();
   }
 
-  /** Opens the sink at the place of the files; the rows it holds already are read over. */
+  /** Opens the sink at the place of the files; the rows it holds already are read over, if they are those of the files. */
   async #open(): Promise<RunRows> {
-    this.#step = await this.#sink.open(await this.#lastStep());
+    const sink = this.#sink;
+    this.#step = await sink.open(await this.#lastStep());
+    if (this.#step > 0 && sink.lastTime !== undefined) {
+      const rows = new RunRows(this.#folder, this.#stages, this.#step - 1);
+      const [held, ...rest] = await rows.next();
+      if (held?.step === this.#step && held.time === sink.lastTime) {
+        this.#pending = rest;
+        // The next stage may have begun meanwhile.
+        rows.extend(this.#stages);
+        return rows;
+      }
+      this.#step = await sink.open(-1);
+    }
     return new RunRows(this.#folder, this.#stages, this.#step);
   }
 
