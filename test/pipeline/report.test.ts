@@ -92,7 +92,9 @@ describe('drawLosses', () => {
     const validated = { 'validation/loss': 2, 'validation/loss_without_memory': 2.5 };
     write(
       'continual',
-      Array.from({ length: 30 }, (_, i) => row(i + 1, i % 3 > 0 ? { 'memory/attention_share': 0.5, ...validated } : {})),
+      Array.from({ length: 30 }, (_, i) =>
+        row(i + 1, i % 3 > 0 ? { 'memory/attention_share': 0.5, ...validated } : {}),
+      ),
     );
     const svg = await draw();
     for (const name of ['>warmup<', 'continual, with memories', 'validation, without', 'memories from here on']) {
