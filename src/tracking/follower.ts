@@ -91,8 +91,7 @@ export class Follower {
       this.#nextAt = this.#now() + (this.#sink.every ?? 0);
       return true;
     } catch (error) {
-      this.#failures += 1;
-      this.#error = error instanceof Error ? error.message : String(error);
+      this.#failed(error);
       this.#nextAt = this.#now() + Math.min(BACKOFF.last, BACKOFF.first * 2 ** (this.#failures - 1));
       return false;
     }
@@ -142,9 +141,14 @@ export class Follower {
       if (this.#rows !== undefined) await this.#sink.finish(ending);
       return true;
     } catch (error) {
-      this.#error = error instanceof Error ? error.message : String(error);
+      this.#failed(error);
       return false;
     }
+  }
+
+  #failed(error: unknown): void {
+    this.#failures += 1;
+    this.#error = error instanceof Error ? error.message : String(error);
   }
 
   async #deliver(): Promise<void> {

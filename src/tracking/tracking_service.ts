@@ -7,7 +7,7 @@ import type { RunFolder, StageName } from '../io/run_folder.ts';
 import { startThread } from '../io/thread.ts';
 import type { SinkState } from './follower.ts';
 import type { Ending } from './sink.ts';
-import { readStatus, writeStatus } from './status.ts';
+import { BEAT, type RunStatus, readStatus, writeStatus } from './status.ts';
 
 export interface ThreadData {
   root: string;
@@ -44,6 +44,10 @@ export class TrackingService {
   /** Settled when the thread has said what its sinks took, or is gone. */
   readonly #over: Promise<void>;
   #isDead = false;
+  #isEnding = false;
+  /** Beats in the place of a thread that has died. */
+  #beats: NodeJS.Timeout | undefined;
+  #written: Promise<void> = Promise.resolve();
   #behind: SinkState[] = [];
 
   constructor(folder: RunFolder, config: RunConfig, options: TrackingOptions) {
@@ -62,6 +66,7 @@ export class TrackingService {
       });
       this.#worker.once('exit', () => {
         this.#isDead = true;
+        if (!this.#isEnding) this.#beats = setInterval(() => void this.#write('running'), BEAT.every * 1000).unref();
         settle();
       });
     });
@@ -74,8 +79,10 @@ export class TrackingService {
 
   /** Lets the sinks take what is left, for some seconds, and says what they did not take. */
   async end(ending: Ending): Promise<void> {
+    this.#isEnding = true;
+    clearInterval(this.#beats);
     if (!this.#isDead) await this.#endThread(ending);
-    await this.#settle(ending);
+    await this.#write(ending);
   }
 
   async #endThread(ending: Ending): Promise<void> {
@@ -91,15 +98,16 @@ export class TrackingService {
     }
   }
 
-  /** A thread that died or hung has left the status of a run that goes on. */
-  async #settle(state: Ending): Promise<void> {
-    try {
+  /** Mends the status of a running command that a thread has left which died or hung; one write after the other. */
+  #write(state: RunStatus['state']): Promise<void> {
+    this.#written = this.#written.then(async () => {
       const status = await readStatus(this.#statusPath);
       if (status?.state !== 'running') return;
       await writeStatus(this.#statusPath, { ...status, state, beatAt: Date.now() / 1000 });
-    } catch {
-      // Without it the run is shown as crashed, which harms nothing.
-    }
+    });
+    // Without it the run is shown as crashed, which harms nothing.
+    this.#written = this.#written.catch(() => undefined);
+    return this.#written;
   }
 
   #receive(message: FromThread): void {

@@ -256,7 +256,7 @@ describe('a sink that fails', () => {
     write('warmup', 1, 1);
     follower.begin(['warmup'], 0);
     expect(await follower.finish('finished')).toBe(false);
-    expect(follower.trouble.error).toBe('finish failed');
+    expect(follower.trouble).toEqual({ failures: 1, error: 'finish failed' });
   });
 
   test('because a row is damaged says which, and goes on where it is mended', async () => {

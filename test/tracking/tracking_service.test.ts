@@ -161,6 +161,9 @@ test('a thread that dies is told of and leaves a status that says how the comman
   while (said.length === 0) await sleep(50);
   expect(said[0]).toMatch(/^tracking has ended, the run goes on: /);
   broken.beginStage('warmup', 0);
+  // Its command beats itself, so that the run does not count as crashed.
+  const { beatAt } = (await readStatus(folder.status))!;
+  expect((await until((status) => status.beatAt > beatAt)).state).toBe('running');
   await broken.end('failed');
   expect((await readStatus(folder.status))!.state).toBe('failed');
 });
