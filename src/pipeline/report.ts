@@ -2,11 +2,13 @@
 
 import { join } from 'node:path';
 import { curvesSvg } from '../analysis/plot.ts';
+import { ignoreUserError } from '../errors.ts';
 import { type EvaluationReport, evaluate, reportTable } from '../eval/evaluate.ts';
 import { Session } from '../infer/session.ts';
 import { writeFileAtomic, writeJsonAtomic } from '../io/files.ts';
 import type { RunFolder, StageName } from '../io/run_folder.ts';
 import { readMetrics } from '../tracking/metrics_file.ts';
+import { lastRow } from '../tracking/run_rows.ts';
 import type { MetricsRow } from '../tracking/values.ts';
 import type { TrainingState } from '../train/loop.ts';
 import { note, say, type Workspace } from './workspace.ts';
@@ -59,21 +61,22 @@ export function evaluationSummary({ heldOut, retrieval, edits, deletions }: Eval
   };
 }
 
-/** The last losses of a stage and its best validation, as final values of the run. */
+/** The last losses of a finished stage (its last step is validated) and its best validation, as final values of the run. */
 export async function stageSummary(
   folder: RunFolder,
   stage: StageName,
-  { best, tokensSeen }: TrainingState,
+  { best, tokensSeen }: Pick<TrainingState, 'best' | 'tokensSeen'>,
 ): Promise<Record<string, number>> {
-  const last: Record<string, number> = { [`${stage}/final_tokens`]: tokensSeen };
-  const keys = { 'train/loss': 'loss', 'validation/loss': 'validation_loss' };
-  for await (const row of readMetrics(folder.metricsFile(stage))) {
-    for (const [key, name] of Object.entries(keys)) {
-      if (typeof row[key] === 'number') last[`${stage}/final_${name}`] = row[key];
-    }
-  }
-  if (best === undefined) return last;
-  return { ...last, [`${stage}/best_validation_loss`]: best.loss, [`${stage}/best_validation_step`]: best.step };
+  const last = (await lastRow(folder.metricsFile(stage)).catch(ignoreUserError)) ?? {};
+  const values = {
+    final_tokens: tokensSeen,
+    final_loss: last['train/loss'],
+    final_validation_loss: last['validation/loss'],
+    best_validation_loss: best?.loss,
+    best_validation_step: best?.step,
+  };
+  const known = Object.entries(values).filter((entry): entry is [string, number] => typeof entry[1] === 'number');
+  return Object.fromEntries(known.map(([name, value]) => [`${stage}/${name}`, value]));
 }
 
 /** Losses are averaged over this many parts of each stage, so that the picture shows their course and not their noise. */
@@ -81,63 +84,80 @@ const POINTS = 200;
 
 /** Draws training and validation losses of both stages over tokens into `loss.svg`. */
 export async function drawLosses({ config, folder }: Workspace): Promise<void> {
-  const warmup = await rowsOf(folder.metricsFile('warmup'));
-  const continual = await rowsOf(folder.metricsFile('continual'));
-  const start = Number(warmup.at(-1)?.['train/tokens'] ?? 0);
+  const warmup = await stageCurves(folder.metricsFile('warmup'), 0, () => true);
+  const start = warmup.tokens;
+  // A plain step of stage two trains on other text, without memories.
+  const continual = await stageCurves(
+    folder.metricsFile('continual'),
+    start,
+    (row) => row['memory/attention_share'] !== undefined,
+  );
   const path = join(folder.root, 'loss.svg');
-  const validation = [
-    validationCurve('validation, warmup', warmup, 0, 'validation/loss'),
-    validationCurve('validation, with memories', continual, start, 'validation/loss'),
-    validationCurve('validation, without', continual, start, 'validation/loss_without_memory'),
-  ];
   const svg = curvesSvg({
     title: `${config.name}: loss in both stages`,
     xLabel: 'training tokens (millions)',
     yLabel: 'loss (nats per token)',
     series: [
-      { name: 'warmup', ...smoothed(warmup, 0) },
-      {
-        name: 'continual, with memories',
-        ...smoothed(
-          continual.filter((row) => row['memory/attention_share'] !== undefined),
-          start,
-        ),
-      },
-      ...validation,
+      { name: 'warmup', ...warmup.training },
+      { name: 'continual, with memories', ...continual.training },
+      { name: 'validation, warmup', ...warmup.validation },
+      { name: 'validation, with memories', ...continual.validation },
+      { name: 'validation, without', ...continual.withoutMemory },
     ].filter(({ xs }) => xs.length > 0),
-    marks: start > 0 && continual.length > 0 ? [{ x: start / 1e6, label: 'memories from here on' }] : [],
+    marks: start > 0 && continual.tokens > start ? [{ x: start / 1e6, label: 'memories from here on' }] : [],
   });
   await writeFileAtomic(path, svg);
   say(`loss curves: ${path}`);
 }
 
-type Curve = { name: string; xs: number[]; ys: number[] };
-
-/** Values of the steps that were validated, over tokens in millions. */
-function validationCurve(name: string, rows: readonly MetricsRow[], start: number, key: string): Curve {
-  const validated = rows.filter((row) => typeof row[key] === 'number');
-  return { name, xs: validated.map((row) => tokensAt(row, start)), ys: validated.map((row) => Number(row[key])) };
+/** Values over tokens in millions. */
+interface Curve {
+  xs: number[];
+  ys: number[];
 }
 
-function tokensAt(row: MetricsRow | undefined, start: number): number {
-  return (start + Number(row?.['train/tokens'])) / 1e6;
+interface StageCurves {
+  /** Means over equal parts of the steps. */
+  training: Curve;
+  validation: Curve;
+  withoutMemory: Curve;
+  /** Tokens of the run at the end of the stage. */
+  tokens: number;
 }
 
-async function rowsOf(path: string): Promise<MetricsRow[]> {
-  const rows: MetricsRow[] = [];
-  for await (const row of readMetrics(path)) rows.push(row);
-  return rows;
-}
-
-/** Means over equal parts of the rows. */
-function smoothed(rows: readonly MetricsRow[], start: number): { xs: number[]; ys: number[] } {
-  const size = Math.max(1, Math.ceil(rows.length / POINTS));
-  const xs: number[] = [];
-  const ys: number[] = [];
-  for (let from = 0; from < rows.length; from += size) {
-    const part = rows.slice(from, from + size);
-    xs.push(tokensAt(part.at(-1), start));
-    ys.push(part.reduce((sum, row) => sum + Number(row['train/loss']), 0) / part.length);
+/**
+ * The curves of a stage, from rows that are read one after the other: a long run has more than memory holds.
+ * @param start tokens of the stages before
+ * @param counts which rows the training curve is of
+ */
+async function stageCurves(path: string, start: number, counts: (row: MetricsRow) => boolean): Promise<StageCurves> {
+  const steps = Number((await lastRow(path))?.step ?? 0);
+  const size = Math.max(1, Math.ceil(steps / POINTS));
+  const curve = (): Curve => ({ xs: [], ys: [] });
+  const curves: StageCurves = { training: curve(), validation: curve(), withoutMemory: curve(), tokens: start };
+  let part = { sum: 0, rows: 0, x: 0 };
+  const endPart = (): void => {
+    if (part.rows > 0) add(curves.training, part.x, part.sum / part.rows);
+    part = { sum: 0, rows: 0, x: 0 };
+  };
+  for await (const row of readMetrics(path)) {
+    curves.tokens = start + Number(row['train/tokens'] ?? 0);
+    const x = curves.tokens / 1e6;
+    if (counts(row)) part = { sum: part.sum + Number(row['train/loss']), rows: part.rows + 1, x };
+    if (Number(row.step) % size === 0) endPart();
+    for (const [into, key] of [
+      [curves.validation, 'validation/loss'],
+      [curves.withoutMemory, 'validation/loss_without_memory'],
+    ] as const) {
+      const value = row[key];
+      if (typeof value === 'number') add(into, x, value);
+    }
   }
-  return { xs, ys };
+  endPart();
+  return curves;
+}
+
+function add({ xs, ys }: Curve, x: number, y: number): void {
+  xs.push(x);
+  ys.push(y);
 }

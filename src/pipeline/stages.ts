@@ -239,6 +239,8 @@ async function isFinished(
   if (step < config[stage].steps) return false;
   requireFit(checkpoint, shape, provenance);
   say(`${stage}: complete at step ${step} (${checkpoint.path})`);
+  // A command that was killed behind its last checkpoint has not said it.
+  await tracker.summary(await stageSummary(tracker.folder, stage, trainingState(checkpoint)));
   await tracker.finishedStage(stage);
   return true;
 }

@@ -89,8 +89,8 @@ async function tracked(
   { command, stop }: { command: string; stop: StopRequest },
   work: (tracker: RunTracker) => Promise<number>,
 ): Promise<number> {
-  const service = new TrackingService(folder, config, { command, say, onStop: (who) => stop.ask(who) });
   const tracker = await RunTracker.open(folder, (stage, step) => service.beginStage(stage, step));
+  const service = new TrackingService(folder, config, { command, say, onStop: (who) => stop.ask(who) });
   listenToAnnouncements((text) => tracker.line(text));
   let ending: Ending = 'failed';
   try {
@@ -100,13 +100,26 @@ async function tracked(
     tracker.event(stop.requested ? 'stop' : 'finish', `memory3 ${command} ${ending}`);
     return code;
   } catch (error) {
-    tracker.event('error', error instanceof Error ? error.message : String(error));
+    recordError(tracker, error);
     throw error;
   } finally {
-    await tracker.endStage();
-    await service.end(ending);
-    listenToAnnouncements(undefined);
+    try {
+      await tracker.endStage();
+    } finally {
+      // Whatever fails here: its thread would keep the process alive.
+      await service.end(ending);
+      listenToAnnouncements(undefined);
+    }
     await tracker.close();
+  }
+}
+
+/** An error says more than that it could not be recorded. */
+function recordError(tracker: RunTracker, error: unknown): void {
+  try {
+    tracker.event('error', error instanceof Error ? error.message : String(error));
+  } catch {
+    // Told by whoever ends the command.
   }
 }
 

@@ -27,6 +27,7 @@ export async function makeCsvSink(run: TrackedRun, options: SinkOptions): Promis
 class CsvSink implements Sink {
   readonly name = 'csv';
   readonly place: string;
+  lastTime: number | undefined;
   #handle: FileHandle | undefined;
   #columns: string[] = [];
   #size = 0;
@@ -42,6 +43,7 @@ class CsvSink implements Sink {
     if (kept.columns === undefined) await rm(this.place, { force: true });
     this.#columns = kept.columns ?? [];
     this.#size = kept.size;
+    this.lastTime = kept.lastTime;
     this.#handle = await open(this.place, kept.columns === undefined ? 'w' : 'r+');
     await this.#handle.truncate(this.#size);
     return kept.last;
@@ -147,6 +149,7 @@ interface Measured {
   /** Absent when the file is none of ours. */
   columns?: string[];
   last: number;
+  lastTime?: number;
   size: number;
 }
 
@@ -160,10 +163,10 @@ async function measure(path: string, lastStep: number): Promise<Measured> {
       if (FIRST_COLUMNS.some((name, i) => columns?.[i] !== name)) return found;
       found.columns = columns;
     } else {
-      const step = /^\d+(?=,)/.exec(line);
-      if (step === null || cellsOf(line)?.length !== found.columns.length) break;
-      if (Number(step[0]) <= found.last || Number(step[0]) > lastStep) break;
-      found.last = Number(step[0]);
+      const [, step, time] = /^(\d+),([^,]*)/.exec(line) ?? [];
+      if (step === undefined || cellsOf(line)?.length !== found.columns.length) break;
+      if (Number(step) <= found.last || Number(step) > lastStep) break;
+      [found.last, found.lastTime] = [Number(step), Number(time)];
     }
     found.size = end;
   }

@@ -10,7 +10,7 @@ import { RunFolder, type StageName } from '../io/run_folder.ts';
 import { csvPath } from './csv.ts';
 import { Follower } from './follower.ts';
 import { Progress } from './progress.ts';
-import { lastRow, RunRows } from './run_rows.ts';
+import { lastRow, lastStep } from './run_rows.ts';
 import type { Ending, SinkName } from './sink.ts';
 import { makeSink } from './sinks.ts';
 import { judgeState, readStatus } from './status.ts';
@@ -63,7 +63,7 @@ async function fill(
   stages: readonly StageName[],
   path?: string,
 ): Promise<Exported> {
-  const total = await new RunRows(folder, stages).waiting();
+  const total = await lastStep(folder, stages);
   const sink = await makeSink(to, { root: folder.root, config }, { anew: true, path });
   const progress = new Progress({ label: `export to ${to}`, total, unit: 'rows' });
   let rows = 0;

@@ -45,8 +45,6 @@ export class Follower {
   /** Last step of the last stage when it began. */
   #begun: number | undefined;
   #rows: RunRows | undefined;
-  /** Counts rows until the sink is open. */
-  #unread: RunRows | undefined;
   /** Rows read from the files that the sink has not taken. */
   #pending: TrackedRow[] = [];
   #sidelines: Sideline[] | undefined;
@@ -93,8 +91,7 @@ export class Follower {
       this.#nextAt = this.#now() + (this.#sink.every ?? 0);
       return true;
     } catch (error) {
-      this.#failures += 1;
-      this.#error = error instanceof Error ? error.message : String(error);
+      this.#failed(error);
       this.#nextAt = this.#now() + Math.min(BACKOFF.last, BACKOFF.first * 2 ** (this.#failures - 1));
       return false;
     }
@@ -116,11 +113,9 @@ export class Follower {
 
   async state(): Promise<SinkState> {
     const { name, place } = this.#sink;
-    // One that was never opened may hold any of the rows; all of them wait to be looked at.
-    this.#unread ??= new RunRows(this.#folder, []);
-    this.#unread.extend(this.#stages);
-    const rows = this.#rows ?? this.#unread;
-    const waiting = this.#pending.length + (await rows.waiting());
+    // There is a row a step. One that was never opened may hold any of them; all wait to be looked at.
+    const last = await lastStep(this.#folder, this.#stages).catch(() => this.#step);
+    const waiting = Math.max(0, last - Math.max(0, this.#step));
     return { name, place, step: this.#step, waiting, failures: this.#failures, error: this.#error };
   }
 
@@ -146,9 +141,14 @@ export class Follower {
       if (this.#rows !== undefined) await this.#sink.finish(ending);
       return true;
     } catch (error) {
-      this.#error = error instanceof Error ? error.message : String(error);
+      this.#failed(error);
       return false;
     }
+  }
+
+  #failed(error: unknown): void {
+    this.#failures += 1;
+    this.#error = error instanceof Error ? error.message : String(error);
   }
 
   async #deliver(): Promise<void> {
@@ -172,9 +172,21 @@ export class Follower {
     await this.#sink.beat?.();
   }
 
-  /** Opens the sink at the place of the files; the rows it holds already are read over. */
+  /** Opens the sink at the place of the files; the rows it holds already are read over, if they are those of the files. */
   async #open(): Promise<RunRows> {
-    this.#step = await this.#sink.open(await this.#lastStep());
+    const sink = this.#sink;
+    this.#step = await sink.open(await this.#lastStep());
+    if (this.#step > 0 && sink.lastTime !== undefined) {
+      const rows = new RunRows(this.#folder, this.#stages, this.#step - 1);
+      const [held, ...rest] = await rows.next();
+      if (held?.step === this.#step && held.time === sink.lastTime) {
+        this.#pending = rest;
+        // The next stage may have begun meanwhile.
+        rows.extend(this.#stages);
+        return rows;
+      }
+      this.#step = await sink.open(-1);
+    }
     return new RunRows(this.#folder, this.#stages, this.#step);
   }
 

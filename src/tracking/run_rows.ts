@@ -93,9 +93,6 @@ export class RunRows {
   /** Steps of the stages before the one that is read. */
   #before = 0;
   #last = -1;
-  #taken = 0;
-  /** Counts the lines of each stage's file, ahead of the reading. */
-  readonly #ahead = new Map<StageName, LineTail>();
 
   /**
    * @param stages those whose files are complete up to the last, which may grow
@@ -127,7 +124,6 @@ export class RunRows {
       const lines = await this.#tail.next();
       if (lines.length > 0) {
         const rows = this.#parse(stage, lines, place);
-        this.#taken += lines.length;
         if (rows.length > 0) return rows;
       } else if (isComplete) {
         this.#stage += 1;
@@ -137,18 +133,6 @@ export class RunRows {
         return [];
       }
     }
-  }
-
-  /** Rows in the files that `next` has not given yet. */
-  async waiting(): Promise<number> {
-    let lines = 0;
-    for (const stage of this.#stages) {
-      const tail = this.#ahead.get(stage) ?? new LineTail(this.#folder.metricsFile(stage));
-      this.#ahead.set(stage, tail);
-      while ((await tail.next()).length > 0);
-      lines += tail.count;
-    }
-    return Math.max(0, lines - this.#taken);
   }
 
   /** The rows of some lines; when one of them is damaged they are all read again the next time. */

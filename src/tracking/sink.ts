@@ -44,6 +44,11 @@ export interface Sink {
   readonly name: SinkName;
   /** Where a person looks at it: an address, or a path to open. Known once it is open. */
   readonly place: string;
+  /**
+   * Time of the last row that it holds, as the row has it, known once it is open; absent where nothing can be cut. A sink
+   * that was not fed while the run went back to a checkpoint holds a row of another time than the run's files do.
+   */
+  readonly lastTime?: number | undefined;
   /** Seconds between two deliveries, for those that must not be asked often; without, as rows come. */
   readonly every?: number;
   /**

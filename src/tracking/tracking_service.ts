@@ -1,6 +1,5 @@
 /** The thread beside a command that beats, watches the machine and feeds the sinks. Nothing that it does can fail the command. */
 
-import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
 import type { RunConfig } from '../config/schema.ts';
@@ -8,12 +7,13 @@ import type { RunFolder, StageName } from '../io/run_folder.ts';
 import { startThread } from '../io/thread.ts';
 import type { SinkState } from './follower.ts';
 import type { Ending } from './sink.ts';
-import { readStatus, writeStatus } from './status.ts';
+import { BEAT, type RunStatus, readStatus, writeStatus } from './status.ts';
 
 export interface ThreadData {
   root: string;
   config: RunConfig;
   command: string;
+  patience: number;
 }
 
 export type ToThread = { kind: 'stage'; stage: StageName; step: number } | { kind: 'end'; ending: Ending };
@@ -28,29 +28,47 @@ export interface TrackingOptions {
   say: (text: string) => void;
   /** Called when somebody asks the run to stop from a tracking service. */
   onStop: (who: string) => void;
+  /** Seconds that the end waits for sinks that do not answer. */
+  patience?: number;
 }
 
-/** Seconds after which a thread that does not end is ended. */
-const PATIENCE_SECONDS = 30;
+const PATIENCE_SECONDS = 20;
+/** So much longer for a thread that does not say how it ended. */
+const GRACE_SECONDS = 10;
 
 export class TrackingService {
   readonly #worker: Worker;
   readonly #options: TrackingOptions;
   readonly #statusPath: string;
+  readonly #patience: number;
+  /** Settled when the thread has said what its sinks took, or is gone. */
+  readonly #over: Promise<void>;
   #isDead = false;
+  #isEnding = false;
+  /** Beats in the place of a thread that has died. */
+  #beats: NodeJS.Timeout | undefined;
+  #written: Promise<void> = Promise.resolve();
   #behind: SinkState[] = [];
 
   constructor(folder: RunFolder, config: RunConfig, options: TrackingOptions) {
     this.#options = options;
     this.#statusPath = folder.status;
-    const data: ThreadData = { root: folder.root, config, command: options.command };
+    this.#patience = options.patience ?? PATIENCE_SECONDS;
+    const data: ThreadData = { root: folder.root, config, command: options.command, patience: this.#patience };
     this.#worker = startThread('tracking_thread', import.meta.url, data);
-    this.#worker.on('message', (message: FromThread) => this.#receive(message));
     this.#worker.on('error', (error) => {
       options.say(`tracking has ended, the run goes on: ${error.message}`);
     });
-    this.#worker.once('exit', () => {
-      this.#isDead = true;
+    this.#over = new Promise((settle) => {
+      this.#worker.on('message', (message: FromThread) => {
+        this.#receive(message);
+        if (message.kind === 'ended') settle();
+      });
+      this.#worker.once('exit', () => {
+        this.#isDead = true;
+        if (!this.#isEnding) this.#beats = setInterval(() => void this.#write('running'), BEAT.every * 1000).unref();
+        settle();
+      });
     });
   }
 
@@ -61,32 +79,35 @@ export class TrackingService {
 
   /** Lets the sinks take what is left, for some seconds, and says what they did not take. */
   async end(ending: Ending): Promise<void> {
+    this.#isEnding = true;
+    clearInterval(this.#beats);
     if (!this.#isDead) await this.#endThread(ending);
-    await this.#settle(ending);
+    await this.#write(ending);
   }
 
   async #endThread(ending: Ending): Promise<void> {
-    const exited = once(this.#worker, 'exit');
     this.#send({ kind: 'end', ending });
-    await Promise.race([exited, sleep(PATIENCE_SECONDS * 1000, undefined, { ref: false })]).catch(() => undefined);
+    await Promise.race([this.#over, sleep((this.#patience + GRACE_SECONDS) * 1000, undefined, { ref: false })]);
     await this.#worker.terminate();
     for (const { name, waiting, error } of this.#behind) {
-      if (error === undefined) continue;
+      if (error === undefined && waiting === 0) continue;
+      const reason = error ?? `not taken within ${this.#patience} s`;
       this.#options.say(
-        `${name}: ${waiting} rows are still to be sent (${error}); they are kept, and go with the next command on the run or \`memory3 track export --to ${name}\``,
+        `${name}: ${waiting} rows are still to be sent (${reason}); they are kept, and go with the next command on the run or \`memory3 track export --to ${name}\``,
       );
     }
   }
 
-  /** A thread that died or hung has left the status of a run that goes on. */
-  async #settle(state: Ending): Promise<void> {
-    try {
+  /** Mends the status of a running command that a thread has left which died or hung; one write after the other. */
+  #write(state: RunStatus['state']): Promise<void> {
+    this.#written = this.#written.then(async () => {
       const status = await readStatus(this.#statusPath);
       if (status?.state !== 'running') return;
       await writeStatus(this.#statusPath, { ...status, state, beatAt: Date.now() / 1000 });
-    } catch {
-      // Without it the run is shown as crashed, which harms nothing.
-    }
+    });
+    // Without it the run is shown as crashed, which harms nothing.
+    this.#written = this.#written.catch(() => undefined);
+    return this.#written;
   }
 
   #receive(message: FromThread): void {

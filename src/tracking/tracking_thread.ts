@@ -19,10 +19,8 @@ import type { FromThread, ThreadData, ToThread } from './tracking_service.ts';
 const POLL = { first: 1, later: 5, laterAfter: 60 };
 /** Failures in a row after which the user is told. */
 const FAILURES_TOLD = 3;
-/** Seconds that a command waits at its end for sinks that do not answer. */
-const LAST_SECONDS = 20;
 
-const { root, config, command } = workerData as ThreadData;
+const { root, config, command, patience } = workerData as ThreadData;
 const folder = new RunFolder(root);
 const port = parentPort!;
 const startedAt = Date.now() / 1000;
@@ -62,7 +60,7 @@ class TrackingThread {
     const load = this.#watchLoad();
     const fed = Promise.all(this.#followers.map((follower) => this.#feed(follower)));
     await Promise.all([beats, load]);
-    await Promise.race([fed, sleep(LAST_SECONDS * 1000, undefined, { ref: false })]);
+    await Promise.race([fed, sleep(patience * 1000, undefined, { ref: false })]);
     await this.#beat(this.#ending).catch(() => undefined);
     tell({ kind: 'ended', sinks: await this.#states() });
   }

@@ -1,8 +1,10 @@
 /** What a stage leaves on disk: one row a step, events, checkpoints. */
 
+import { rm } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { type Checkpoint, removeAfter, retain, saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { type Checkpoint, listCheckpoints, removeAfter, retain, saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { RunConfig } from '../config/schema.ts';
+import { type RunFolder, STAGES } from '../io/run_folder.ts';
 import { parameterShapes } from '../model/shape.ts';
 import type { RunTracker } from '../tracking/run_tracker.ts';
 import type { Training } from './loop.ts';
@@ -42,6 +44,7 @@ export class TrainingRecord {
   ): Promise<TrainingRecord> {
     const checkpoints = tracker.folder.checkpoints(stage);
     await removeAfter(checkpoints, checkpoint?.state.step ?? 0);
+    await forgetLater(tracker.folder, stage);
     await tracker.beginStage(stage, checkpoint?.state.metricsRows.steps ?? 0);
     return new TrainingRecord(checkpoints, config, provenance, tracker);
   }
@@ -79,5 +82,13 @@ export class TrainingRecord {
 
   async close(): Promise<void> {
     await this.tracker.endStage();
+  }
+}
+
+/** Rows of a later stage that has no checkpoint are those of a run that was begun here before this one. */
+async function forgetLater(folder: RunFolder, stage: StageName): Promise<void> {
+  for (const later of STAGES.slice(STAGES.indexOf(stage) + 1)) {
+    const saved = await listCheckpoints(folder.checkpoints(later));
+    if (saved.length === 0) await rm(folder.metricsFile(later), { force: true });
   }
 }

@@ -123,8 +123,22 @@ it('sinks that fail do not stop a run; the next command brings them up to date',
   const { stdout } = await succeed('track', 'status', ...args);
   expect(stdout).toMatch(/^sink tensorboard: no step yet, 48 rows wait, .*; failed \d+ times in a row: /m);
   for (const name of ['tensorboard', 'csv']) rmSync(join(run, name), { recursive: true });
+  // As if the command had been killed before it wrote its final values.
+  const summary = join(run, 'metrics', 'summary.json');
+  const finals: unknown = JSON.parse(readFileSync(summary, 'utf8'));
+  expect(finals).toHaveProperty(['warmup/final_loss']);
+  rmSync(summary);
   await succeed('run', ...args);
   expectShown(run);
+  expect(JSON.parse(readFileSync(summary, 'utf8'))).toEqual(finals);
+});
+
+it('a command that cannot record ends, and so does its thread', async () => {
+  const events = playground.path('unrecorded', 'metrics/events.jsonl');
+  mkdirSync(events, { recursive: true });
+  const { code, stderr } = await memory3('run', ...playground.args('unrecorded'));
+  expect(code).toBe(1);
+  expect(stderr).toContain('EISDIR');
 });
 
 it('refuses what it cannot export, and says why', async () => {

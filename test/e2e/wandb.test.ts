@@ -9,7 +9,12 @@ import { checkpoints, filesBelow, memory3, Playground, Running, rows, type Stage
 
 const STEPS = 500;
 const STAGE = { steps: STEPS, validateEvery: 100, checkpointEvery: 100, keepCheckpoints: 1 };
-const SECRETS = { key: 'planted-key-77c0ffee', netrc: 'planted-netrc-5ec2e7', password: 'planted-password-b10b' };
+const SECRETS = {
+  key: 'planted-key-77c0ffee',
+  netrc: 'planted-netrc-5ec2e7',
+  password: 'planted-password-b10b',
+  other: 'planted-other-0ddba11',
+};
 
 let playground: Playground;
 let server: FakeServer;
@@ -17,7 +22,7 @@ beforeAll(async () => {
   playground = new Playground({
     warmup: STAGE,
     continual: STAGE,
-    tracking: { sinks: ['wandb'], hardwareEvery: 1, attentionEvery: 60, retrievalsEvery: 60 },
+    tracking: { sinks: ['wandb', 'tensorboard', 'csv'], hardwareEvery: 1, attentionEvery: 60, retrievalsEvery: 60 },
   });
   server = await FakeServer.start(SECRETS.key);
   const netrc = join(playground.folder, 'netrc');
@@ -25,6 +30,9 @@ beforeAll(async () => {
   Object.assign(process.env, {
     WANDB_API_KEY: SECRETS.key,
     NETRC: netrc,
+    // None of this program's business.
+    HF_TOKEN: SECRETS.other,
+    AWS_SECRET_ACCESS_KEY: SECRETS.other,
     WANDB_BASE_URL: server.url.replace('//', `//user:${SECRETS.password}@`),
     WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL: '0.5',
   });

@@ -1,12 +1,16 @@
-import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { runSchema } from '../../src/config/schema.ts';
 import { RunFolder, type StageName } from '../../src/io/run_folder.ts';
 import { Follower } from '../../src/tracking/follower.ts';
-import type { Ending, Sink, TrackedRow } from '../../src/tracking/sink.ts';
+import type { Ending, Sink, SinkName, TrackedRow } from '../../src/tracking/sink.ts';
+import { makeSink } from '../../src/tracking/sinks.ts';
 import type { MetricsRow } from '../../src/tracking/values.ts';
+import { readFolder } from './tensorboard/reader.ts';
+import { historyOf, readFile } from './wandb/reader.ts';
 
 let folder: RunFolder;
 beforeEach(async () => {
@@ -76,6 +80,26 @@ class MemorySink implements Sink {
 
 const steps = (first: number, last: number) => Array.from({ length: last - first + 1 }, (_, i) => first + i);
 
+/** The losses that a sink in the run folder shows. */
+function lossesIn(name: SinkName): number[] {
+  if (name === 'csv') {
+    const lines = readFileSync(join(folder.root, 'csv', 'metrics.csv'), 'utf8')
+      .trimEnd()
+      .split('\n')
+      .slice(1);
+    return lines.map((line) => Number(line.split(',').at(-1)));
+  }
+  if (name === 'tensorboard') {
+    return readFolder(join(folder.root, 'tensorboard')).flatMap(({ values }) =>
+      values.flatMap(({ tag, number }) => (tag === 'train/loss' ? [number!] : [])),
+    );
+  }
+  const parent = join(folder.root, 'wandb');
+  const [run] = readdirSync(parent);
+  const records = readFile(join(parent, run!, `run-${run!.split('-').at(-1)}.wandb`));
+  return historyOf(records).map(({ values }) => Number(values['train/loss']));
+}
+
 /** A follower whose clock stands still until it is set. */
 function follow(sink: Sink, options: { fromStart?: boolean } = {}) {
   const clock = { now: 1000 };
@@ -122,6 +146,35 @@ describe('a sink that holds rows of a process that was killed', () => {
     expect(sink.opened).toEqual([before + step || -1]);
     expect(sink.steps).toEqual(steps(1, before + 8));
   });
+
+  test.each(['csv', 'tensorboard', 'wandb'] as const)(
+    'and %s was not fed while they were made again: it holds the new ones',
+    async (name) => {
+      const config = runSchema.parse({ name: 'x', data: { sources: [{ path: 'a' }] }, model: {} });
+      const feed = async (last: number): Promise<void> => {
+        const follower = new Follower(await makeSink(name, { root: folder.root, config }), folder);
+        follower.begin(['warmup'], last);
+        expect(await follower.finish('finished')).toBe(true);
+      };
+      const writeAt = (first: number, last: number, hour: number): void => {
+        for (let step = first; step <= last; step++) {
+          const row = { step, 'time/unix_s': hour * 3600 + step + 0.125, 'train/loss': hour };
+          appendFileSync(folder.metricsFile('warmup'), `${JSON.stringify(row)}\n`);
+        }
+      };
+      writeAt(1, 6, 1);
+      await feed(6);
+      // Steps 5 and 6 are made again, and more, without the sink.
+      writeFileSync(folder.metricsFile('warmup'), '');
+      writeAt(1, 4, 1);
+      writeAt(5, 9, 2);
+      await feed(9);
+      expect(lossesIn(name)).toEqual([1, 1, 1, 1, 2, 2, 2, 2, 2]);
+      writeAt(10, 11, 3);
+      await feed(11);
+      expect(lossesIn(name)).toEqual([1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3]);
+    },
+  );
 
   test('that cannot be cut keeps them and gets what is after them', async () => {
     const sink = new MemorySink();
@@ -203,7 +256,7 @@ describe('a sink that fails', () => {
     write('warmup', 1, 1);
     follower.begin(['warmup'], 0);
     expect(await follower.finish('finished')).toBe(false);
-    expect(follower.trouble.error).toBe('finish failed');
+    expect(follower.trouble).toEqual({ failures: 1, error: 'finish failed' });
   });
 
   test('because a row is damaged says which, and goes on where it is mended', async () => {
@@ -221,6 +274,18 @@ describe('a sink that fails', () => {
     expect(await follower.pump()).toBe(true);
     expect(sink.steps).toEqual(steps(1, 4));
   });
+});
+
+test('what waits is told without reading the run', async () => {
+  const file = folder.metricsFile('warmup');
+  write('warmup', 1, 2);
+  // A hole as long as the rows of weeks.
+  truncateSync(file, 2 ** 36);
+  appendFileSync(file, '\n');
+  write('warmup', 9_999_999, 10_000_000);
+  const { follower } = follow(new MemorySink());
+  follower.begin(['warmup'], 10_000_000);
+  expect((await follower.state()).waiting).toBe(10_000_000);
 });
 
 test('a long run is handed over in parts of bounded size', async () => {

@@ -1,6 +1,9 @@
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { appendFileSync, closeSync, constants, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -28,9 +31,9 @@ function start(sinks: SinkName[], hardwareEvery = 0): TrackingService {
   return startWith(config);
 }
 
-function startWith(config: RunConfig): TrackingService {
+function startWith(config: RunConfig, patience?: number): TrackingService {
   const say = (text: string): void => void said.push(text);
-  return new TrackingService(folder, config, { command: 'warmup', say, onStop: () => {} });
+  return new TrackingService(folder, config, { command: 'warmup', say, onStop: () => {}, patience });
 }
 
 function write(first: number, last: number): void {
@@ -108,6 +111,33 @@ test('a sink that does not answer holds up neither the heartbeat nor other sinks
   expect((await readStatus(folder.status))!.state).toBe('finished');
 });
 
+test('at the end a service that does not answer is waited for so long, and what waits is told', async () => {
+  const server = createServer(() => {}).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  vi.stubEnv('WANDB_BASE_URL', `http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  vi.stubEnv('WANDB_API_KEY', 'key');
+  try {
+    const tracking = { sinks: ['wandb', 'csv'], hardwareEvery: 0, wandb: { mode: 'online' } };
+    const config = runSchema.parse({ name: 'x', data: { sources: [{ path: 'a' }] }, model: {}, tracking });
+    const service = startWith(config, 2);
+    write(1, 3);
+    service.beginStage('warmup', 0);
+    await until(({ sinks }) => sinks[1]!.step === 3);
+    const started = performance.now();
+    await service.end('finished');
+    expect(performance.now() - started).toBeGreaterThan(1900);
+    expect(performance.now() - started).toBeLessThan(6000);
+    expect(said).toEqual([
+      expect.stringMatching(/^wandb: 3 rows are still to be sent \(not taken within 2 s\); they /),
+    ]);
+    expect((await readStatus(folder.status))!.state).toBe('finished');
+  } finally {
+    vi.unstubAllEnvs();
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
 test('a status that cannot be written ends nothing', async () => {
   mkdirSync(folder.status);
   const service = start(['csv'], 0.2);
@@ -131,6 +161,9 @@ test('a thread that dies is told of and leaves a status that says how the comman
   while (said.length === 0) await sleep(50);
   expect(said[0]).toMatch(/^tracking has ended, the run goes on: /);
   broken.beginStage('warmup', 0);
+  // Its command beats itself, so that the run does not count as crashed.
+  const { beatAt } = (await readStatus(folder.status))!;
+  expect((await until((status) => status.beatAt > beatAt)).state).toBe('running');
   await broken.end('failed');
   expect((await readStatus(folder.status))!.state).toBe('failed');
 });

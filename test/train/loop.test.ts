@@ -1,6 +1,7 @@
 /** The loop and its record, with a small model and batches made up by a stage of the test's own. */
 
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { latestCheckpoint, listCheckpoints, loadCheckpoint } from '../../src/checkpoint/checkpoint.ts';
 import { modelSchema, type RunConfig, runSchema } from '../../src/config/schema.ts';
@@ -200,6 +201,21 @@ describe('train', () => {
     expect(resumed.prepared).toEqual([4, 5, 6]);
     expect(rowsOf(folder.metricsFile('warmup')).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
     expect(validationsOf(folder).map(([step]) => step)).toEqual([4, 6]);
+  });
+
+  it('begun anew where a run was before drops the rows of its later stage, unless that has checkpoints', async () => {
+    const folder = new RunFolder(temporaryFolder());
+    const later = folder.metricsFile('continual');
+    mkdirSync(folder.metrics);
+    for (const hasCheckpoints of [true, false]) {
+      writeFileSync(later, '{"step":1}\n');
+      const saved = join(folder.checkpoints('continual'), 'step-00000001');
+      if (hasCheckpoints) mkdirSync(saved, { recursive: true });
+      await run(configure({ steps: 1 }), { folder });
+      expect(existsSync(later)).toBe(hasCheckpoints);
+      rmSync(saved, { recursive: true, force: true });
+      rmSync(folder.checkpoints('warmup'), { recursive: true });
+    }
   });
 
   it('refuses a step that is not finite, without making it', async () => {

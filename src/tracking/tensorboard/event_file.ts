@@ -19,6 +19,8 @@ export interface Kept {
   startedAt?: number;
   /** Greatest step; 0 when there are none but first events. */
   last: number;
+  /** Time of the first event of that step. */
+  lastTime?: number;
 }
 
 export class EventFile {
@@ -101,7 +103,7 @@ async function measure(handle: FileHandle, lastStep: number): Promise<Kept & { s
     const isFirst = kept.startedAt === undefined;
     kept.startedAt ??= head.time;
     if (!isFirst && head.step === kept.last) continue;
-    kept.last = head.step;
+    [kept.last, kept.lastTime] = [head.step, head.time];
     kept.size = end;
   }
   return kept;

@@ -24,9 +24,10 @@ export async function makeTensorboardSink(run: TrackedRun, options: SinkOptions)
 class TensorboardSink implements Sink {
   readonly name = 'tensorboard';
   readonly place: string;
+  lastTime: number | undefined;
   readonly #run: TrackedRun;
   #rows: EventFile | undefined;
-  #load: { file: EventFile; startedAt: number } | undefined;
+  #load: { file: EventFile; startedAt: number; last: number } | undefined;
   #last = -1;
   /** Texts of the row before: they are written when they change. */
   #texts = new Map<string, string>();
@@ -41,6 +42,7 @@ class TensorboardSink implements Sink {
     const { file, kept } = await EventFile.open(await eventPath(this.place), lastStep);
     this.#rows = file;
     this.#last = kept.last > 0 ? kept.last : -1;
+    this.lastTime = kept.lastTime;
     if (kept.last === 0) await this.#begin();
     return this.#last;
   }
@@ -57,10 +59,14 @@ class TensorboardSink implements Sink {
     const timed = rows.flatMap(({ time, ...values }) => (typeof time === 'number' ? [{ time, values }] : []));
     if (timed.length === 0) return;
     this.#load ??= await this.#openLoad(timed[0]!.time);
-    const { file, startedAt } = this.#load;
-    await file.append(
-      timed.map(({ time, values }) => valuesEvent(time, Math.max(0, Math.round(time - startedAt)), values)),
-    );
+    let { last } = this.#load;
+    const events = timed.map(({ time, values }) => {
+      // A clock that is set back takes no step back, for the file would be cut there when it is opened again.
+      last = Math.max(last, Math.round(time - this.#load!.startedAt));
+      return valuesEvent(time, last, values);
+    });
+    await this.#load.file.append(events);
+    this.#load.last = last;
   }
 
   async summary(values: Readonly<Record<string, unknown>>): Promise<void> {
@@ -88,11 +94,11 @@ class TensorboardSink implements Sink {
     await file.restart([versionEvent(now), valuesEvent(now, 0, { 'run/config': config })]);
   }
 
-  async #openLoad(time: number): Promise<{ file: EventFile; startedAt: number }> {
+  async #openLoad(time: number): Promise<{ file: EventFile; startedAt: number; last: number }> {
     const path = await eventPath(join(this.place, LOAD_FOLDER));
     const { file, kept } = await EventFile.open(path, Number.POSITIVE_INFINITY);
     if (kept.startedAt === undefined) await file.restart([versionEvent(time)]);
-    return { file, startedAt: kept.startedAt ?? time };
+    return { file, startedAt: kept.startedAt ?? time, last: kept.last };
   }
 
   #opened(): EventFile {

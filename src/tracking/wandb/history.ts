@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { heatMapPng } from '../png.ts';
 import type { TrackedRow } from '../sink.ts';
-import { type Image, isMedia, type MetricValue, type Retrievals } from '../values.ts';
+import { type Image, isMedia, type MetricsRow, type MetricValue, type Retrievals } from '../values.ts';
 import type { Item } from './records.ts';
 
 /** A file that a row names, by its path among the files of the run. */
@@ -30,11 +30,29 @@ const MOST_LINE_BYTES = 10 * 2 ** 20 - 100 * 2 ** 10;
  */
 export function historyRow({ step, time, values }: TrackedRow, startedAt: number): HistoryRow {
   const own = { _step: step, _timestamp: time, _runtime: Math.max(0, time - startedAt) };
+  const row = rowOf(step, { ...values, ...own });
+  if (mayFit(row) || Buffer.byteLength(historyLine(row)) <= MOST_LINE_BYTES) return row;
+  const plain = Object.entries(values).filter(([, value]) => !isMedia(value) && typeof value !== 'string');
+  return rowOf(step, { ...Object.fromEntries(plain), ...own });
+}
+
+function rowOf(step: number, values: MetricsRow): HistoryRow {
   const row: HistoryRow = { step, values: new Map(), files: [] };
-  for (const [name, value] of Object.entries({ ...values, ...own })) row.values.set(name, convert(row, name, value));
-  if (Buffer.byteLength(historyLine(row)) <= MOST_LINE_BYTES) return row;
-  const plain = Object.fromEntries(Object.entries(values).filter(([, value]) => !isMedia(value)));
-  return historyRow({ step, time, stage: 'warmup', values: plain }, startedAt);
+  for (const [name, value] of Object.entries(values)) row.values.set(name, convert(row, name, value));
+  return row;
+}
+
+/** True when the line is short enough however its characters are written, which is told without making it. */
+function mayFit({ values }: HistoryRow): boolean {
+  // A name's character takes six bytes at most (an escape), one of a value, which is JSON already, three.
+  const bytes = (name: string, json: string): number => 6 * name.length + 3 * json.length + 6;
+  let most = 2;
+  for (const [name, value] of values) {
+    most += bytes(name, typeof value === 'string' ? value : '');
+    if (typeof value === 'string') continue;
+    for (const [inner, json] of Object.entries(value)) most += bytes(inner, json);
+  }
+  return most <= MOST_LINE_BYTES;
 }
 
 /** The row as one line of JSON; a number that is not finite is `NaN`, which the service reads. */

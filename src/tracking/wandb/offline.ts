@@ -40,6 +40,8 @@ interface Place {
   number: number;
   /** Last step of its history. */
   step: number;
+  /** Time of that row, seconds since 1970. */
+  time?: number;
 }
 
 export class OfflineSink implements Sink {
@@ -56,8 +58,6 @@ export class OfflineSink implements Sink {
   #place: Place = { size: 0, number: 0, step: -1 };
   /** Last values of the history that no summary in the file has. */
   readonly #unsummed = new Map<string, Item>();
-  /** Time of the last row, seconds since 1970. */
-  #time = 0;
 
   constructor(run: TrackedRun, { anew = false }: SinkOptions = {}) {
     this.#run = run;
@@ -69,12 +69,15 @@ export class OfflineSink implements Sink {
     return this.#target;
   }
 
+  get lastTime(): number | undefined {
+    return this.#place.time;
+  }
+
   /** @throws UserError file_corrupt when something else lies at the file's place */
   async open(lastStep: number): Promise<number> {
     await this.close();
     const identity = await identify(this.#run.root, this.#anew);
     this.#about = aboutRun(this.#run, identity);
-    this.#time = identity.startedAt;
     const { id, startedAt } = identity;
     this.#target = join(this.#parent, `offline-run-${timeOf(startedAt)}-${id}`);
     // A copy is put in its place when it is whole.
@@ -102,7 +105,7 @@ export class OfflineSink implements Sink {
     await this.#append(records);
     this.#unsummed.clear();
     const last = rows.at(-1);
-    if (last !== undefined) [this.#place.step, this.#time] = [last.step, last.time];
+    if (last !== undefined) this.#place = { ...this.#place, step: last.step, time: last.time };
   }
 
   async hardware(rows: readonly MetricsRow[]): Promise<void> {
@@ -121,7 +124,8 @@ export class OfflineSink implements Sink {
   }
 
   async finish(ending: Ending): Promise<void> {
-    const runtime = Math.max(0, this.#time - this.#about!.startedAt);
+    const { startedAt } = this.#about!;
+    const runtime = Math.max(0, (this.#place.time ?? startedAt) - startedAt);
     const spent: Item = [['_wandb', 'runtime'], JSON.stringify(Math.round(runtime))];
     await this.#append([summaryRecord([spent]), exitRecord(EXIT_CODES[ending], runtime)]);
     await this.#handle!.sync();
@@ -169,13 +173,15 @@ export class OfflineSink implements Sink {
     const place: Place = { size: FILE_HEADER.length, number: 0, step: -1 };
     this.#unsummed.clear();
     let rows: Buffer[] = [];
+    let last: Buffer | undefined;
     for await (const { end, bytes } of readRecords(handle)) {
       const record = readRecord(bytes);
       if (record.kind === 'exit' || (record.kind === 'history' && record.step > lastStep)) break;
       if (record.kind === 'summary') rows = [];
       if (record.kind === 'history') {
         place.step = record.step;
-        rows.push(Buffer.from(record.message));
+        last = Buffer.from(record.message);
+        rows.push(last);
       }
       [place.size, place.number] = [end, record.number];
     }
@@ -183,6 +189,7 @@ export class OfflineSink implements Sink {
       throw new UserError('file_corrupt', { where: path, what: 'it does not begin with a run', action });
     }
     for (const row of rows) this.#keep(historyItems(row));
+    if (last !== undefined) place.time = timestampOf(historyItems(last));
     await handle.truncate(place.size);
     return place;
   }
@@ -204,6 +211,11 @@ export class OfflineSink implements Sink {
     }
     this.#place = { ...this.#place, size: size + bytes.byteLength, number: number + bodies.length };
   }
+}
+
+/** Seconds since 1970 of a row of the history. */
+function timestampOf(row: readonly Item[]): number {
+  return Number(row.find(([path]) => path[0] === '_timestamp')?.[1]);
 }
 
 async function writeAt(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {

@@ -60,7 +60,8 @@ export class OnlineSink implements Sink {
     this.#run = run;
     this.#options = { anew: false, env: process.env, timeoutMs: 60_000, mostBytes: 10 * 2 ** 20, ...options };
     // The service counts requests; the variable is the official client's.
-    this.every = Number(this.#options.env.WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL || 10);
+    const every = Number(this.#options.env.WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL);
+    this.every = every > 0 ? every : 10;
   }
 
   get place(): string {
@@ -84,6 +85,7 @@ export class OnlineSink implements Sink {
     this.#step = -1;
     this.#summary = new Map(Object.entries(known?.summary ?? {}).map(([name, value]) => [name, valueJson(value)]));
     if (known !== undefined) this.#take(known);
+    this.#time = Number(known?.summary._timestamp ?? this.#identity.startedAt);
     for (const name of STREAMS) this.#tails[name].given = 0;
     this.#isCertain = true;
     return this.#step;
@@ -102,9 +104,12 @@ export class OnlineSink implements Sink {
         this.#summary.set(name, typeof value === 'string' ? value : valueObject(value));
       }
     }
-    await this.#add('history', lines, this.#summaryFile());
-    const last = rows.at(-1);
-    if (last !== undefined) [this.#step, this.#time] = [last.step, last.time];
+    let sent = 0;
+    await this.#add('history', lines, this.#summaryFile(), (count) => {
+      sent += count;
+      const { step, time } = fresh[sent - 1]!;
+      [this.#step, this.#time] = [step, time];
+    });
   }
 
   async hardware(rows: readonly MetricsRow[]): Promise<void> {
@@ -160,11 +165,13 @@ export class OnlineSink implements Sink {
     this.#isCertain = true;
   }
 
+  /** What was acknowledged is there, also when the server counts its lines late. */
   #take(known: RunOnServer): void {
     for (const name of STREAMS) {
       const tail = this.#tails[name];
-      tail.given += known[name] - tail.lines;
-      tail.lines = known[name];
+      const lines = Math.max(tail.lines, known[name]);
+      tail.given += lines - tail.lines;
+      tail.lines = lines;
     }
     this.#step = Math.max(this.#step, known.step);
   }
@@ -176,14 +183,23 @@ export class OnlineSink implements Sink {
     this.#tails[name].given = 0;
   }
 
-  /** @param beside other files that go with each request */
-  async #add(name: StreamName, lines: readonly string[], beside: StreamFiles = {}): Promise<void> {
+  /**
+   * @param beside other files that go with each request
+   * @param onSent told how many lines of a request were acknowledged
+   */
+  async #add(
+    name: StreamName,
+    lines: readonly string[],
+    beside: StreamFiles = {},
+    onSent: (count: number) => void = () => {},
+  ): Promise<void> {
     const tail = this.#tails[name];
     const most = this.#options.mostBytes - Buffer.byteLength(JSON.stringify(beside));
     for (const content of split(lines, most)) {
       await this.#send({ files: { [FILES[name]]: { offset: tail.lines, content }, ...beside } });
       tail.lines += content.length;
       tail.given += content.length;
+      onSent(content.length);
     }
   }
 

@@ -234,6 +234,25 @@ describe('beside the rows', () => {
     expect(events[3]!.values).toEqual([{ tag: 'hardware/cpu_percent', number: 160.5 }]);
   });
 
+  test('load of a clock that is set back stays in the file when it is opened again', async () => {
+    const cpu = (time: number) => ({ time, 'hardware/cpu_percent': time });
+    for (const times of [[5000, 5100, 5010, 5020, 5120], [5130]]) {
+      const sink = await make();
+      await sink.open(-1);
+      for (const time of times) await sink.hardware!([cpu(time)]);
+      await sink.close();
+    }
+    const events = readFolder(join(folder(), 'hardware')).slice(1);
+    expect(events.map(({ step, time }) => [step, time])).toEqual([
+      [0, 5000],
+      [100, 5100],
+      [100, 5010],
+      [100, 5020],
+      [120, 5120],
+      [130, 5130],
+    ]);
+  });
+
   test('a write that fails leaves no half of it, and takes the rows when they come again', async () => {
     const sink = await make();
     await sink.open(-1);

@@ -55,6 +55,8 @@ export class FakeServer {
     undefined;
   /** Answers of the stream tell the run to stop. */
   stopped = false;
+  /** Lines of each file that it has stored and does not count yet. */
+  lag = 0;
   /** Requests that would have damaged a run, or were no requests at all. */
   readonly refused: string[] = [];
   readonly #server: Server;
@@ -226,7 +228,10 @@ export class FakeServer {
 
   #status(entity: string, project: string, run: FakeRun | undefined): unknown {
     if (run === undefined) return { id: 'p', name: project, entity: { id: 'e', name: entity }, bucket: null };
-    const lines = (name: string): string[] => run.lines[name] ?? [];
+    const lines = (name: string): string[] => {
+      const stored = run.lines[name] ?? [];
+      return stored.slice(0, Math.max(0, stored.length - this.lag));
+    };
     const t = (run.config._wandb?.value as { t?: unknown } | undefined)?.t;
     const bucket = {
       id: `id-${run.id}`,
@@ -237,7 +242,7 @@ export class FakeServer {
       logLineCount: lines(OUTPUT).length,
       historyTail: JSON.stringify(lines(HISTORY).slice(-1)),
       eventsTail: JSON.stringify(lines(EVENTS).slice(-1)),
-      summaryMetrics: lines(SUMMARY).at(-1) ?? '{}',
+      summaryMetrics: run.lines[SUMMARY]?.at(-1) ?? '{}',
       config: JSON.stringify(run.config),
       tags: run.tags,
       notes: '',

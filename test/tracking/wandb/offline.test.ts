@@ -168,7 +168,8 @@ describe('what is written', () => {
   });
 
   it('leaves media and texts out of a row that is too long for the service', async () => {
-    const values: MetricsRow = { 'train/loss': 2, text: { type: 'text', text: 'x'.repeat(11 * 2 ** 20) } };
+    const long = 'x'.repeat(11 * 2 ** 20);
+    const values: MetricsRow = { 'train/loss': 2, text: { type: 'text', text: long }, string: long };
     await opened(-1, (sink) => sink.write([trackedRow(1, values)]));
     expect(Object.keys(historyOf(readFile(file()))[0]!.values)).toEqual([
       'train/loss',
@@ -201,6 +202,19 @@ describe('going on', () => {
     expect(records.map(({ num }) => num)).toEqual(records.map((_, i) => i + 1));
     expect(records.filter(({ type }) => type === 'exit').length).toBe(1);
     expect(readdirSync(join(root, 'wandb'))).toEqual([NAME]);
+  });
+
+  it('keeps a row whose escapes alone make it look too long', async () => {
+    const text = { type: 'text', text: '\u0001'.repeat(1_000_000) } as const;
+    await opened(-1, (sink) => sink.write([trackedRow(1, { text })]));
+    expect(historyOf(readFile(file()))[0]!.values).toHaveProperty('text');
+  });
+
+  it('without rows to add says the time that the run took', async () => {
+    await opened(-1, (sink) => write(sink, 1, 40));
+    await opened(40, (sink) => sink.finish('finished'));
+    const [exit] = readFile(file()).filter(({ type }) => type === 'exit');
+    expect(number(exit!.fields, 2)).toBe(40);
   });
 
   it('says how far it is when the run is ahead, and holds nothing of a run that begins again', async () => {

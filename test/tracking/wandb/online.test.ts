@@ -166,6 +166,29 @@ describe('a fault', () => {
     expect(server.refused).toEqual([]);
   });
 
+  it('of a server that counts its lines late: what it has acknowledged is not sent over', async () => {
+    const sink = makeSink({ mostBytes: 1500 });
+    await sink.open();
+    await sink.write(trackedRows(1, 10));
+    await sink.lines(['one', 'two', 'three']);
+    server.lag = 2;
+    plan([{ kind: 'status', status: 500 }]);
+    await insist(() => sink.beat());
+    await sink.lines(['four', 'five', 'six']);
+    for (const work of [() => sink.write(trackedRows(11, 40)), () => sink.hardware(steps(1, 30).map(load))]) {
+      // In the midst of a batch of several requests.
+      let count = 0;
+      const isSecond = (path: string): boolean => path.endsWith('/file_stream') && ++count === 2;
+      server.fault = ({ path }) => (isSecond(path) ? { kind: 'status', status: 500 } : undefined);
+      expect(await insist(work)).toHaveLength(1);
+    }
+    expect(server.steps()).toEqual(steps(1, 40));
+    const output = server.run.lines['output.log']!.map((line) => line.split(' ').at(-1));
+    expect(output).toEqual(['one', 'two', 'three', 'four', 'five', 'six']);
+    expect(server.run.lines['wandb-events.jsonl']!.length).toBe(30);
+    expect(server.refused).toEqual([]);
+  });
+
   it('a request that arrives when its lines were sent again is refused, and the run stays whole', async () => {
     const sink = makeSink({ timeoutMs: 300 });
     await sink.open();
@@ -253,6 +276,17 @@ describe('a fault', () => {
 });
 
 describe('resuming', () => {
+  it('without rows to add leaves the time that the run took', async () => {
+    const first = makeSink();
+    await first.open();
+    await first.write(trackedRows(1, 15));
+    await first.finish('finished');
+    const second = makeSink();
+    await second.open();
+    await second.finish('finished');
+    expect(JSON.parse(server.run.lines['wandb-summary.json']![0]!)).toMatchObject({ _wandb: { runtime: 15 } });
+  });
+
   it('goes on behind the rows that the server has; none is written over, also those after the checkpoint', async () => {
     const first = makeSink();
     await first.open();
