@@ -149,7 +149,7 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await figure(page, 'Loss').locator('canvas').waitFor();
     await eventually(() => page.locator('#connection').innerText()).toBe('live');
     await new Promise((next) => setTimeout(next, 1500));
-    expect([count('/series'), count('/hardware'), count('/live')]).toEqual([1, 1, 1]);
+    expect([count('/series'), count('/live')]).toEqual([1, 1]);
     const hide = async (isHidden: boolean) =>
       await page.evaluate(
         `Object.defineProperty(document, 'hidden', { value: ${isHidden}, configurable: true }); document.dispatchEvent(new Event('visibilitychange'))`,
