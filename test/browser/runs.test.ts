@@ -1,10 +1,11 @@
 /** The pages about the numbers of runs: the list, the curves of one, several compared; finished and live. */
 
-import { appendFileSync, cpSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Browser } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { time } from '../../src/dashboard/page/format.ts';
 import { RunFolder } from '../../src/io/run_folder.ts';
 import { RunTracker } from '../../src/tracking/run_tracker.ts';
 import { type RunStatus, writeStatus } from '../../src/tracking/status.ts';
@@ -161,6 +162,27 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await eventually(() => count('/live')).toBe(2);
     // What came in between was not told.
     await eventually(() => count('/series')).toBe(2);
+  });
+
+  it('shows the load of days without asking again and again', async () => {
+    const { page } = watched;
+    const folder = new RunFolder(playground.path('days'));
+    cpSync(playground.path('finished'), folder.root, { recursive: true });
+    const load = Array.from({ length: 40_000 }, (_, i) => ({
+      ...{ time: 1.7e9 + 10 * i, 'hardware/cpu_percent': i % 100, 'hardware/process_rss_bytes': 1e9 + i },
+    }));
+    writeFileSync(folder.hardware, load.map((row) => `${JSON.stringify(row)}\n`).join(''));
+    let asked = 0;
+    page.on('request', (request) => {
+      asked += Number(new URL(request.url()).pathname.endsWith('/hardware'));
+    });
+    await watched.go('#/run/days');
+    await page.getByText('Drawn from samples').waitFor();
+    await new Promise((next) => setTimeout(next, 4500));
+    expect(asked).toBe(1);
+    const table = await chartTable(page, 'Load');
+    expect([table[0]![0], table.at(-1)![0]]).toEqual([time(1.7e9), expect.stringMatching(/^2023-11-19 /)]);
+    rmSync(folder.root, { recursive: true });
   });
 
   it('opens to others by the printed link alone, which leads to what was linked', async () => {
