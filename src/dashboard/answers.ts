@@ -65,14 +65,14 @@ async function withAnswers<T>(run: Run, work: (lines: AnswerLine[]) => Promise<T
   const file = RunFile.open(run.folder.answers, run.within);
   if (file === undefined) return await work([]);
   try {
-    return await work(answerLines(file));
+    return await work(await answerLines(file));
   } finally {
     file.close();
   }
 }
 
 /** The lines of the file, of which the last ones are within reach. */
-function answerLines(file: RunFile): AnswerLine[] {
+async function answerLines(file: RunFile): Promise<AnswerLine[]> {
   if (file.size > LARGEST_FILE)
     throw new Refused(413, 'too_large', `answers.jsonl is larger than ${LARGEST_FILE} bytes`);
   const step = 2 ** 20;
@@ -80,6 +80,7 @@ function answerLines(file: RunFile): AnswerLine[] {
   const first = file.size - MOST_BYTES;
   let [number, start] = [0, 0];
   for (let at = 0; at < file.size; at += step) {
+    await setImmediate();
     for (const { end } of linesIn(file.read(at, step))) {
       const [from, length] = [start, at + end - start];
       const place = number++;
