@@ -21,8 +21,8 @@ export interface ChartSpec {
   note?: string;
 }
 
-/** The server draws at most 4000; a screen shows fewer. */
-const POINTS = 2000;
+/** As many as the server draws: a run of so many rows is shown row by row. */
+const POINTS = 4000;
 /** Keys of one question: the server answers 100, and an address has an end. */
 const MOST_KEYS = 50;
 /** Seconds. */

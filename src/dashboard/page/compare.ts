@@ -11,7 +11,8 @@ import { problem, showConnection, stateLabel } from './frame.ts';
 import { type AddressState, address } from './route.ts';
 import { LINE_COLOURS } from './theme.ts';
 
-const POINTS = 1000;
+/** Points of all runs together, and of one at least. */
+const POINTS = { all: 4000, one: 500 };
 const FIRST = ['train/loss', 'validation/loss'];
 /** Milliseconds between two looks at runs that go on. */
 const LOOK = 2000;
@@ -123,6 +124,7 @@ class Comparison {
     const number = ++this.#asked;
     const { axis, from, to } = viewOf(this.#state);
     const wanted = this.keys;
+    const points = Math.max(POINTS.one, Math.floor(POINTS.all / this.runs.length));
     try {
       const answers = await Promise.all(
         this.runs.map(async ({ run, keys }) => {
@@ -130,7 +132,7 @@ class Comparison {
           if (known === '') return undefined;
           return await ask<SeriesAnswer>(
             ['runs', run, 'series'],
-            { keys: known, x: axis, from, to, points: POINTS },
+            { keys: known, x: axis, from, to, points },
             this.#signal,
           );
         }),
