@@ -4,7 +4,7 @@ import { appendFileSync, cpSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Browser } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it, onTestFinished } from 'vitest';
 import { time } from '../../src/dashboard/page/format.ts';
 import { RunFolder } from '../../src/io/run_folder.ts';
 import { RunTracker } from '../../src/tracking/run_tracker.ts';
@@ -187,6 +187,7 @@ describeInBrowser('the dashboard of finished and live runs', () => {
 
   it('opens to others by the printed link alone, which leads to what was linked', async () => {
     const shared = await ServedDashboard.start(playground.runs, '--host', '0.0.0.0');
+    onTestFinished(async () => await shared.stop());
     const link = shared.links[0]!;
     expect(link).toMatch(/^http:\/\/[\d.]+:\d+\/\?token=[\w-]{32}$/);
     const { origin } = new URL(link);
@@ -206,7 +207,6 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await stranger.page.goto(`${origin}/#/run/finished`);
     expect(await stranger.page.locator('body').innerText()).toContain('token_missing');
     await stranger.page.context().close();
-    await shared.stop();
   });
 
   it('draws the curves of both stages with the values of the files', async () => {
