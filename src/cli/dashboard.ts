@@ -35,7 +35,7 @@ async function show({ runsFolder, port, host }: DashboardArguments): Promise<voi
     host,
     onDefect: (error) => process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`),
   });
-  process.stdout.write(`dashboard of ${runsFolder}: ${dashboard.address}\nCtrl-C ends it.\n`);
+  process.stdout.write(`dashboard of ${runsFolder}: ${dashboard.addresses.join('\n  or ')}\nCtrl-C ends it.\n`);
   const done = new AbortController();
   await Promise.race(['SIGINT', 'SIGTERM'].map((signal) => once(process, signal, { signal: done.signal })));
   done.abort();

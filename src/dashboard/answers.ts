@@ -1,10 +1,11 @@
 /** Generated answers and the memories that each of their chunks read. */
 
+import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import type { AnswerDetail, AnswerSummary } from './api.ts';
 import { Refused } from './refused.ts';
 import { LONGEST_LINE, linesIn, rowOf } from './rows.ts';
-import { type RunFile, withFile } from './run_file.ts';
+import { RunFile } from './run_file.ts';
 import type { Run } from './runs.ts';
 
 /** Answers are looked for in so many bytes at the end of the file. */
@@ -30,12 +31,13 @@ const answerSchema = z.object({
   trace: z.array(z.object({ text: z.string(), memories: z.array(memorySchema) })),
 });
 
-/** The newest first. A line that is no answer is left out. */
-export function newestAnswers(run: Run, limit: number): AnswerSummary[] {
-  return withAnswers(run, (lines) => {
+/** The newest first. A line that is no answer is left out. Long ones take a while, in which others are answered. */
+export async function newestAnswers(run: Run, limit: number): Promise<AnswerSummary[]> {
+  return await withAnswers(run, async (lines) => {
     const answers: AnswerSummary[] = [];
     for (let i = lines.length - 1; i >= 0 && answers.length < limit; i--) {
       const answer = lines[i]!.read();
+      await setImmediate();
       if (answer === undefined) continue;
       const { trace: _, ...summary } = answer;
       answers.push(summary);
@@ -45,8 +47,8 @@ export function newestAnswers(run: Run, limit: number): AnswerSummary[] {
 }
 
 /** @throws Refused 404 when there is no such answer */
-export function answerDetail(run: Run, number: number): AnswerDetail {
-  return withAnswers(run, (lines) => {
+export async function answerDetail(run: Run, number: number): Promise<AnswerDetail> {
+  return await withAnswers(run, async (lines) => {
     const answer = lines.find((line) => line.number === number)?.read();
     if (answer === undefined) throw new Refused(404, 'answer_unknown', 'there is no such answer');
     return answer;
@@ -59,12 +61,18 @@ interface AnswerLine {
   read(): AnswerDetail | undefined;
 }
 
-function withAnswers<T>(run: Run, work: (lines: AnswerLine[]) => T): T {
-  return withFile(run.folder.answers, run.within, (file) => work(answerLines(file))) ?? work([]);
+async function withAnswers<T>(run: Run, work: (lines: AnswerLine[]) => Promise<T>): Promise<T> {
+  const file = RunFile.open(run.folder.answers, run.within);
+  if (file === undefined) return await work([]);
+  try {
+    return await work(await answerLines(file));
+  } finally {
+    file.close();
+  }
 }
 
 /** The lines of the file, of which the last ones are within reach. */
-function answerLines(file: RunFile): AnswerLine[] {
+async function answerLines(file: RunFile): Promise<AnswerLine[]> {
   if (file.size > LARGEST_FILE)
     throw new Refused(413, 'too_large', `answers.jsonl is larger than ${LARGEST_FILE} bytes`);
   const step = 2 ** 20;
@@ -72,6 +80,7 @@ function answerLines(file: RunFile): AnswerLine[] {
   const first = file.size - MOST_BYTES;
   let [number, start] = [0, 0];
   for (let at = 0; at < file.size; at += step) {
+    await setImmediate();
     for (const { end } of linesIn(file.read(at, step))) {
       const [from, length] = [start, at + end - start];
       const place = number++;

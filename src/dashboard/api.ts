@@ -143,7 +143,7 @@ export interface MemoryDetail extends FoundMemory {
   pieces: string[];
   /** Kept positions in `pieces`, [memoryLayers][kvHeads][≤ keptTokens]. */
   kept: number[][][];
-  /** Address of its source when the document has one. */
+  /** Address of its document, when the corpus gave one and the run still has its references (not more than 100,000). */
   url?: string;
   /** Retrievals in the rows that record them. */
   retrieved: { count: number; recordedChunks: number; chunks: { step: number; text: string; score?: number }[] };

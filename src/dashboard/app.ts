@@ -6,10 +6,11 @@ import type { Axis } from './api.ts';
 import { Assets } from './assets.ts';
 import { costAnswer } from './cost.ts';
 import { csvOf } from './csv.ts';
-import { logTail, mediaAnswer, newestEvents, runDetail } from './detail.ts';
+import { logTail, newestEvents, runDetail } from './detail.ts';
 import { harden, onlyLocal, onlyWithToken } from './guard.ts';
 import type { Indexes } from './indexes.ts';
 import type { Live } from './live.ts';
+import { mediaAnswer } from './media.ts';
 import type { Memories } from './memories.ts';
 import { choiceParameter, countParameter, keysParameter, rangeParameters, textParameter } from './query.ts';
 import { Refused, refusalOf } from './refused.ts';
@@ -115,12 +116,12 @@ function addMemories(api: Hono, { memories }: Parts, runOf: (name: string | unde
   api.get('/runs/:run/memories/:id', async (c) =>
     c.json(await memories.get(runOf(c.req.param('run')), c.req.param('id'))),
   );
-  api.get('/runs/:run/answers', (c) =>
-    c.json(newestAnswers(runOf(c.req.param('run')), countParameter(c.req.query(), 'limit', [1, 50, 500]))),
+  api.get('/runs/:run/answers', async (c) =>
+    c.json(await newestAnswers(runOf(c.req.param('run')), countParameter(c.req.query(), 'limit', [1, 50, 500]))),
   );
-  api.get('/runs/:run/answers/:number', (c) => {
+  api.get('/runs/:run/answers/:number', async (c) => {
     const number = countParameter(c.req.param(), 'number', [0, 0, Number.MAX_SAFE_INTEGER]);
-    return c.json(answerDetail(runOf(c.req.param('run')), number));
+    return c.json(await answerDetail(runOf(c.req.param('run')), number));
   });
   api.get('/runs/:run/cost', (c) => c.json(costAnswer(runOf(c.req.param('run')))));
 }

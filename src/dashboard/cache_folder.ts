@@ -1,23 +1,15 @@
 /**
  * The dashboard's folder for what it makes of runs: nothing in it is needed, all of it can be made again. One process uses a
- * folder at a time; a second dashboard takes the next one.
+ * folder at a time; a second dashboard takes the next one. Where none can be had, such as in a home that cannot be written,
+ * a temporary one does, for as long as this dashboard runs.
  */
 
-import {
-  closeSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  utimesSync,
-  writeSync,
-} from 'node:fs';
-import { homedir } from 'node:os';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isSystemError, UserError } from '../errors.ts';
 import { sha256 } from '../io/files.ts';
+import { lockRunFolder, type RunLock } from '../io/run_folder.ts';
 
 const MOST_FOLDERS = 16;
 
@@ -33,39 +25,33 @@ const DEFAULT_BYTES = 8 * 2 ** 30;
 export class CacheFolder {
   readonly path: string;
   readonly #bytes: number;
+  /** None: the folder is a temporary one. */
+  readonly #lock: RunLock | undefined;
   readonly #used = new Set<string>();
 
-  private constructor(path: string, bytes: number) {
+  private constructor(path: string, bytes: number, lock: RunLock | undefined) {
     this.path = path;
     this.#bytes = bytes;
+    this.#lock = lock;
   }
 
-  /** Takes a folder that no living process uses. @throws UserError disk_full, input_invalid */
-  static open({ root = defaultRoot(), bytes = DEFAULT_BYTES }: CacheOptions = {}): CacheFolder {
-    for (let number = 0; number < MOST_FOLDERS; number++) {
-      const path = join(root, String(number));
-      try {
-        mkdirSync(path, { recursive: true, mode: 0o700 });
-        if (!take(join(path, 'lock'))) continue;
-      } catch (error) {
-        if (!isSystemError(error)) throw error;
-        const action = 'make the folder writable, or set XDG_CACHE_HOME to one that is';
-        throw new UserError('input_invalid', {
-          where: path,
-          what: `cannot be used as cache: ${error.code}`,
-          action,
-          cause: error,
-        });
+  /** Takes a folder that no living process uses. */
+  static async open({ root, bytes = DEFAULT_BYTES }: CacheOptions = {}): Promise<CacheFolder> {
+    try {
+      const base = root ?? defaultRoot();
+      mkdirSync(base, { recursive: true, mode: 0o700 });
+      for (let number = 0; number < MOST_FOLDERS; number++) {
+        const path = join(base, String(number));
+        const lock = await lockRunFolder(path).catch(ifLocked);
+        if (lock === undefined) continue;
+        const cache = new CacheFolder(path, bytes, lock);
+        cache.evict();
+        return cache;
       }
-      const cache = new CacheFolder(path, bytes);
-      cache.evict();
-      return cache;
+    } catch (error) {
+      if (!isSystemError(error) && !(error instanceof UserError)) throw error;
     }
-    throw new UserError('input_invalid', {
-      where: root,
-      what: `${MOST_FOLDERS} dashboards use it`,
-      action: 'end one of them, or set XDG_CACHE_HOME to another folder',
-    });
+    return new CacheFolder(mkdtempSync(join(tmpdir(), 'memory3-dashboard-')), bytes, undefined);
   }
 
   /** The folder for what is made of the file at `source`; it need not be there yet. */
@@ -99,40 +85,20 @@ export class CacheFolder {
   }
 
   close(): void {
-    rmSync(join(this.path, 'lock'), { force: true });
+    if (this.#lock === undefined) rmSync(this.path, { recursive: true, force: true });
+    else this.#lock.release();
   }
+}
+
+/** Undefined for a folder that another process uses. */
+function ifLocked(error: unknown): undefined {
+  if (error instanceof UserError && error.code === 'run_locked') return undefined;
+  throw error;
 }
 
 function defaultRoot(): string {
   const base = process.env.XDG_CACHE_HOME;
   return join(base === undefined || base === '' ? join(homedir(), '.cache') : base, 'memory3', 'dashboard');
-}
-
-/** Makes the lock file, also over that of a process that is gone. */
-function take(path: string): boolean {
-  for (let attempt = 0; attempt < 2; attempt++) {
-    try {
-      const fd = openSync(path, 'wx', 0o600);
-      writeSync(fd, String(process.pid));
-      closeSync(fd);
-      return true;
-    } catch (error) {
-      if (!isSystemError(error) || error.code !== 'EEXIST') throw error;
-      if (isAlive(Number(readFileSync(path, 'utf8')))) return false;
-      rmSync(path, { force: true });
-    }
-  }
-  return false;
-}
-
-function isAlive(pid: number): boolean {
-  if (!Number.isInteger(pid) || pid <= 0) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return isSystemError(error) && error.code === 'EPERM';
-  }
 }
 
 /** What the files of a folder take on disk. */

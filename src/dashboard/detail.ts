@@ -2,10 +2,10 @@
 
 import { eventSchema, type RunEvent } from '../tracking/events.ts';
 import type { Media } from '../tracking/values.ts';
-import type { Axis, MediaAnswer, RunDetail } from './api.ts';
+import type { Axis, RunDetail } from './api.ts';
 import type { Indexes } from './indexes.ts';
 import { damaged, refusalOf } from './refused.ts';
-import { isKnownMedia, lastLines, linesIn, numberIn, rowBehind, rowOf, spreadRows } from './rows.ts';
+import { lastLines, numberIn, rowOf, spreadRows } from './rows.ts';
 import { readSmall, stampOf, withFile } from './run_file.ts';
 import type { Run } from './runs.ts';
 import { offsetsOf } from './series.ts';
@@ -17,8 +17,6 @@ const AXES: readonly Axis[] = ['step', 'tokens', 'time'];
 const NOT_DRAWN = ['step', 'time/unix_s'];
 const EVENT_BYTES = 4 * 2 ** 20;
 const LOG_BYTES = 2 ** 20;
-/** Media of one answer, in bytes of their rows. */
-const MOST_MEDIA_BYTES = 32 * 2 ** 20;
 
 export function runDetail(run: Run, summaries: Summaries, indexes: Indexes): RunDetail {
   const summary = summaries.summary(run);
@@ -98,7 +96,9 @@ function finalValues(run: Run): Record<string, unknown> {
 /** The newest events, oldest first. A line that is none is left out. */
 export function newestEvents(run: Run, limit: number): RunEvent[] {
   const lines = withFile(run.folder.events, run.within, (file) => lastLines(file, Math.min(EVENT_BYTES, file.size)));
-  return eventsOf(lines ?? []).slice(-limit);
+  const events: RunEvent[] = [];
+  for (let i = (lines?.length ?? 0) - 1; i >= 0 && events.length < limit; i--) events.push(...eventsOf([lines![i]!]));
+  return events.reverse();
 }
 
 export function eventsOf(lines: readonly string[]): RunEvent[] {
@@ -112,63 +112,4 @@ export function eventsOf(lines: readonly string[]): RunEvent[] {
 export function logTail(run: Run, count: number): string[] {
   const lines = withFile(run.folder.log, run.within, (file) => lastLines(file, Math.min(LOG_BYTES, count * 200)));
   return (lines ?? []).slice(-count);
-}
-
-export interface MediaQuery {
-  key: string;
-  /** Steps of the whole run. */
-  from: number;
-  to: number;
-  limit: number;
-}
-
-/** Media of both stages. */
-export function mediaAnswer(run: Run, indexes: Indexes, { key, from, to, limit }: MediaQuery): MediaAnswer {
-  return StageRows.with(run, indexes, (stages) => {
-    const offsets = offsetsOf(stages);
-    const places = stages.flatMap((stage, i) => {
-      if (!stage.isWhole)
-        return sampledPlaces(stage, key).map((place) => ({ ...place, stage, offset: offsets[i]!.step }));
-      const [first, end] = [
-        stage.rowAt('step', from - offsets[i]!.step),
-        stage.rowAt('step', to - offsets[i]!.step) + 8,
-      ];
-      return stage.mediaPlaces(key, first, end).map((place) => ({ ...place, stage, offset: offsets[i]!.step }));
-    });
-    const chosen = places.length <= limit ? places : spread(places, limit);
-    let bytes = 0;
-    const entries: MediaAnswer['entries'] = [];
-    for (const { stage, offset, start, end } of chosen) {
-      bytes += end - start;
-      if (bytes > MOST_MEDIA_BYTES) break;
-      const row = rowOf(stage.file.read(start, end - start).toString('utf8'));
-      const step = (numberIn(row, 'step') ?? 0) + offset;
-      const value = row?.[key];
-      if (step >= from && step <= to && isKnownMedia(value))
-        entries.push({ step, stage: stage.stage, value: value as Media });
-    }
-    return { entries, total: places.length };
-  });
-}
-
-/** Evenly spread, the first and the last among them. */
-function spread<T>(items: readonly T[], count: number): T[] {
-  if (count === 1) return items.slice(-1);
-  return Array.from({ length: count }, (_, i) => items[Math.round((i * (items.length - 1)) / (count - 1))]!);
-}
-
-/** While there is no index: the media in rows at some places of the file. */
-function sampledPlaces({ file }: StageRows, key: string): { start: number; end: number }[] {
-  const found: { start: number; end: number }[] = [];
-  for (let i = 0; i < 16; i++) {
-    const begin = rowBehind(file, Math.floor((file.size * i) / 16))?.start;
-    if (begin === undefined || begin < (found.at(-1)?.end ?? 0)) continue;
-    const bytes = file.read(begin, 2 ** 17);
-    for (const { start, end } of linesIn(bytes)) {
-      if (!isKnownMedia(rowOf(bytes.toString('utf8', start, end))?.[key])) continue;
-      found.push({ start: begin + start, end: begin + end });
-      break;
-    }
-  }
-  return found;
 }

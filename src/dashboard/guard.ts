@@ -1,7 +1,7 @@
 /** Who is answered, and what every answer tells the browser it may do. */
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import type { Context, MiddlewareHandler } from 'hono';
+import type { MiddlewareHandler } from 'hono';
 import { getCookie } from 'hono/cookie';
 import { Refused } from './refused.ts';
 
@@ -23,7 +23,6 @@ const HEADERS: readonly [string, string][] = [
   ['X-Content-Type-Options', 'nosniff'],
   ['X-Frame-Options', 'DENY'],
   ['Referrer-Policy', 'no-referrer'],
-  ['Cross-Origin-Opener-Policy', 'same-origin'],
   ['Cross-Origin-Resource-Policy', 'same-origin'],
 ];
 
@@ -62,36 +61,21 @@ export function onlyLocal(): MiddlewareHandler {
 }
 
 /**
- * Only those who have the token: given once in the address, it is kept in a cookie and taken out of the address. The browser is
- * sent on by the page itself, not by a redirect, for it keeps the cookie back on one that began at another site.
+ * Only those who have the token: given once in the address, it is kept in a cookie. The page takes it out of the address; a
+ * redirect could not, for the browser keeps the cookie back on one that began at another site.
  */
 export function onlyWithToken(token: string, port: () => number): MiddlewareHandler {
   const expected = digest(token);
   const isRight = (given: string | undefined) => given !== undefined && timingSafeEqual(digest(given), expected);
   return async (c, next) => {
     const name = `memory3-${port()}`;
-    const given = c.req.query('token');
-    if (isRight(given)) {
+    if (isRight(c.req.query('token'))) {
       c.header('Set-Cookie', `${name}=${token}; Path=/; HttpOnly; SameSite=Strict`);
-      return sendOn(c);
-    }
-    if (!isRight(getCookie(c, name))) {
+    } else if (!isRight(getCookie(c, name))) {
       throw new Refused(403, 'token_missing', 'open the dashboard by the link that it printed, with its token');
     }
     await next();
-    return undefined;
   };
-}
-
-function sendOn(c: Context): Response {
-  const address = new URL(c.req.url);
-  address.searchParams.delete('token');
-  // One slash: an address that begins with two would name another host.
-  const target = `${address.pathname.replace(/^\/+/, '/')}${address.search}`;
-  const shown = target.replaceAll('&', '&amp;').replaceAll('"', '&quot;').replaceAll('<', '&lt;');
-  return c.html(
-    `<!doctype html><meta http-equiv="refresh" content="0;url=${shown}"><title>memory3</title>`,
-  ) as Response;
 }
 
 /** Of equal length, so that comparing takes equal time. */

@@ -3,8 +3,7 @@
 import { STAGES, type StageName } from '../io/run_folder.ts';
 import { WorkerPool } from '../io/worker_pool.ts';
 import type { CacheFolder } from './cache_folder.ts';
-import { refusalOf } from './refused.ts';
-import { type IndexState, isPrefix, readState } from './row_index.ts';
+import { type IndexState, isPrefix, metaFile, readState } from './row_index.ts';
 import { type IndexJob, isWhole } from './row_index_writer.ts';
 import { type RunFile, stampOf } from './run_file.ts';
 import type { Run } from './runs.ts';
@@ -15,6 +14,8 @@ const WORTH_INDEXING = 2 ** 18;
 const PART_BYTES = 32 * 2 ** 20;
 /** The thread ends when it had nothing to do for so many milliseconds. */
 const IDLE_MS = 20_000;
+/** What could not be written is tried again after so many milliseconds. */
+const REST_MS = 60_000;
 /** MiB of its heap: a part's records lie outside of it. */
 const LIMITS = { maxOldGenerationSizeMb: 128, maxYoungGenerationSizeMb: 16 };
 
@@ -28,13 +29,16 @@ interface Entry {
   run: Run;
   folder: string;
   state: IndexState | undefined;
-  /** The file as it was when indexing it failed: it is tried again once it changes. */
-  failedAt?: string;
+  /** What is wrong with the rows, and the file as it was then: it is looked at again once it changes. */
   problem?: string;
+  failedAt?: string;
+  /** The index could not be written; it is tried again after this time, ms. */
+  restsUntil: number;
 }
 
 export class Indexes {
   readonly #cache: CacheFolder;
+  readonly #onDefect: (error: unknown) => void;
   readonly #entries = new Map<string, Entry>();
   /** Paths that wait, the most urgent last. */
   #wanted = new Set<string>();
@@ -43,16 +47,21 @@ export class Indexes {
   #isClosed = false;
   #idle: NodeJS.Timeout | undefined;
 
-  constructor(cache: CacheFolder) {
+  /** @param onDefect told why an index could not be written; curves are drawn without it */
+  constructor(cache: CacheFolder, onDefect: (error: unknown) => void = () => undefined) {
     this.#cache = cache;
+    this.#onDefect = onDefect;
   }
 
   /** The index of the opened file of a stage, as far as it holds; starts to bring it forward when it is worth it. */
   usable(run: Run, stage: StageName, file: RunFile): UsableIndex | undefined {
     const entry = this.#entry(run, run.folder.metricsFile(stage));
+    // Somebody may have emptied the cache.
+    if (stampOf(metaFile(entry.folder)) === undefined) entry.state = undefined;
     const state = entry.state !== undefined && isPrefix(entry.state, file) ? entry.state : undefined;
     const behind = file.size - (state?.offset ?? 0);
-    if (behind > WORTH_INDEXING || (entry.state !== undefined && state === undefined)) this.#want(file.path);
+    const isOther = entry.state !== undefined && state === undefined;
+    if (behind > WORTH_INDEXING || isOther || entry.problem !== undefined) this.#want(file.path);
     return state && { state, folder: entry.folder };
   }
 
@@ -81,7 +90,7 @@ export class Indexes {
     if (known !== undefined) return known;
     const folder = this.#cache.folderOf(path);
     const state = readState(folder, path);
-    const entry: Entry = { run, folder, state: state && isWhole(folder, state) ? state : undefined };
+    const entry: Entry = { run, folder, state: state && isWhole(folder, state) ? state : undefined, restsUntil: 0 };
     entry.problem = entry.state?.problem;
     this.#entries.set(path, entry);
     return entry;
@@ -89,7 +98,8 @@ export class Indexes {
 
   #want(path: string): void {
     const entry = this.#entries.get(path);
-    if (this.#isClosed || entry?.failedAt === stampText(path)) return;
+    if (entry === undefined || this.#isClosed || Date.now() < entry.restsUntil) return;
+    if (entry.failedAt === stampText(path)) return;
     this.#wanted.delete(path);
     this.#wanted.add(path);
     if (!this.#isWorking) void this.#work();
@@ -107,6 +117,8 @@ export class Indexes {
         if (!(await this.#part(path, this.#entries.get(path)!))) this.#wanted.delete(path);
       }
       if (!this.#isClosed) this.#cache.evict();
+    } catch (error) {
+      this.#onDefect(error);
     } finally {
       this.#isWorking = false;
       this.#idle = setTimeout(() => void this.#rest(), IDLE_MS).unref();
@@ -128,9 +140,9 @@ export class Indexes {
       return state.problem === undefined && left > WORTH_INDEXING && state.offset !== before?.offset;
     } catch (error) {
       if (this.#isClosed) return false;
-      entry.state = undefined;
-      entry.failedAt = stamp;
-      entry.problem = refusalOf(error, entry.run.folder.root).message;
+      // The rows are no worse for it, such as on a full disk.
+      this.#onDefect(error);
+      entry.restsUntil = Date.now() + REST_MS;
       await this.#rest();
       return false;
     }

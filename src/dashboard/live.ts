@@ -190,7 +190,11 @@ export class Live {
         if (lines.length > 0) told.push(message('log', JSON.stringify({ lines })));
         return told.join('');
       },
-      greeting: (lastId) => (lastId === String(last.id) ? '' : message('rows', last.text, last.id)),
+      // As it is now: what was seen at the last look is older than what the page has just asked for.
+      greeting: (lastId) => {
+        const now = rows();
+        return lastId === String(now.id) ? '' : message('rows', now.text, now.id);
+      },
     };
   }
 

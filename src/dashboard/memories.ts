@@ -1,13 +1,15 @@
 /** What the dashboard answers about a run's memories. */
 
 import { join } from 'node:path';
+import { dataPaths } from '../data/paths.ts';
+import { UserError } from '../errors.ts';
 import { WorkerPool } from '../io/worker_pool.ts';
-import type { Retrievals } from '../tracking/values.ts';
 import type { BankAnswer, FoundMemory, MemoryDetail } from './api.ts';
-import { mediaAnswer } from './detail.ts';
 import type { Indexes } from './indexes.ts';
+import { mediaPlaces } from './media.ts';
 import type { MemoryJob, MemoryResult } from './memory_thread.ts';
 import { Refused } from './refused.ts';
+import type { RetrievalRecords } from './retrieved.ts';
 import { stampOf } from './run_file.ts';
 import type { Run } from './runs.ts';
 import { StageRows } from './stage_rows.ts';
@@ -18,7 +20,7 @@ const IDLE_MS = 20_000;
 const MOST_WAITING = 16;
 /** Records of retrievals that are looked through for a memory. */
 const MOST_RECORDS = 400;
-const MOST_CHUNKS = 50;
+const ALL_STEPS = { from: Number.NEGATIVE_INFINITY, to: Number.POSITIVE_INFINITY };
 
 export class Memories {
   readonly #indexes: Indexes;
@@ -41,15 +43,16 @@ export class Memories {
   }
 
   async get(run: Run, id: string): Promise<MemoryDetail> {
-    const tokenizer = join(run.folder.data, 'tokenizer.json');
-    const result = await this.#ask({ kind: 'get', id, tokenizer, ...placeOf(run) });
-    const { memory, pieces } = result as MemoryResult & { kind: 'get' };
+    const { tokenizer, references } = dataPaths(run.folder.data);
+    const records = retrievalRecords(run, this.#indexes);
+    const result = await this.#ask({ kind: 'get', id, tokenizer, references, records, ...placeOf(run) });
+    const { memory, pieces, address, retrieved } = result as MemoryResult & { kind: 'get' };
     const { document, title, text, span, writer, kept } = memory;
+    const url = [address, document].find((one) => /^https?:\/\/\S+$/.test(one ?? ''));
     return {
-      ...{ id, document, title, text, writer, pieces, kept },
+      ...{ id, document, title, text, writer, pieces, kept, retrieved },
       span: [span[0], span[1]],
-      ...(/^https?:\/\/\S+$/.test(document) && { url: document }),
-      retrieved: retrievalsOf(run, this.#indexes, id),
+      ...(url !== undefined && { url }),
     };
   }
 
@@ -67,20 +70,18 @@ export class Memories {
     try {
       return await pool.run(job);
     } catch (error) {
-      // A thread that has ended, such as for want of memory, answers nothing more; the next question starts another.
-      if (this.#pool === pool) this.#pool = undefined;
-      await pool.close();
+      if (!(error instanceof UserError)) await this.#drop(pool);
       throw error;
     } finally {
       this.#waiting -= 1;
-      if (this.#waiting === 0) this.#idle = setTimeout(() => void this.#rest(), IDLE_MS).unref();
+      if (this.#waiting === 0) this.#idle = setTimeout(() => void this.#drop(pool), IDLE_MS).unref();
     }
   }
 
-  async #rest(): Promise<void> {
-    const pool = this.#pool;
-    this.#pool = undefined;
-    await pool?.close();
+  /** A thread that has ended, such as for want of memory, answers nothing more; the next question starts another. */
+  async #drop(pool: WorkerPool<MemoryJob, MemoryResult>): Promise<void> {
+    if (this.#pool === pool) this.#pool = undefined;
+    await pool.close();
   }
 }
 
@@ -90,33 +91,11 @@ function placeOf({ folder, within }: Run): { folder: string; within: string } {
   return { folder: folder.bank, within };
 }
 
-/** By which chunks a memory was read, in the rows that record them. */
-function retrievalsOf(run: Run, indexes: Indexes, id: string): MemoryDetail['retrieved'] {
-  const keys = StageRows.with(run, indexes, (stages) =>
-    stages.flatMap((stage) => [...stage.names().media].filter(([, type]) => type === 'retrievals').map(([key]) => key)),
-  );
-  const retrieved: MemoryDetail['retrieved'] = { count: 0, recordedChunks: 0, chunks: [] };
-  for (const key of new Set(keys)) {
-    const open = { from: Number.NEGATIVE_INFINITY, to: Number.POSITIVE_INFINITY };
-    for (const { step, value } of mediaAnswer(run, indexes, { key, limit: MOST_RECORDS, ...open }).entries) {
-      addRetrievals(retrieved, step, value as Retrievals, id);
-    }
-  }
-  retrieved.chunks = retrieved.chunks.slice(-MOST_CHUNKS);
-  return retrieved;
-}
-
-function addRetrievals(retrieved: MemoryDetail['retrieved'], step: number, { chunks }: Retrievals, id: string): void {
-  for (const chunk of Array.isArray(chunks) ? chunks : []) {
-    if (!Array.isArray(chunk?.memories)) continue;
-    retrieved.recordedChunks += 1;
-    const memory = chunk.memories.find((one) => one?.id === id);
-    if (memory === undefined) continue;
-    retrieved.count += 1;
-    retrieved.chunks.push({
-      step,
-      text: String(chunk.text),
-      ...(typeof memory.score === 'number' && { score: memory.score }),
-    });
-  }
+function retrievalRecords(run: Run, indexes: Indexes): RetrievalRecords[] {
+  const names = StageRows.with(run, indexes, (stages) => stages.flatMap((stage) => [...stage.names().media]));
+  const keys = new Set(names.flatMap(([key, type]) => (type === 'retrievals' ? [key] : [])));
+  return [...keys].map((key) => {
+    const { places } = mediaPlaces(run, indexes, { key, limit: MOST_RECORDS, ...ALL_STEPS });
+    return { key, places };
+  });
 }

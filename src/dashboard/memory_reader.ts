@@ -5,7 +5,8 @@
 
 import { lstatSync, readdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
-import { isSystemError, UserError } from '../errors.ts';
+import { ReferenceDataset } from '../data/references.ts';
+import { ignoreUserError, isSystemError, UserError } from '../errors.ts';
 import type { BankIdentity, MemoryRecord } from '../memory/layout.ts';
 import { type Manifest, Versions } from '../memory/manifest.ts';
 import type { RecordTable } from '../memory/records.ts';
@@ -19,6 +20,8 @@ const LARGEST_JSON = 64 * 2 ** 20;
 const LARGEST_WHOLE = 2 ** 30;
 /** A search gives what it has found after so many milliseconds. */
 const SEARCH_MS = 8000;
+/** The address of a memory is looked for among so many references at most: all are read for it. */
+const MOST_REFERENCES = 100_000;
 
 /** A bank folder, and the resolved folder that its files must lie in. */
 export interface BankPlace {
@@ -97,6 +100,21 @@ export async function getMemory(place: BankPlace, id: string): Promise<StoredMem
     }
     throw new UserError('memory_unknown', { what: `version ${version} of the bank holds no memory of this id` });
   });
+}
+
+/**
+ * Address of the document that a memory was cut from. The bank does not hold it; the references of the run do, while they are
+ * there, where the corpus had one.
+ * @param references the folder of the references
+ */
+export async function addressOf(references: BankPlace, id: string): Promise<string | undefined> {
+  try {
+    checkFiles(references);
+    const dataset = await ReferenceDataset.open(references.folder);
+    return dataset.size > MOST_REFERENCES ? undefined : await dataset.addressOf(id);
+  } catch (error) {
+    return ignoreUserError(error);
+  }
 }
 
 function keptPositions(kept: Int32Array, length: number, { layout }: Pick<BankIdentity, 'layout'>): number[][][] {

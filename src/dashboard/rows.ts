@@ -76,6 +76,18 @@ export function lastLines(file: RunFile, bytes: number): string[] {
   }
 }
 
+/** The last complete line that holds `text`, looked for in the last `most` bytes or a little more. */
+export function lastLineWith(file: RunFile, text: string, most: number): string | undefined {
+  for (let length = 2 ** 17; ; length *= 4) {
+    const from = Math.max(0, file.size - length);
+    const bytes = file.read(from, length);
+    const at = bytes.lastIndexOf(text, bytes.lastIndexOf(NEWLINE));
+    const start = at < 0 ? -1 : bytes.lastIndexOf(NEWLINE, at) + 1;
+    if (start > 0 || (start === 0 && from === 0)) return bytes.toString('utf8', start, bytes.indexOf(NEWLINE, at));
+    if (from === 0 || length >= most) return undefined;
+  }
+}
+
 /** Up to `count` rows at places spread evenly over bytes [from, to), in their order; each once. */
 export function spreadRows(file: RunFile, count: number, from = 0, to = file.size): PlacedRow[] {
   const rows: PlacedRow[] = [];

@@ -1,7 +1,7 @@
 /** The runs of a runs folder, found by names that come from outside. */
 
 import { readdirSync, realpathSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { isSystemError, UserError } from '../errors.ts';
 import { RunFolder } from '../io/run_folder.ts';
 import { Refused } from './refused.ts';
@@ -18,16 +18,27 @@ export interface Run {
 /** More are not listed. */
 const MOST_RUNS = 2000;
 
+/** @throws UserError input_invalid when the folder is that of one run */
+function refuseRun(folder: string, where: string): void {
+  const parts = readdirSync(folder);
+  if (!parts.includes('config.yaml') || !parts.includes('metrics')) return;
+  const what = 'it is the folder of one run, not one that holds runs';
+  throw new UserError('input_invalid', { where, what, action: `give the folder around it: ${dirname(folder)}` });
+}
+
 export class Runs {
   /** The resolved runs folder. */
   readonly root: string;
 
-  /** @throws UserError input_missing when there is no such folder */
+  /** @throws UserError input_missing when there is no such folder; input_invalid when it is a run itself */
   constructor(root: string) {
     const action = 'give the folder that `runsFolder` of the configuration names';
     try {
       this.root = realpathSync(root);
-      if (statSync(this.root).isDirectory()) return;
+      if (statSync(this.root).isDirectory()) {
+        refuseRun(this.root, root);
+        return;
+      }
     } catch (error) {
       if (!isSystemError(error)) throw error;
       throw new UserError('input_missing', { where: root, what: 'there is no such folder', action, cause: error });

@@ -202,6 +202,8 @@ function widthFor(rows: number, points: number): number {
 }
 
 function alignedTo(range: Range, width: number): Range {
+  // Of a stage outside of the range not even the point at its end.
+  if (range.to <= range.from) return { ...range, from: 0, to: 0 };
   const end = Math.min(range.stage.rows, Math.ceil(range.to / width) * width);
   return { ...range, from: Math.floor(range.from / width) * width, to: end };
 }

@@ -1,7 +1,8 @@
 /** The dashboard as a server: started, answering, ended. */
 
 import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, isIPv6 } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { createAdaptorServer } from '@hono/node-server';
 import { isSystemError, UserError } from '../errors.ts';
 import { makeApp } from './app.ts';
@@ -26,8 +27,8 @@ export interface DashboardOptions {
 }
 
 export interface Dashboard {
-  /** To be opened in a browser; with the token where there is one. */
-  address: string;
+  /** To be opened in a browser, by any of these; with the token where there is one. */
+  addresses: string[];
   /** Resolves when no row waits to be indexed any more. */
   settled(): Promise<void>;
   close(): Promise<void>;
@@ -40,19 +41,20 @@ const LIMITS = { connections: 256, headersMs: 10_000, requestMs: 30_000, silence
 export async function startDashboard(options: DashboardOptions): Promise<Dashboard> {
   const { runsFolder, port, host = LOCAL, onDefect = () => undefined } = options;
   const runs = new Runs(runsFolder);
-  const cache = CacheFolder.open(options.cache);
-  const indexes = new Indexes(cache);
+  const cache = await CacheFolder.open(options.cache);
+  let isClosing = false;
+  // Questions that the end cut short are no defects.
+  const defect = (error: unknown) => isClosing || onDefect(error);
+  const indexes = new Indexes(cache, defect);
   const summaries = new Summaries((run) => indexes.problem(run));
   const memories = new Memories(indexes);
   const live = new Live(runs, summaries, options.live);
   const token = host === LOCAL ? undefined : newToken();
   let listening = port;
-  let isClosing = false;
   const app = makeApp({
     ...{ runs, summaries, indexes, live, memories, token },
     port: () => listening,
-    // Questions that the end cut short are no defects.
-    onDefect: (error) => isClosing || onDefect(error),
+    onDefect: defect,
   });
   const server = createAdaptorServer({
     fetch: app.fetch,
@@ -75,13 +77,26 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
   };
   try {
     listening = await listen(server, port, host);
+    // Such as a connection that could not be taken.
+    server.on('error', defect);
   } catch (error) {
     await close();
     throw error;
   }
-  const shown = host.includes(':') ? `[${host}]` : host;
-  const address = `http://${shown}:${listening}/${token === undefined ? '' : `?token=${token}`}`;
-  return { address, settled: () => indexes.settled(), close };
+  const query = token === undefined ? '' : `?token=${token}`;
+  const addresses = namesOf(host).map((name) => `http://${name}:${listening}/${query}`);
+  return { addresses, settled: () => indexes.settled(), close };
+}
+
+/** By what others reach a host: one that stands for all addresses of this machine by each of them, others first. */
+function namesOf(host: string): string[] {
+  const isAll = ['0.0.0.0', '::', ''].includes(host);
+  const own = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  const found = own
+    .filter(({ address, family }) => !address.startsWith('fe80:') && (host !== '0.0.0.0' || family === 'IPv4'))
+    .sort((a, b) => Number(a.internal) - Number(b.internal))
+    .map(({ address }) => address);
+  return (isAll && found.length > 0 ? found : [host]).map((name) => (isIPv6(name) ? `[${name}]` : name));
 }
 
 async function listen(server: Server, port: number, host: string): Promise<number> {

@@ -5,7 +5,7 @@ import { judgeState, type RunStatus, statusSchema } from '../tracking/status.ts'
 import type { MetricsRow } from '../tracking/values.ts';
 import type { RunSummary } from './api.ts';
 import { damaged, refusalOf } from './refused.ts';
-import { lastLines, numberIn, rowBehind, rowOf, spreadRows } from './rows.ts';
+import { lastLines, lastLineWith, numberIn, rowBehind, rowOf, spreadRows } from './rows.ts';
 import { type RunFacts, readFacts } from './run_config.ts';
 import { readSmall, stampOf, withFile } from './run_file.ts';
 import type { Run } from './runs.ts';
@@ -15,8 +15,9 @@ const SPARKS = 60;
 const SAMPLES = 30;
 /** Files whose values are kept. */
 const MOST_KEPT = 20_000;
-/** Bytes at the end of a file in which the last rows and the last validation are looked for. */
+/** Bytes at the end of a file in which the last rows are looked for, and the last validation, which may be long ago. */
 const TAIL_BYTES = 2 ** 17;
+const VALIDATION_BYTES = 2 ** 23;
 /** Rows that the speed is taken from. */
 const SPEED_ROWS = 50;
 
@@ -100,7 +101,7 @@ export class Summaries {
           bytes: file.size,
           first,
           last,
-          validation: rowOf(lines.findLast((line) => line.includes('"validation/loss":')) ?? ''),
+          validation: rowOf(lastLineWith(file, '"validation/loss":', VALIDATION_BYTES) ?? ''),
           ...speedOf(tail),
           sparks: [...spread, last].flatMap((row) => {
             const [step, loss] = [numberIn(row, 'step'), numberIn(row, 'train/loss')];
@@ -201,6 +202,7 @@ function changedAt(run: Run): { changedAt?: number } {
     folder.status,
     folder.hardware,
     folder.log,
+    folder.answers,
     ...STAGES.map((s) => folder.metricsFile(s)),
   ];
   const times = files.flatMap((path) => stampOf(path)?.mtimeMs ?? []);

@@ -355,6 +355,17 @@ export class ReferenceDataset {
     }
   }
 
+  /** Address of the document of the reference with this id, empty when it has none; reads the file up to there. @throws as `get` */
+  async addressOf(id: string): Promise<string | undefined> {
+    for (const number of this.#starts.keys()) {
+      const batch = await this.#read(number);
+      for (let row = 0; row < batch.numRows; row++) {
+        if (textAt(batch, COLUMN.id, row) === id) return textAt(batch, COLUMN.url, row);
+      }
+    }
+    return undefined;
+  }
+
   /** All references in order, `count` at a time (the last group may be smaller). */
   async *batches(count: number): AsyncGenerator<Piece[]> {
     let group: Piece[] = [];

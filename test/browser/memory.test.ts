@@ -35,7 +35,8 @@ describeInBrowser('the dashboard of memories, answers and costs', () => {
     const references = join(playground.folder, 'hostile.jsonl');
     const lines = [
       { id: SOURCE, title: HOSTILE, text: `The zebra says ${HOSTILE} and runs.` },
-      { id: 'javascript:alert(1)', title: '', text: 'The okapi stands in the wood.' },
+      { id: 'javascript:alert(1)', title: '', text: 'The okapi stands in the wood.', url: 'javascript:alert(2)' },
+      { id: 'quagga', title: '', text: 'The quagga is gone.', url: 'https://example.org/quagga?a=1&b=2' },
       ...Array.from({ length: 20 }, (_, i) => ({ id: `plain${i}`, title: `Plain ${i}`, text: `A plain number ${i}.` })),
     ];
     writeFileSync(references, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
@@ -151,6 +152,12 @@ describeInBrowser('the dashboard of memories, answers and costs', () => {
     await found.click();
     await eventually(() => memory.innerText()).toContain('javascript:alert(1)');
     expect(await memory.getByRole('link').count()).toBe(0);
+    await page.getByLabel('Search the bank').fill('quagga');
+    await page.keyboard.press('Enter');
+    await eventually(() => found.innerText()).toContain('quagga');
+    await found.click();
+    const source = memory.getByRole('link', { name: 'https://example.org/quagga?a=1&b=2' });
+    expect(await source.getAttribute('href')).toBe('https://example.org/quagga?a=1&b=2');
     expect(await page.locator('main img').count()).toBe(0);
   });
 

@@ -1,10 +1,11 @@
 /** The pages about the numbers of runs: the list, the curves of one, several compared; finished and live. */
 
-import { appendFileSync, cpSync, readFileSync } from 'node:fs';
+import { appendFileSync, cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Browser } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it, onTestFinished } from 'vitest';
+import { time } from '../../src/dashboard/page/format.ts';
 import { RunFolder } from '../../src/io/run_folder.ts';
 import { RunTracker } from '../../src/tracking/run_tracker.ts';
 import { type RunStatus, writeStatus } from '../../src/tracking/status.ts';
@@ -111,6 +112,101 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await page.getByLabel('x axis').selectOption('tokens');
     await eventually(async () => (await chartTable(page, 'train/gradient_norm'))[0]?.[0]).toBe('64');
     expect(page.url()).toContain('keys=validation/loss,train/gradient_norm');
+  });
+
+  it('follows the runs that it compares, whatever they are called', async () => {
+    const { page } = watched;
+    const name = 'größe #1, 100%';
+    const from = playground.path('other', 'metrics/warmup.jsonl');
+    await mkdir(playground.path(name, 'metrics'), { recursive: true });
+    cpSync(playground.path('finished', 'config.yaml'), playground.path(name, 'config.yaml'));
+    cpSync(from, playground.path(name, 'metrics/warmup.jsonl'));
+    await watched.go('#/');
+    await page.getByLabel(`Compare ${name}`, { exact: true }).check();
+    await page.getByLabel('Compare finished').check();
+    await page.getByRole('link', { name: 'Compare 2' }).click();
+    const legend = () => figure(page, 'train/loss').locator('.legend').allInnerTexts();
+    await eventually(legend).toEqual([expect.stringContaining(name)]);
+    await eventually(() => page.locator('#connection').innerText()).toBe('live');
+    const row = { step: 9, 'time/unix_s': 1, 'train/loss': 77.5, 'train/tokens': 1 };
+    appendFileSync(playground.path(name, 'metrics/warmup.jsonl'), `${JSON.stringify(row)}\n`);
+    await eventually(() => page.getByRole('region', { name: 'Last values' }).innerText()).toContain('77.50');
+    await page.locator('input[type=range]').first().fill('0');
+    await eventually(legend).toEqual([expect.stringContaining('77.50')]);
+    await page.getByRole('link', { name, exact: true }).click();
+    await page.getByRole('heading', { level: 1, name }).waitFor();
+    await figure(page, 'Loss').locator('canvas').waitFor();
+    rmSync(playground.path(name), { recursive: true });
+    await watched.go('#/');
+    await eventually(() => page.getByRole('link', { name, exact: true }).count()).toBe(0);
+  });
+
+  it('asks for each curve once, and lets go of its stream while it is hidden', async () => {
+    const { page } = watched;
+    const asked: string[] = [];
+    page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+    const count = (path: string) => asked.filter((one) => one.endsWith(path)).length;
+    await watched.go('#/run/finished');
+    await figure(page, 'Loss').locator('canvas').waitFor();
+    await eventually(() => page.locator('#connection').innerText()).toBe('live');
+    await new Promise((next) => setTimeout(next, 1500));
+    expect([count('/series'), count('/live')]).toEqual([1, 1]);
+    const hide = async (isHidden: boolean) =>
+      await page.evaluate(
+        `Object.defineProperty(document, 'hidden', { value: ${isHidden}, configurable: true }); document.dispatchEvent(new Event('visibilitychange'))`,
+      );
+    const gone = page.waitForEvent('requestfailed', (request) => request.url().endsWith('/live'));
+    await hide(true);
+    await gone;
+    await hide(false);
+    await eventually(() => count('/live')).toBe(2);
+    // What came in between was not told.
+    await eventually(() => count('/series')).toBe(2);
+  });
+
+  it('shows the load of days without asking again and again', async () => {
+    const { page } = watched;
+    const folder = new RunFolder(playground.path('days'));
+    cpSync(playground.path('finished'), folder.root, { recursive: true });
+    const load = Array.from({ length: 40_000 }, (_, i) => ({
+      ...{ time: 1.7e9 + 10 * i, 'hardware/cpu_percent': i % 100, 'hardware/process_rss_bytes': 1e9 + i },
+    }));
+    writeFileSync(folder.hardware, load.map((row) => `${JSON.stringify(row)}\n`).join(''));
+    let asked = 0;
+    page.on('request', (request) => {
+      asked += Number(new URL(request.url()).pathname.endsWith('/hardware'));
+    });
+    await watched.go('#/run/days');
+    await page.getByText('Drawn from samples').waitFor();
+    await new Promise((next) => setTimeout(next, 4500));
+    expect(asked).toBe(1);
+    const table = await chartTable(page, 'Load');
+    expect([table[0]![0], table.at(-1)![0]]).toEqual([time(1.7e9), expect.stringMatching(/^2023-11-19 /)]);
+    rmSync(folder.root, { recursive: true });
+  });
+
+  it('opens to others by the printed link alone, which leads to what was linked', async () => {
+    const shared = await ServedDashboard.start(playground.runs, '--host', '0.0.0.0');
+    onTestFinished(async () => await shared.stop());
+    const link = shared.links[0]!;
+    expect(link).toMatch(/^http:\/\/[\d.]+:\d+\/\?token=[\w-]{32}$/);
+    const { origin } = new URL(link);
+    for (const path of ['/', '/api/runs', '/assets/main.js', '/?token=wrong'])
+      expect([path, (await fetch(`${origin}${path}`)).status]).toEqual([path, 403]);
+    const guest = await Watched.open(browser, origin);
+    await guest.page.goto(`${link}#/run/finished?smooth=0`);
+    await figure(guest.page, 'Loss').locator('canvas').waitFor();
+    expect(guest.page.url()).toBe(`${origin}/#/run/finished?smooth=0`);
+    await eventually(() => guest.page.locator('#connection').innerText()).toBe('live');
+    expect(await guest.page.evaluate('document.cookie')).toBe('');
+    // The browser keeps it: from now on addresses without a token do.
+    await guest.go('#/run/other');
+    await figure(guest.page, 'Loss').locator('canvas').waitFor();
+    await guest.close();
+    const stranger = await Watched.open(browser, origin);
+    await stranger.page.goto(`${origin}/#/run/finished`);
+    expect(await stranger.page.locator('body').innerText()).toContain('token_missing');
+    await stranger.page.context().close();
   });
 
   it('draws the curves of both stages with the values of the files', async () => {
@@ -304,10 +400,14 @@ describeInBrowser('the dashboard of finished and live runs', () => {
     await dashboard.stop();
     await eventually(() => page.locator('#connection').innerText()).toContain('connection lost');
     step(3, 3.125);
+    tracker.event('growth', 'grown while it was away', 3);
     await dashboard.startAgain();
     await eventually(() => page.locator('#connection').innerText()).toBe('live');
     await eventually(last).toBe('3.125');
     expect(await page.locator('.log').innerText()).not.toContain('line two');
+    await eventually(() => page.locator('.events li').first().innerText()).toContain('grown while it was away');
+    await page.getByLabel('Follow').check();
+    await eventually(() => page.locator('.log').innerText()).toContain('line two');
     // What the browser says about the server that was away is no fault of the page.
     watched.problems.splice(
       0,

@@ -28,11 +28,16 @@ export class ServedDashboard {
     this.#process = new Running(args);
   }
 
-  static async start(runs: string): Promise<ServedDashboard> {
+  static async start(runs: string, ...options: string[]): Promise<ServedDashboard> {
     const port = await freePort();
-    const served = new ServedDashboard(['dashboard', runs, '--port', String(port)], port);
+    const served = new ServedDashboard(['dashboard', runs, '--port', String(port), ...options], port);
     await served.#answers();
     return served;
+  }
+
+  /** The links that it printed. */
+  get links(): string[] {
+    return this.#process.stdout.match(/http:\S+/g) ?? [];
   }
 
   async stop(): Promise<void> {

@@ -55,5 +55,10 @@ describe('memory3 dashboard', () => {
     const missing = start('/nowhere/runs', '--port', '0');
     expect((await once(missing.command, 'exit'))[0]).toBe(3);
     expect(missing.text()).toContain('/nowhere/runs: there is no such folder');
+    const runs = temporaryFolder();
+    const { root } = makeRun(runs, 'a', { warmup: rowsOf(3) });
+    const one = start(root, '--port', '0');
+    expect((await once(one.command, 'exit'))[0]).toBe(3);
+    expect(one.text()).toContain(`give the folder around it: ${runs}`);
   }, 30_000);
 });

@@ -72,6 +72,15 @@ describe('the memories of a run', () => {
     expect((await dashboard.get('/api/runs/a/memories/nothing')).status).toBe(404);
   });
 
+  it('are found while others ask for what is not there; what is wrong with a run is no defect', async () => {
+    const { dashboard } = await servedBank();
+    const questions = ['memories/nothing', 'memories?text=text', 'memories/nothing', 'bank', 'memories?text=text'];
+    const answers = await Promise.all(questions.map((question) => dashboard.get(`/api/runs/a/${question}`)));
+    expect(answers.map(({ status }) => status)).toEqual([404, 200, 404, 200, 200]);
+    const without = await dashboard.get('/api/runs/a/memories/m4');
+    expect([without.status, await without.text()]).toEqual([409, expect.stringContaining('no tokenizer.json')]);
+  });
+
   it('are those of the version that is current, without what was deleted', async () => {
     const { dashboard, writer } = await servedBank();
     const before = await dashboard.json<BankAnswer>('/api/runs/a/bank');

@@ -61,6 +61,31 @@ describe('the list of runs', () => {
     expect(list[0]!.timeLeft).toBeUndefined();
     expect(list.some(({ problem }) => problem !== undefined)).toBe(false);
   });
+
+  it('tells the last validation, however many rows ago', async () => {
+    const runs = temporaryFolder();
+    const warmup = rowsOf(5000).map(({ 'validation/loss': loss, ...row }) =>
+      row.step === 500 ? { ...row, 'validation/loss': loss! } : row,
+    );
+    makeRun(runs, 'a', { warmup, continual: [] });
+    const [summary] = await (await serve(runs)).json<RunSummary[]>('/api/runs');
+    expect(summary!.validationLoss).toBe(warmup[499]!['validation/loss']);
+  });
+
+  it('names runs whatever their folders are called', async () => {
+    const runs = temporaryFolder();
+    const names = ['100%', 'a b', 'a#b?c&d', 'a%2Fb', 'größe 記憶', 'x,y', '%E0%A4%A'];
+    for (const name of names) makeRun(runs, name, { warmup: rowsOf(3) });
+    const dashboard = await serve(runs);
+    expect((await dashboard.json<RunSummary[]>('/api/runs')).map(({ run }) => run)).toEqual([...names].sort());
+    for (const name of names) {
+      const { series } = await dashboard.json<SeriesAnswer>(
+        `/api/runs/${encodeURIComponent(name)}/series?keys=train/loss`,
+      );
+      expect([name, series[0]!.x]).toEqual([name, [1, 2, 3]]);
+    }
+    expect((await dashboard.get('/api/runs/%E0%A4%A/series')).status).toBeLessThan(500);
+  });
 });
 
 describe('a run', () => {

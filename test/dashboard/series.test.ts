@@ -1,9 +1,10 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { MediaAnswer, RunDetail, SeriesAnswer } from '../../src/dashboard/api.ts';
-import { linesOf, makeRun, rowsOf, serve, temporaryFolder } from './support.ts';
+import { sha256 } from '../../src/io/files.ts';
+import { linesOf, makeRun, rowsOf, type Served, serve, temporaryFolder } from './support.ts';
 
 /** More bytes than are read without an index. */
 const INDEXED_ROWS = 4000;
@@ -72,7 +73,7 @@ describe('curves', () => {
         });
       },
     );
-    await fc.assert(property, { numRuns: 40 });
+    await fc.assert(property, { numRuns: 40, examples: [[4025, 249, 20]] });
   });
 
   it('are drawn from a sample at once while a long file waits to be indexed', async () => {
@@ -131,7 +132,96 @@ describe('curves', () => {
   });
 });
 
+describe('the cache', () => {
+  const LONG = 60_000;
+  const curve = async (dashboard: Served) =>
+    await dashboard.json<SeriesAnswer>('/api/runs/a/series?keys=train/loss&points=300');
+
+  it('may be emptied at any time', async () => {
+    const [runs, cache] = [temporaryFolder(), temporaryFolder()];
+    makeRun(runs, 'a', { warmup: rowsOf(LONG) });
+    const dashboard = await serve(runs, { cache });
+    await curve(dashboard);
+    await dashboard.settled();
+    const before = await curve(dashboard);
+    expect(before.isSampled).toBe(false);
+    for (const name of readdirSync(join(cache, '0'))) rmSync(join(cache, '0', name), { recursive: true });
+    const sampled = await curve(dashboard);
+    expect(sampled.series[0]!.mean.some((value) => value !== null)).toBe(true);
+    await dashboard.settled();
+    expect(await curve(dashboard)).toEqual(before);
+    rmSync(cache, { recursive: true });
+    await curve(dashboard);
+    await dashboard.settled();
+    expect(await curve(dashboard)).toEqual(before);
+  });
+
+  it('that cannot be written costs nothing but exactness', async () => {
+    const [runs, cache] = [temporaryFolder(), temporaryFolder()];
+    const run = makeRun(runs, 'a', { warmup: rowsOf(LONG) });
+    const place = sha256(join(realpathSync(run.metrics), 'warmup.jsonl')).slice(0, 32);
+    mkdirSync(join(cache, '0'));
+    writeFileSync(join(cache, '0', place), 'no folder');
+    const dashboard = await serve(runs, { cache });
+    await curve(dashboard);
+    await dashboard.settled();
+    expect((await curve(dashboard)).series[0]!.x.length).toBeGreaterThan(100);
+    expect((await dashboard.json<RunDetail>('/api/runs/a')).problem).toBeUndefined();
+    // Such as in a home that is read-only.
+    const file = join(temporaryFolder(), 'file');
+    writeFileSync(file, '');
+    const without = await serve(runs, { cache: join(file, 'cache') });
+    await curve(without);
+    await without.settled();
+    expect((await curve(without)).isSampled).toBe(false);
+  });
+
+  it('is never shared: a second dashboard takes another folder', async () => {
+    const [runs, cache] = [temporaryFolder(), temporaryFolder()];
+    makeRun(runs, 'a', { warmup: rowsOf(3) });
+    const first = await serve(runs, { cache });
+    await serve(runs, { cache });
+    expect(readdirSync(cache).sort()).toEqual(['0', '1']);
+    await first.close();
+    await serve(runs, { cache });
+    expect(readdirSync(cache).sort()).toEqual(['0', '1']);
+  });
+
+  it('forgets a damaged row once the file has been mended', async () => {
+    const runs = temporaryFolder();
+    const rows = rowsOf(6000);
+    const run = makeRun(runs, 'a', { warmup: rows });
+    const path = join(run.metrics, 'warmup.jsonl');
+    const lines = linesOf(rows).split('\n');
+    lines[5500] = 'damaged';
+    writeFileSync(path, lines.join('\n'));
+    const dashboard = await serve(runs);
+    await dashboard.get('/api/runs/a/series?keys=train/loss');
+    await dashboard.settled();
+    expect((await dashboard.get('/api/runs/a/series?keys=train/loss')).status).toBe(409);
+    writeFileSync(path, linesOf(rows));
+    await dashboard.get('/api/runs/a');
+    await dashboard.settled();
+    expect((await curve(dashboard)).series[0]!.x.at(-1)).toBeGreaterThan(5900);
+    expect((await dashboard.json<RunDetail>('/api/runs/a')).problem).toBeUndefined();
+  });
+});
+
 describe('media', () => {
+  it('of many bytes are fewer, but of the whole range', async () => {
+    const runs = temporaryFolder();
+    const text = 'x'.repeat(2 ** 18);
+    const warmup = rowsOf(200).map((row) => ({ ...row, 'sample/text': { type: 'text', text } }));
+    makeRun(runs, 'a', { warmup });
+    const dashboard = await serve(runs);
+    await dashboard.get('/api/runs/a');
+    await dashboard.settled();
+    const { entries, total } = await dashboard.json<MediaAnswer>('/api/runs/a/media?key=sample/text&limit=200');
+    expect(total).toBe(200);
+    expect(entries.length).toBeGreaterThan(50);
+    expect([entries[0]!.step, entries.at(-1)!.step]).toEqual([1, 200]);
+  });
+
   it('are found in both stages, a few of many spread evenly', async () => {
     const runs = temporaryFolder();
     const withText = (stage: string) =>

@@ -66,6 +66,7 @@ export function makeRun(
 }
 
 export interface Served extends Dashboard {
+  address: string;
   get(path: string, headers?: Record<string, string>): Promise<Response>;
   json<T>(path: string): Promise<T>;
 }
@@ -75,11 +76,12 @@ export async function serve(runsFolder: string, options: { host?: string; cache?
   const cache = { root: options.cache ?? temporaryFolder() };
   const dashboard = await startDashboard({ runsFolder, port: 0, host: options.host, cache, live: { every: 20 } });
   onTestFinished(() => dashboard.close());
-  const get = (path: string, headers = {}) => fetch(new URL(path, dashboard.address), { headers, redirect: 'manual' });
+  const address = dashboard.addresses[0]!;
+  const get = (path: string, headers = {}) => fetch(new URL(path, address), { headers, redirect: 'manual' });
   const json = async <T>(path: string): Promise<T> => {
     const response = await get(path);
     if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
     return (await response.json()) as T;
   };
-  return { ...dashboard, get, json };
+  return { ...dashboard, address, get, json };
 }

@@ -121,6 +121,9 @@ describe('ReferenceDataset', () => {
     expect(groups.flat()).toEqual(references);
     expect(groups.slice(0, -1).every((group) => group.length === 100)).toBe(true);
     await expect(dataset.get(dataset.size)).rejects.toThrow(RangeError);
+    const { id, url } = groups.at(-1)!.at(-1)!;
+    expect(await dataset.addressOf(id)).toBe(url);
+    expect(await dataset.addressOf('none')).toBeUndefined();
     await dataset.verify();
     const table = tableFromIPC(readFileSync(join(folder, 'references.arrow')));
     expect(table.numRows).toBe(references.length);

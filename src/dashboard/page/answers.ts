@@ -2,7 +2,7 @@
 
 import type { AnswerDetail, AnswerSummary } from '../api.ts';
 import { ask, paced } from './client.ts';
-import { h, nothing, section } from './dom.ts';
+import { h, nothing, section, webLink } from './dom.ts';
 import { number, percent, time } from './format.ts';
 import { openRun, part } from './frame.ts';
 import { type AddressState, address } from './route.ts';
@@ -14,6 +14,7 @@ export async function answersPage(main: HTMLElement, state: AddressState, signal
   const list = h('div');
   const trace = h('article', { class: 'trace', 'aria-label': 'Trace', tabindex: -1 });
   let answers: AnswerSummary[] = [];
+  let shown: { text: string; element: HTMLElement } | undefined;
   const open = (number: string | undefined) =>
     part(trace, async () => {
       if (number === undefined) return nothing('Choose an answer to see which memories it used.');
@@ -24,12 +25,16 @@ export async function answersPage(main: HTMLElement, state: AddressState, signal
     part(list, async () => {
       answers = await ask<AnswerSummary[]>(['runs', view.run, 'answers'], { limit: LIMIT }, signal);
       if (answers.length === 0) return nothing('No answer yet. Ask the model with: memory3 ask, or memory3 generate.');
-      return answerList(view.run, answers, chosen(), (number) => {
-        state.set({ answer: number }, true);
-        void show();
-        void open(String(number)).then(() => trace.focus({ preventScroll: true }));
-      });
+      const text = JSON.stringify([answers, chosen()]);
+      // One that is as it was keeps the focus.
+      if (shown?.text !== text) shown = { text, element: answerList(view.run, answers, chosen(), choose) };
+      return shown.element;
     });
+  const choose = (number: number) => {
+    state.set({ answer: number }, true);
+    void show();
+    void open(String(number)).then(() => trace.focus({ preventScroll: true }));
+  };
   view.body.append(h('div', { class: 'beside answers' }, section('Answers', list), section('Trace', trace)));
   view.onRows.push(paced(show, 5000, signal));
   await show();
@@ -101,6 +106,7 @@ function used(run: string, memory: AnswerDetail['trace'][number]['memories'][num
     h('a', { href: address('memory', run, { memory: id }) }, title === '' ? name : title),
     h('span', { class: 'share' }, bar, h('span', {}, percent(share), h('span', { class: 'unseen' }, ' of attention'))),
     h('span', { class: 'score' }, `score ${number(score)}`),
+    /^https?:\/\//i.test(name) && h('p', { class: 'text' }, webLink(name)),
     h('p', { class: 'text' }, text),
     keptTokens.length > 0 &&
       h(

@@ -2,11 +2,11 @@
 
 import type { RunDetail, Series, SeriesAnswer } from '../api.ts';
 import { AXES, type View, viewOf, zoomed } from './axis.ts';
-import { Chart, CursorGroup, type Line } from './chart.ts';
+import { Chart, CursorGroup, type Line, type Mark } from './chart.ts';
 import { apiAddress, ask, paced } from './client.ts';
 import { curveOf, smooth, stackedShares } from './curves.ts';
 import { h, nothing } from './dom.ts';
-import { clock, formatOf, percent } from './format.ts';
+import { clock, dayAndTime, formatOf, percent, time } from './format.ts';
 import { problem, type RunView } from './frame.ts';
 import type { AddressState } from './route.ts';
 
@@ -21,8 +21,12 @@ export interface ChartSpec {
   note?: string;
 }
 
-/** The server draws at most 4000; a screen shows fewer. */
-const POINTS = 2000;
+/** As many as the server draws: a run of so many rows is shown row by row. */
+const POINTS = 4000;
+/** Keys of one question: the server answers 100, and an address has an end. */
+const MOST_KEYS = 50;
+/** Seconds. */
+const DAY = 86_400;
 /** Milliseconds between two looks at the rows of a run that goes on, and at which keys it has. */
 const LOOK = { rows: 2000, keys: 10_000 };
 
@@ -31,6 +35,8 @@ export interface BoardOptions {
   specs: (detail: RunDetail) => ChartSpec[];
   /** `hardware` is drawn over the time of the day and has no zoom. */
   source?: 'series' | 'hardware';
+  /** Signs at the foot of the wide charts, where x is the step. */
+  signs?: () => Mark[];
   /** Said where no chart is. */
   empty: string;
   /** Called when the range was changed by dragging. */
@@ -48,6 +54,7 @@ export class Board {
   readonly #charts = new Map<string, { spec: ChartSpec; chart: Chart; ending: AbortController }>();
   #answer: SeriesAnswer | undefined;
   #lookedAt = Date.now();
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #stage: string | undefined;
   /** Number of the last question: an answer to an earlier one is too late. */
   #asked = 0;
@@ -69,22 +76,35 @@ export class Board {
       const specs = this.#options.specs(this.#view.detail);
       this.#arrange(specs);
       if (specs.length === 0) return;
-      const { axis, from, to } = viewOf(this.#state);
-      const isHardware = this.#options.source === 'hardware';
-      const keys = [...new Set(specs.flatMap((spec) => spec.keys))].join(',');
-      const query = isHardware ? { keys, points: POINTS } : { keys, x: axis, from, to, points: POINTS };
-      const answer = await ask<SeriesAnswer>(
-        ['runs', this.#view.run, this.#options.source ?? 'series'],
-        query,
-        this.#signal,
-      );
+      const answer = await this.#ask(specs);
       if (number !== this.#asked) return;
       this.#answer = answer;
       this.redraw();
-      if (answer.isSampled) setTimeout(() => !this.#signal.aborted && void this.load(), LOOK.rows);
+      // Until the rows are indexed. Loads are always drawn from a sample when they are many.
+      clearTimeout(this.#timer);
+      if (answer.isSampled && this.#options.source !== 'hardware') {
+        this.#timer = setTimeout(() => !this.#signal.aborted && void this.load(), LOOK.rows);
+      }
     } catch (error) {
       if (!this.#signal.aborted) this.element.replaceChildren(problem(error, () => void this.#anew()));
     }
+  }
+
+  /** Asks for the points of all charts, for those of a chart at once. */
+  async #ask(specs: ChartSpec[]): Promise<SeriesAnswer> {
+    const { axis, from, to } = viewOf(this.#state);
+    const range = this.#options.source === 'hardware' ? {} : { x: axis, from, to };
+    const groups: string[][] = [[]];
+    for (const { keys } of specs) {
+      if (groups.at(-1)!.length + keys.length > MOST_KEYS) groups.push([]);
+      groups.at(-1)!.push(...keys);
+    }
+    const parts = ['runs', this.#view.run, this.#options.source ?? 'series'];
+    const answers = await Promise.all(
+      groups.map((keys) => ask<SeriesAnswer>(parts, { keys: keys.join(','), points: POINTS, ...range }, this.#signal)),
+    );
+    const isSampled = answers.some((answer) => answer.isSampled);
+    return { ...answers[0]!, isSampled, series: answers.flatMap(({ series }) => series) };
   }
 
   /** Draws what was fetched as the view has it now. */
@@ -97,16 +117,20 @@ export class Board {
       ? undefined
       : ([view.from ?? answer.extent[0], view.to ?? answer.extent[1]] as [number, number]);
     const at = isHardware ? undefined : this.#view.detail.switch?.[view.axis];
-    const marks = at === undefined ? [] : [{ x: at, label: 'continual' }];
+    const marks: Mark[] = at === undefined ? [] : [{ x: at, label: 'continual' }];
+    const signs = view.axis === 'step' && !isHardware ? (this.#options.signs?.() ?? []) : [];
     const byKey = new Map(answer.series.map((series) => [series.key, series]));
     for (const { spec, chart } of this.#charts.values()) {
       const series = spec.keys.flatMap((key) => byKey.get(key) ?? []);
-      if (!isHardware) chart.configure(axisOptions(view, spec));
-      chart.set(linesOf(spec, series, answer.rowsPerPoint, view, at), marks, range);
+      if (isHardware) chart.configure({ xTicks: answer.extent[1] - answer.extent[0] > DAY ? dayAndTime : clock });
+      else chart.configure(axisOptions(view, spec));
+      const shown = spec.isWide ? [...marks, ...signs] : marks;
+      chart.set(linesOf(spec, series, answer.rowsPerPoint, view, at), shown, range);
     }
-    this.#status.textContent = answer.isSampled
-      ? 'Rows are being indexed; until then curves are drawn from a sample.'
-      : '';
+    const why = isHardware
+      ? 'Drawn from samples spread over the time, since there are many.'
+      : 'Rows are being indexed; until then curves are drawn from a sample.';
+    this.#status.textContent = answer.isSampled ? why : '';
   }
 
   async #anew(): Promise<void> {
@@ -123,6 +147,7 @@ export class Board {
     this.#lookedAt = Date.now();
     this.#stage = detail.stage;
     Object.assign(detail, await ask<RunDetail>(['runs', run], {}, this.#signal));
+    for (const listener of this.#view.onDetail) listener();
   }
 
   #arrange(specs: ChartSpec[]): void {
@@ -159,7 +184,7 @@ export class Board {
         format: spec.kind === 'shares' ? percent : formatOf(spec.keys[0] ?? ''),
         ...(spec.kind === 'shares' && { yRange: [0, 1] as [number, number] }),
         xName: isHardware ? 'at' : 'step',
-        xFormat: (value) => clock(value ?? 0),
+        xFormat: (value) => time(value ?? 0),
         height: spec.isWide ? 300 : 180,
         ...(!isHardware && {
           zoom,

@@ -26,6 +26,10 @@ export interface Line extends Curve {
 export interface Mark {
   x: number;
   label: string;
+  /** Drawn small at the foot, without the label; without it the mark is a line from top to bottom. */
+  sign?: string;
+  /** Line of the sign, from the foot. */
+  row?: number;
 }
 
 type Format = (value: number | null | undefined) => string;
@@ -315,11 +319,21 @@ export class Chart {
     const { ctx, bbox } = plot;
     ctx.save();
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
-    for (const { x, label } of this.#marks) {
+    ctx.strokeStyle = ctx.fillStyle = colour('--quiet');
+    /** Where the last sign of each row stands. */
+    const signed: number[] = [];
+    for (const { x, label, sign, row = 0 } of this.#marks) {
       const { min, max } = plot.scales.x ?? {};
       if (min === undefined || max === undefined || x < min || x > max) continue;
       const left = Math.round(plot.valToPos(x, 'x', true));
-      ctx.strokeStyle = ctx.fillStyle = colour('--quiet');
+      if (sign !== undefined) {
+        // Signs that would lie on each other are left out; the list of events has them all.
+        if (left - (signed[row] ?? Number.NEGATIVE_INFINITY) < 12 * devicePixelRatio) continue;
+        signed[row] = left;
+        ctx.textAlign = 'center';
+        ctx.fillText(sign, left, bbox.top + bbox.height - (4 + 13 * row) * devicePixelRatio);
+        continue;
+      }
       ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
       ctx.beginPath();
       ctx.moveTo(left, bbox.top);
@@ -376,7 +390,8 @@ export class Chart {
       ];
       return `${line.label} between ${format(least)} and ${format(greatest)}, last ${format(values.at(-1))}`;
     });
-    const marks = this.#marks.map(({ x, label }) => `; ${label} from ${xFormat(x)}`).join('');
+    const lasting = this.#marks.filter(({ sign }) => sign === undefined);
+    const marks = lasting.map(({ x, label }) => `; ${label} from ${xFormat(x)}`).join('');
     const range =
       lines.length === 0 ? 'no values yet' : `${xName} ${xFormat(min)} to ${xFormat(max)}; ${texts.join('; ')}${marks}`;
     const keys = 'Arrow keys read values, plus and minus zoom, Escape shows all.';

@@ -45,20 +45,34 @@ export type Connection = 'connecting' | 'live' | 'lost';
 const RETRY = 3000;
 
 /**
- * Follows server-sent events until `signal` ends it. The browser connects again by itself and tells the server the last row
- * it has; a stream that was refused is opened again here.
+ * Follows server-sent events until `signal` ends it. The browser connects again by itself; a stream that was refused is opened
+ * again here. A page that is hidden lets go of its stream: a browser has only six to one server, for all of its pages.
+ * @param missed called when a stream stands again: what happened in between was not told
  */
 export function follow(
   parts: readonly string[],
   handlers: Record<string, (data: unknown) => void>,
   signal: AbortSignal,
   changed: (connection: Connection) => void,
+  missed: () => void,
 ): void {
   let source: EventSource | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let wasOpen = false;
+  const close = () => {
+    clearTimeout(timer);
+    source?.close();
+    source = undefined;
+  };
   const open = () => {
+    close();
+    changed('connecting');
     source = new EventSource(apiAddress(parts));
-    source.addEventListener('open', () => changed('live'));
+    source.addEventListener('open', () => {
+      changed('live');
+      if (wasOpen) missed();
+      wasOpen = true;
+    });
     source.addEventListener('error', () => {
       changed('lost');
       if (source?.readyState !== EventSource.CLOSED) return;
@@ -70,12 +84,9 @@ export function follow(
     }
   };
   if (signal.aborted) return;
-  changed('connecting');
-  open();
-  signal.addEventListener('abort', () => {
-    clearTimeout(timer);
-    source?.close();
-  });
+  if (!document.hidden) open();
+  document.addEventListener('visibilitychange', () => (document.hidden ? close() : open()), { signal });
+  signal.addEventListener('abort', close);
 }
 
 /**

@@ -3,16 +3,19 @@
 import type { RunDetail, SeriesAnswer } from '../api.ts';
 import { AXES, viewBar, viewOf, zoomed } from './axis.ts';
 import { Chart, CursorGroup, type Line } from './chart.ts';
-import { ask } from './client.ts';
+import { ask, follow, paced } from './client.ts';
 import { curveOf, smooth } from './curves.ts';
 import { h, nothing, table, tick } from './dom.ts';
 import { anything, formatOf, integer, number, short } from './format.ts';
-import { problem, stateLabel } from './frame.ts';
+import { problem, showConnection, stateLabel } from './frame.ts';
 import { type AddressState, address } from './route.ts';
 import { LINE_COLOURS } from './theme.ts';
 
-const POINTS = 1000;
+/** Points of all runs together, and of one at least. */
+const POINTS = { all: 4000, one: 500 };
 const FIRST = ['train/loss', 'validation/loss'];
+/** Milliseconds between two looks at runs that go on. */
+const LOOK = 2000;
 
 export async function comparePage(main: HTMLElement, state: AddressState, signal: AbortSignal): Promise<undefined> {
   const names = state.list('runs');
@@ -24,12 +27,11 @@ export async function comparePage(main: HTMLElement, state: AddressState, signal
     );
     return undefined;
   }
-  const found = await Promise.allSettled(names.map((run) => ask<RunDetail>(['runs', run], {}, signal)));
-  signal.throwIfAborted();
-  const runs = found.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-  const failed = found.flatMap((result) => (result.status === 'rejected' ? [problem(result.reason)] : []));
+  const { runs, failed } = await detailsOf(names, signal);
   const keys = [...new Set(runs.flatMap((run) => run.keys))].sort();
+  signal.throwIfAborted();
   const comparison = new Comparison(runs, state, signal);
+  const last = h('div', {}, finals(runs));
   const bar = viewBar(state, (isOther) => (isOther ? void comparison.load() : comparison.draw()));
   comparison.zoomed = bar.show;
   const choose = (key: string, isOn: boolean) => {
@@ -39,8 +41,8 @@ export async function comparePage(main: HTMLElement, state: AddressState, signal
   };
   main.replaceChildren(
     h('h1', {}, `Compare ${runs.length} runs`),
-    ...failed,
-    finals(runs),
+    ...failed.map((error) => problem(error)),
+    last,
     bar.element,
     h(
       'details',
@@ -54,8 +56,28 @@ export async function comparePage(main: HTMLElement, state: AddressState, signal
     ),
     comparison.element,
   );
+  const again = async () => {
+    const { runs: now } = await detailsOf(names, signal);
+    if (signal.aborted || now.length < runs.length) return;
+    last.replaceChildren(finals(now));
+    comparison.runs = now;
+    await comparison.load();
+  };
+  const reload = paced(again, LOOK, signal);
+  const changed = (data: unknown) => {
+    if ((data as { changed: string[] }).changed.some((name) => names.includes(name))) reload();
+  };
+  follow(['live'], { runs: changed }, signal, showConnection, reload);
   await comparison.load();
   return undefined;
+}
+
+async function detailsOf(names: string[], signal: AbortSignal): Promise<{ runs: RunDetail[]; failed: unknown[] }> {
+  const found = await Promise.allSettled(names.map((run) => ask<RunDetail>(['runs', run], {}, signal)));
+  return {
+    runs: found.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : [])),
+    failed: found.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : [])),
+  };
 }
 
 /** The last values side by side, and those of the summaries that some run has. */
@@ -76,7 +98,7 @@ function finals(runs: RunDetail[]): HTMLElement {
 
 class Comparison {
   readonly element = h('div', { class: 'charts' });
-  readonly #runs: RunDetail[];
+  runs: RunDetail[];
   readonly #state: AddressState;
   readonly #signal: AbortSignal;
   readonly #group = new CursorGroup();
@@ -86,7 +108,7 @@ class Comparison {
   zoomed: () => void = () => {};
 
   constructor(runs: RunDetail[], state: AddressState, signal: AbortSignal) {
-    this.#runs = runs;
+    this.runs = runs;
     this.#state = state;
     this.#signal = signal;
   }
@@ -94,7 +116,7 @@ class Comparison {
   /** What the address names, else the losses. */
   get keys(): string[] {
     const chosen = this.#state.list('keys');
-    const all = new Set(this.#runs.flatMap((run) => run.keys));
+    const all = new Set(this.runs.flatMap((run) => run.keys));
     return (chosen.length > 0 ? chosen : FIRST).filter((key) => all.has(key));
   }
 
@@ -102,14 +124,15 @@ class Comparison {
     const number = ++this.#asked;
     const { axis, from, to } = viewOf(this.#state);
     const wanted = this.keys;
+    const points = Math.max(POINTS.one, Math.floor(POINTS.all / this.runs.length));
     try {
       const answers = await Promise.all(
-        this.#runs.map(async ({ run, keys }) => {
+        this.runs.map(async ({ run, keys }) => {
           const known = wanted.filter((key) => keys.includes(key)).join(',');
           if (known === '') return undefined;
           return await ask<SeriesAnswer>(
             ['runs', run, 'series'],
-            { keys: known, x: axis, from, to, points: POINTS },
+            { keys: known, x: axis, from, to, points },
             this.#signal,
           );
         }),
@@ -146,7 +169,7 @@ class Comparison {
 
   #lines(key: string): Line[] {
     const { smoothing, axis } = viewOf(this.#state);
-    return this.#runs.flatMap((run, i): Line[] => {
+    return this.runs.flatMap((run, i): Line[] => {
       const answer = this.#answers[i];
       const series = answer?.series.find((one) => one.key === key);
       if (answer === undefined || series === undefined) return [];

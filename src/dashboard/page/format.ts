@@ -66,9 +66,14 @@ export function time(seconds: number | undefined): string {
   return `${day} ${clock(seconds)}`;
 }
 
+/** Local day of the year and time: 11-26 01:40. */
+export function dayAndTime(seconds: number | null | undefined): string {
+  return time(seconds ?? 0).slice(5, 16);
+}
+
 /** Local time of the day. */
-export function clock(seconds: number): string {
-  const date = new Date(seconds * 1000);
+export function clock(seconds: number | null | undefined): string {
+  const date = new Date((seconds ?? 0) * 1000);
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 

@@ -1,6 +1,5 @@
 /** What the pages of one run have in common: its head, its live stream, and how a problem is told. */
 
-import type { RunEvent } from '../../tracking/events.ts';
 import type { RunDetail, RunSummary } from '../api.ts';
 import { ApiError, ask, type Connection, follow } from './client.ts';
 import { type Child, h, say } from './dom.ts';
@@ -49,6 +48,8 @@ export function showConnection(connection: Connection): void {
 export async function part(place: HTMLElement, work: () => Promise<Child>): Promise<void> {
   try {
     const child = await work();
+    // What is there already keeps its focus and what is selected in it.
+    if (child instanceof Node && place.childNodes.length === 1 && place.firstChild === child) return;
     place.replaceChildren();
     if (child instanceof Node) place.appendChild(child);
   } catch (error) {
@@ -61,10 +62,12 @@ export interface RunView {
   run: string;
   detail: RunDetail;
   body: HTMLElement;
-  /** Called with what is new; `rows` also after a connection was lost. */
+  /** Called when there is something new, or may be after a connection was lost. */
   onRows: (() => void)[];
-  onEvent: ((event: RunEvent) => void)[];
-  onLog: ((lines: string[]) => void)[];
+  /** Called when `detail` was asked for again. */
+  onDetail: (() => void)[];
+  onEvent: (() => void)[];
+  onLog: (() => void)[];
 }
 
 /** How old a value is changes by itself. */
@@ -80,36 +83,40 @@ export async function openRun(main: HTMLElement, state: AddressState, signal: Ab
   const { run } = state.route;
   const detail = await ask<RunDetail>(['runs', run], {}, signal);
   const head = new Head(detail);
-  every(HEAD_SECONDS, () => head.show(detail), signal);
+  let shown: RunSummary = detail;
+  every(HEAD_SECONDS, () => head.show(shown), signal);
   const body = h('div', { class: 'body' });
   main.replaceChildren(head.element, body);
-  const view: RunView = { run, detail, body, onRows: [], onEvent: [], onLog: [] };
-  // A stream opened after one that was lost may have missed rows.
-  let wasLost = false;
+  const view: RunView = { run, detail, body, onRows: [], onDetail: [], onEvent: [], onLog: [] };
+  const tell = (...listeners: (() => void)[]) => {
+    for (const listener of listeners) listener();
+  };
   follow(
     ['runs', run, 'live'],
     {
       rows: (data) => {
         const { summary } = data as { summary: RunSummary };
+        // The first one says what the page has just asked for.
+        const isNew = !isPartOf(summary, detail);
         Object.assign(detail, summary);
+        shown = summary;
         head.show(summary);
-        for (const listener of view.onRows) listener();
+        if (isNew) tell(...view.onRows);
       },
-      happened: (data) => {
-        for (const listener of view.onEvent) listener(data as RunEvent);
-      },
-      log: (data) => {
-        for (const listener of view.onLog) listener((data as { lines: string[] }).lines);
-      },
+      happened: () => tell(...view.onEvent),
+      log: () => tell(...view.onLog),
     },
     signal,
-    (connection) => {
-      showConnection(connection);
-      if (connection === 'live' && wasLost) for (const listener of view.onRows) listener();
-      wasLost = connection === 'lost';
-    },
+    showConnection,
+    () => tell(...view.onRows, ...view.onEvent, ...view.onLog),
   );
   return view;
+}
+
+function isPartOf(summary: RunSummary, detail: RunDetail): boolean {
+  return Object.entries(summary).every(
+    ([name, value]) => JSON.stringify(value) === JSON.stringify(detail[name as keyof RunSummary]),
+  );
 }
 
 /** Name, state and the numbers that one looks for first. */

@@ -97,6 +97,10 @@ document.querySelector('.skip')!.addEventListener('click', (event) => {
   event.preventDefault();
   main.focus();
 });
+// The token of the link is in a cookie by now; the address is for reading and for passing on.
+if (new URLSearchParams(location.search).has('token')) {
+  history.replaceState(null, '', `${location.pathname}${location.hash}`);
+}
 startTheme(document.querySelector<HTMLSelectElement>('#theme')!);
 addEventListener('hashchange', () => void show());
 addEventListener('popstate', () => void show());

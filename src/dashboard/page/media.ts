@@ -26,30 +26,67 @@ export function stepper(view: RunView, key: string, signal: AbortSignal): HTMLEl
     place,
   );
   let entries: MediaAnswer['entries'] = [];
+  let shown: { text: string; element: HTMLElement } | undefined;
   const current = () => {
     const entry = entries[Number(slider.value)];
     if (entry === undefined) return nothing('Nothing is recorded yet.');
     say(where, `step ${integer(entry.step)}, ${entry.stage}`);
     slider.setAttribute('aria-valuetext', `step ${entry.step}`);
-    return mediumOf(view.run, entry.value);
+    const text = JSON.stringify(entry);
+    if (shown?.text !== text) shown = { text, element: mediumOf(view.run, entry.value) };
+    return shown.element;
   };
   const load = () =>
     part(place, async () => {
       const answer = await ask<MediaAnswer>(['runs', view.run, 'media'], { key, limit: LIMIT }, signal);
       // Where the slider is now, not when it was asked: it may have been moved since.
       const isLast = Number(slider.value) >= entries.length - 1;
-      const shown = entries[Number(slider.value)]?.step ?? 0;
+      const step = entries[Number(slider.value)]?.step ?? 0;
       entries = answer.entries;
       slider.max = String(Math.max(0, entries.length - 1));
       slider.disabled = entries.length < 2;
       const steps = entries.map(({ step }) => step);
-      slider.value = isLast ? slider.max : String(nearest(steps, shown));
+      slider.value = isLast ? slider.max : String(nearest(steps, step));
       return current();
     });
   slider.addEventListener('input', () => place.replaceChildren(current()));
   view.onRows.push(paced(load, LOOK, signal));
   void load();
   return frame;
+}
+
+/** What the run has recorded of some kind, and what it comes to record: `show` makes it for the keys there are. */
+export function recorded(
+  view: RunView,
+  type: Media['type'],
+  show: (keys: string[], signal: AbortSignal) => HTMLElement,
+  signal: AbortSignal,
+): HTMLElement {
+  const place = h('div');
+  let keys: string[] | undefined;
+  let shown = new AbortController();
+  const look = () => {
+    const now = view.detail.media.filter((one) => one.type === type).map(({ key }) => key);
+    if (keys?.join() === now.join()) return;
+    keys = now;
+    shown.abort();
+    shown = new AbortController();
+    const made = now.length === 0 ? nothing('None was recorded.') : show(now, AbortSignal.any([signal, shown.signal]));
+    place.replaceChildren(made);
+  };
+  look();
+  view.onDetail.push(look);
+  return place;
+}
+
+/** A stepper for each key. */
+export function steppers(view: RunView) {
+  return (keys: string[], signal: AbortSignal): HTMLElement =>
+    h(
+      'div',
+      { class: 'charts' },
+      keys.map((key) => stepper(view, key, signal)),
+    );
 }
 
 /** One of many keys at a time, such as the histograms of all parameters. */

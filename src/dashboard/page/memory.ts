@@ -8,7 +8,7 @@ import { h, nothing, section, table } from './dom.ts';
 import { Explorer } from './explorer.ts';
 import { anything, bytes, integer } from './format.ts';
 import { openRun, part } from './frame.ts';
-import { chooser, stepper } from './media.ts';
+import { chooser, recorded, steppers } from './media.ts';
 import type { AddressState } from './route.ts';
 import { isOfMemory } from './run.ts';
 
@@ -18,36 +18,32 @@ export async function memoryPage(main: HTMLElement, state: AddressState, signal:
   const bar = viewBar(state, (isOther) => (isOther ? void board.load() : board.redraw()));
   const empty = 'No rows about memories yet: they come with the second stage.';
   const board = new Board(view, state, { specs: curvesOf, empty, zoomed: bar.show }, signal);
-  const ofType = (type: 'image' | 'histogram' | 'retrievals') =>
-    detail.media.filter((one) => one.type === type).map(({ key }) => key);
-  const steppers = (keys: string[], none: string) =>
-    keys.length === 0
-      ? nothing(none)
-      : h(
-          'div',
-          { class: 'charts' },
-          keys.map((key) => stepper(view, key, signal)),
-        );
-  const bank = h('div', { class: 'bank' }, h('p', { class: 'loading' }, 'Loading …'));
-  const explorer = new Explorer(view.run, state, signal);
   const none = nothing('This run has no bank yet: `memory3 compile` writes it after the first stage.');
+  const [bank, found] = [h('div', { class: 'bank' }, none), h('div', {}, nothing('It opens when there is a bank.'))];
+  const explorer = new Explorer(view.run, state, signal);
+  let isOpen = false;
+  const open = async () => {
+    if (isOpen || !detail.hasBank) return;
+    isOpen = true;
+    bank.replaceChildren(h('p', { class: 'loading' }, 'Loading …'));
+    found.replaceChildren(explorer.element);
+    const facts = async () => bankFacts(await ask<BankAnswer>(['runs', view.run, 'bank'], {}, signal));
+    await Promise.all([part(bank, facts), explorer.show()]);
+  };
+  view.onDetail.push(() => void open());
   view.body.append(
-    section('Bank', detail.hasBank ? bank : none),
-    section('Memory explorer', detail.hasBank ? explorer.element : nothing('It opens when there is a bank.')),
+    section('Bank', bank),
+    section('Memory explorer', found),
     section('Growth, age and use', bar.element, board.element),
-    section('Attention on memories', steppers(ofType('image'), 'No attention was recorded.')),
-    section('Retrievals in training', steppers(ofType('retrievals'), 'None was recorded.')),
+    section('Attention on memories', recorded(view, 'image', steppers(view), signal)),
+    section('Retrievals in training', recorded(view, 'retrievals', steppers(view), signal)),
     section(
       'Distributions',
-      ofType('histogram').length === 0 ? nothing('None was recorded.') : chooser(view, ofType('histogram'), signal),
+      recorded(view, 'histogram', (keys, ending) => chooser(view, keys, ending), signal),
     ),
   );
-  await Promise.all([
-    board.load(),
-    detail.hasBank && part(bank, async () => bankFacts(await ask<BankAnswer>(['runs', view.run, 'bank'], {}, signal))),
-    detail.hasBank && explorer.show(),
-  ]);
-  return () => void explorer.show();
+  await Promise.all([board.load(), open()]);
+  return () => void (isOpen && explorer.show());
 }
 
 const LABELS: Record<string, string> = {

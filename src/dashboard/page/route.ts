@@ -27,6 +27,11 @@ export function address(page: PageName, run = '', params: Record<string, string 
   return query === '' ? path : `${path}?${query}`;
 }
 
+/** Names as one value of the address, for `AddressState.list`; a comma may stand in one, such as in that of a folder. */
+export function listed(names: readonly string[]): string {
+  return names.map((name) => name.replaceAll('%', '%25').replaceAll(',', '%2C')).join(',');
+}
+
 function split(text: string, mark: string): [string, string] {
   const at = text.indexOf(mark);
   return at < 0 ? [text, ''] : [text.slice(0, at), text.slice(at + 1)];
@@ -59,7 +64,10 @@ export class AddressState {
   }
 
   list(name: string): string[] {
-    return (this.get(name) ?? '').split(',').filter((part) => part !== '');
+    return (this.get(name) ?? '')
+      .split(',')
+      .filter((part) => part !== '')
+      .map(decode);
   }
 
   has(name: string): boolean {

@@ -4,40 +4,37 @@ import type { RunEvent } from '../../tracking/events.ts';
 import type { ConfigAnswer, RunDetail, RunSummary } from '../api.ts';
 import { viewBar } from './axis.ts';
 import { Board, type ChartSpec } from './board.ts';
+import type { Mark } from './chart.ts';
 import { ask, paced } from './client.ts';
 import { type Child, h, nothing, say, section, table, tick, webLink } from './dom.ts';
 import { EVENT_SIGNS } from './events.ts';
 import { anything, integer, time } from './format.ts';
 import { openRun, part, type RunView } from './frame.ts';
-import { stepper } from './media.ts';
+import { recorded, steppers } from './media.ts';
 import type { AddressState } from './route.ts';
 
 export async function runPage(main: HTMLElement, state: AddressState, signal: AbortSignal): Promise<undefined> {
   const view = await openRun(main, state, signal);
   const bar = viewBar(state, (isOther) => (isOther ? void board.load() : board.redraw()));
   const empty = 'No rows yet: curves appear with the first step.';
-  const board = new Board(view, state, { specs: curvesOf, empty, zoomed: bar.show }, signal);
+  let events: RunEvent[] = [];
+  const signs = () => events.flatMap((event) => signOf(event, view.detail)).sort((a, b) => a.x - b.x);
+  const board = new Board(view, state, { specs: curvesOf, signs, empty, zoomed: bar.show }, signal);
+  const happened = (now: RunEvent[]) => {
+    events = now;
+    board.redraw();
+  };
   const hardware = new Board(
     view,
     state,
     { specs: loadsOf, empty: 'No load was recorded.', source: 'hardware' },
     signal,
   );
-  const texts = view.detail.media.filter(({ type }) => type === 'text');
   view.body.append(
     section('Curves', bar.element, board.element),
     section('Machine', hardware.element),
-    section(
-      'Samples generated during training',
-      texts.length === 0
-        ? nothing('None was recorded.')
-        : h(
-            'div',
-            { class: 'charts' },
-            texts.map(({ key }) => stepper(view, key, signal)),
-          ),
-    ),
-    h('div', { class: 'halves' }, eventsPart(view, signal), logPart(view, signal)),
+    section('Samples generated during training', recorded(view, 'text', steppers(view), signal)),
+    h('div', { class: 'halves' }, eventsPart(view, happened, signal), logPart(view, signal)),
     configPart(view, state, signal),
     h('div', { class: 'halves' }, sinksPart(view, signal), finalPart(view.detail)),
   );
@@ -109,7 +106,17 @@ function loadsOf({ hardwareKeys }: RunDetail): ChartSpec[] {
   });
 }
 
-function eventsPart(view: RunView, signal: AbortSignal): HTMLElement {
+/** Events that explain a bend of a curve. */
+const SIGNED: readonly string[] = ['checkpoint', 'growth', 'refresh', 'rollback'];
+
+function signOf({ kind, stage, step, text }: RunEvent, { switch: change }: RunDetail): Mark[] {
+  if (step === undefined || !SIGNED.includes(kind)) return [];
+  // The second stage counts its steps anew, from 1.
+  const before = stage === 'continual' ? (change?.step ?? 1) - 1 : 0;
+  return [{ x: before + step, label: text, sign: EVENT_SIGNS[kind], row: kind === 'checkpoint' ? 0 : 1 }];
+}
+
+function eventsPart(view: RunView, happened: (events: RunEvent[]) => void, signal: AbortSignal): HTMLElement {
   const list = h('ol', { class: 'events', tabindex: 0, 'aria-label': 'Events, newest first' });
   const kinds = h('select', { change: () => filter() });
   const filter = () => {
@@ -119,16 +126,17 @@ function eventsPart(view: RunView, signal: AbortSignal): HTMLElement {
   };
   const names = ['', ...Object.keys(EVENT_SIGNS)];
   kinds.append(...names.map((name) => h('option', { value: name }, name === '' ? 'all' : name)));
-  const place = h('div');
-  void part(place, async () => {
-    const events = await ask<RunEvent[]>(['runs', view.run, 'events'], { limit: 1000 }, signal);
-    list.append(...events.reverse().map(eventItem));
-    return list;
-  });
-  view.onEvent.push((event) => {
-    list.prepend(eventItem(event));
-    filter();
-  });
+  const place = h('div', {}, list);
+  const load = () =>
+    part(place, async () => {
+      const events = await ask<RunEvent[]>(['runs', view.run, 'events'], { limit: 1000 }, signal);
+      happened(events);
+      list.replaceChildren(...events.toReversed().map(eventItem));
+      filter();
+      return list;
+    });
+  view.onEvent.push(paced(load, LOOK, signal));
+  void load();
   return section('Events', h('label', { class: 'field' }, 'Kind', kinds), place);
 }
 
@@ -136,7 +144,7 @@ function eventItem({ time: at, kind, stage, step, text }: RunEvent): HTMLElement
   const item = h(
     'li',
     { class: kind },
-    h('time', { datetime: new Date(at * 1000).toISOString() }, time(at)),
+    h('time', { datetime: time(at) }, time(at)),
     h('span', { class: 'kind' }, h('span', { 'aria-hidden': 'true' }, EVENT_SIGNS[kind]), ` ${kind}`),
     h('span', { class: 'quiet' }, step === undefined ? '' : `${stage ?? ''} ${integer(step)}`),
     h('span', {}, text),
@@ -146,6 +154,8 @@ function eventItem({ time: at, kind, stage, step, text }: RunEvent): HTMLElement
 }
 
 const LOG_LINES = 1000;
+/** Milliseconds between two looks at events, or at the log. */
+const LOOK = 1000;
 
 function logPart(view: RunView, signal: AbortSignal): HTMLElement {
   const text = h('pre', { class: 'log', tabindex: 0, role: 'log', 'aria-live': 'off', 'aria-label': 'Log' });
@@ -162,16 +172,15 @@ function logPart(view: RunView, signal: AbortSignal): HTMLElement {
     isFollowing = isOn;
     show();
   });
-  const place = h('div');
-  void part(place, async () => {
-    lines = (await ask<{ lines: string[] }>(['runs', view.run, 'log'], { lines: LOG_LINES }, signal)).lines;
-    queueMicrotask(show);
-    return lines.length === 0 ? h('div', {}, nothing('Nothing was said yet.'), text) : text;
-  });
-  view.onLog.push((more) => {
-    lines = [...lines, ...more].slice(-LOG_LINES);
-    show();
-  });
+  const place = h('div', {}, text);
+  const load = () =>
+    part(place, async () => {
+      lines = (await ask<{ lines: string[] }>(['runs', view.run, 'log'], { lines: LOG_LINES }, signal)).lines;
+      queueMicrotask(show);
+      return lines.length === 0 ? nothing('Nothing was said yet.') : text;
+    });
+  view.onLog.push(paced(load, LOOK, signal));
+  void load();
   return section('Log', h('div', { class: 'bar' }, follow, waiting), place);
 }
 

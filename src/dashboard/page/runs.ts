@@ -2,10 +2,10 @@
 
 import type { RunSummary } from '../api.ts';
 import { ask, follow, paced } from './client.ts';
-import { h, nothing, say, select, svg } from './dom.ts';
+import { h, nothing, say, svg } from './dom.ts';
 import { ago, duration, integer, number, short } from './format.ts';
 import { every, problem, showConnection, stateLabel } from './frame.ts';
-import { type AddressState, address } from './route.ts';
+import { type AddressState, address, listed } from './route.ts';
 
 interface Column {
   id: string;
@@ -46,13 +46,8 @@ export async function runsPage(main: HTMLElement, state: AddressState, signal: A
   main.replaceChildren(list.element);
   const reload = paced(load, 1000, signal);
   every(10, () => list.showAges(), signal);
-  let wasLost = false;
-  follow(['live'], { runs: reload }, signal, (connection) => {
-    showConnection(connection);
-    if (connection === 'live' && wasLost) reload();
-    wasLost = connection === 'lost';
-  });
-  return () => list.arrange();
+  follow(['live'], { runs: reload }, signal, showConnection, reload);
+  return () => list.restore();
 }
 
 class RunList {
@@ -63,6 +58,8 @@ class RunList {
   readonly #heads = new Map<string, HTMLTableCellElement>();
   readonly #count = h('p', { class: 'quiet', role: 'status' });
   readonly #compare = h('a', { class: 'button' }, 'Compare');
+  readonly #search = h('input', { type: 'search', input: () => this.#set({ q: this.#search.value }) });
+  readonly #states = h('select', { change: () => this.#set({ state: this.#states.value }) });
   readonly #tags = h('select', { change: () => this.#set({ tag: this.#tags.value }) });
   readonly #empty = nothing('');
   readonly #problem = h('div');
@@ -70,8 +67,8 @@ class RunList {
 
   constructor(state: AddressState) {
     this.#state = state;
-    const search = h('input', { type: 'search', value: state.get('q'), input: () => this.#set({ q: search.value }) });
     const states = ['', 'running', 'finished', 'stopped', 'failed', 'crashed', 'unknown'];
+    this.#states.append(...states.map((name) => h('option', { value: name }, name === '' ? 'any' : name)));
     this.element = h(
       'div',
       {},
@@ -79,13 +76,8 @@ class RunList {
       h(
         'div',
         { class: 'bar' },
-        h('label', { class: 'field' }, 'Find', search),
-        select(
-          'State',
-          states.map((name) => [name, name === '' ? 'any' : name] as const),
-          state.get('state') ?? '',
-          (value) => this.#set({ state: value }),
-        ),
+        h('label', { class: 'field' }, 'Find', this.#search),
+        h('label', { class: 'field' }, 'State', this.#states),
         h('label', { class: 'field' }, 'Tag', this.#tags),
         this.#compare,
         this.#count,
@@ -118,13 +110,19 @@ class RunList {
       this.#rows.set(summary.run, row);
       row.show(summary);
     }
+    this.restore();
+  }
+
+  /** Shows what the address says. */
+  restore(): void {
+    this.#search.value = this.#state.get('q') ?? '';
+    this.#states.value = this.#state.get('state') ?? '';
     const tag = this.#state.get('tag') ?? '';
-    const tags = [...new Set(['', tag, ...runs.flatMap((run) => run.tags)])].sort();
+    const tags = [...new Set(['', tag, ...this.#runs.flatMap((run) => run.tags)])].sort();
     if (tags.join() !== [...this.#tags.options].map(({ value }) => value).join()) {
-      this.#tags.replaceChildren(
-        ...tags.map((name) => h('option', { value: name, selected: name === tag }, name === '' ? 'any' : name)),
-      );
+      this.#tags.replaceChildren(...tags.map((name) => h('option', { value: name }, name === '' ? 'any' : name)));
     }
+    this.#tags.value = tag;
     this.arrange();
   }
 
@@ -151,7 +149,7 @@ class RunList {
     for (const [name, row] of this.#rows) row.pick(picked.includes(name));
     this.#compare.classList.toggle('off', picked.length === 0);
     if (picked.length === 0) this.#compare.removeAttribute('href');
-    else this.#compare.href = address('compare', '', { runs: picked.join(',') });
+    else this.#compare.href = address('compare', '', { runs: listed(picked) });
     say(this.#compare, picked.length === 0 ? 'Tick runs to compare' : `Compare ${picked.length}`);
     say(
       this.#count,
@@ -226,7 +224,7 @@ class RunList {
 
   #pick(run: string, isOn: boolean): void {
     const others = this.#state.list('picked').filter((name) => name !== run);
-    this.#set({ picked: (isOn ? [...others, run] : others).join(',') });
+    this.#set({ picked: listed(isOn ? [...others, run] : others) });
   }
 
   #set(values: Record<string, string>): void {
