@@ -77,9 +77,19 @@ export function clock(seconds: number | null | undefined): string {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+/** 41 s ago, 3 min ago, 2 h ago, 3 d ago. */
 export function ago(seconds: number | undefined, now = Date.now() / 1000): string {
-  return seconds === undefined ? '–' : `${duration(Math.max(0, Math.round(now - seconds)))} ago`;
+  if (seconds === undefined) return '–';
+  const whole = Math.max(0, Math.round(now - seconds));
+  const [size, unit] = AGES.find(([least]) => whole >= least) ?? [1, 's'];
+  return `${Math.floor(whole / size)} ${unit} ago`;
 }
+
+const AGES = [
+  [86400, 'd'],
+  [3600, 'h'],
+  [60, 'min'],
+] as const;
 
 export function percent(share: number | null | undefined, digits = 1): string {
   if (share === null || share === undefined || !Number.isFinite(share)) return '–';
