@@ -4,7 +4,7 @@ import { randomInt } from 'node:crypto';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { isSystemError, UserError } from '../../errors.ts';
+import { ignoreUserError, isSystemError, UserError } from '../../errors.ts';
 import { readJson, writeJsonAtomic } from '../../io/files.ts';
 import { RunFolder, STAGES } from '../../io/run_folder.ts';
 import { readMetrics } from '../metrics_file.ts';
@@ -24,16 +24,18 @@ const ID_LETTERS = 'abcdefghijklmnopqrstuvwxyz0123456789';
 
 /**
  * The identity of a run, made and kept at the first call.
- * @param anew a new one, which is not kept: that of a copy
+ * @param anew a new one, which is not kept: that of a copy, of the same begin
  * @throws UserError file_corrupt
  */
 export async function identify(root: string, anew = false): Promise<Identity> {
   const folder = new RunFolder(root);
   const path = join(folder.metrics, 'wandb.json');
-  const known = anew ? undefined : await readIdentity(path);
-  if (known !== undefined) return known;
+  const known = anew ? await readIdentity(path).catch(ignoreUserError) : await readIdentity(path);
+  if (known !== undefined && !anew) return known;
   const id = Array.from({ length: 8 }, () => ID_LETTERS[randomInt(ID_LETTERS.length)]).join('');
-  const identity: Identity = { version: 1, id, startedAt: (await firstTime(folder)) ?? Date.now() / 1000 };
+  // Rows that a killed command made again have later times than those that the run began with.
+  const startedAt = known?.startedAt ?? (await firstTime(folder)) ?? Date.now() / 1000;
+  const identity: Identity = { version: 1, id, startedAt };
   if (!anew) await writeJsonAtomic(path, identity);
   return identity;
 }

@@ -307,6 +307,11 @@ describe('a copy', () => {
     const [name] = readdirSync(copy.place).filter((entry) => entry.endsWith('.wandb'));
     expect(name).not.toBe(`run-${ID}.wandb`);
     expect(stepsOf(join(copy.place, name!))).toEqual(steps(1, 5));
+    // It counts time from the same begin, not from the first row, which may have been made again.
+    const [run, its] = [`run-${ID}.wandb`, name!].map((file) =>
+      readdirSync(root, { recursive: true }).find((path) => String(path).endsWith(file)),
+    );
+    expect(historyOf(readFile(join(root, String(its))))).toEqual(historyOf(readFile(join(root, String(run)))));
     expect(await opened(5, async () => {})).toBe(5);
   });
 
