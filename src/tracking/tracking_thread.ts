@@ -16,7 +16,7 @@ import type { FromThread, ThreadData, ToThread } from './tracking_service.ts';
  * Seconds between two looks at the files: a command that has just begun is watched closely, later what a look costs is paid
  * less often.
  */
-const POLL = { first: 1, later: 5, laterAfter: 60 };
+const POLL = { first: 1, later: 5, laterAfter: 20 };
 /** Failures in a row after which the user is told. */
 const FAILURES_TOLD = 3;
 
