@@ -1,11 +1,15 @@
 /** Answers that a run has given, for whoever looks at it later. */
 
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isSystemError } from '../errors.ts';
-import { makeFolder } from '../io/files.ts';
+import { endsWithLine, makeFolder } from '../io/files.ts';
 import type { RunFolder } from '../io/run_folder.ts';
 import type { Answer } from './generate.ts';
+
+/** Looks for a whole line at the end, and milliseconds between them: each may meet another process that writes. */
+const LOOKS = { count: 8, apart: 10 };
 
 /** One line of `metrics/answers.jsonl`. */
 export interface RecordedAnswer extends Pick<Answer, 'text' | 'trace'> {
@@ -29,7 +33,7 @@ export async function recordAnswer(
     const file = await open(folder.answers, 'a+');
     try {
       // What a full disk has cut short is a line of its own.
-      const start = (await endsWithLine(file)) ? '' : '\n';
+      const start = (await endsWithWholeLine(file)) ? '' : '\n';
       await file.write(`${start}${JSON.stringify(answer)}\n`);
     } finally {
       await file.close();
@@ -42,8 +46,11 @@ export async function recordAnswer(
   }
 }
 
-async function endsWithLine(file: Awaited<ReturnType<typeof open>>): Promise<boolean> {
-  const { size } = await file.stat();
-  const last = Buffer.alloc(1);
-  return size === 0 || ((await file.read(last, 0, 1, size - 1)).bytesRead === 1 && last[0] === 0x0a);
+/** Another process may be in the middle of its write: then its line is whole a moment later. */
+async function endsWithWholeLine(file: FileHandle): Promise<boolean> {
+  for (let look = 0; look < LOOKS.count; look++) {
+    if (await endsWithLine(file)) return true;
+    await sleep(LOOKS.apart);
+  }
+  return false;
 }

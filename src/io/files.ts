@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { access, copyFile, link, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { isSystemError, UserError } from '../errors.ts';
@@ -175,12 +176,19 @@ export async function writeFileAtomic(
 }
 
 /** Writes every byte of `bytes` at the handle's position; a single `write` may stop early. */
-export async function writeAll(handle: Awaited<ReturnType<typeof open>>, bytes: Uint8Array): Promise<void> {
+export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
   let done = 0;
   while (done < bytes.byteLength) {
     const { bytesWritten } = await handle.write(bytes, done, Math.min(bytes.byteLength - done, LARGEST_WRITE));
     done += bytesWritten;
   }
+}
+
+/** True when the file is empty or its last byte is a line break. */
+export async function endsWithLine(handle: FileHandle): Promise<boolean> {
+  const { size } = await handle.stat();
+  const last = Buffer.alloc(1);
+  return size === 0 || ((await handle.read(last, 0, 1, size - 1)).bytesRead === 1 && last[0] === 0x0a);
 }
 
 /** JSON with two-space indentation, written atomically. */

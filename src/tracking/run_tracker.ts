@@ -6,7 +6,7 @@
 import { appendFileSync, existsSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { ignoreUserError, isSystemError } from '../errors.ts';
-import { diskError, makeFolder, readJson, writeJsonAtomic } from '../io/files.ts';
+import { diskError, endsWithLine, makeFolder, readJson, writeJsonAtomic } from '../io/files.ts';
 import { type RunFolder, STAGES, type StageName } from '../io/run_folder.ts';
 import type { EventKind } from './events.ts';
 import { MetricsFile } from './metrics_file.ts';
@@ -181,11 +181,7 @@ export async function readSummary(folder: RunFolder): Promise<Record<string, unk
 async function openLog(path: string): Promise<FileHandle> {
   try {
     const handle = await open(path, 'a+');
-    const { size } = await handle.stat();
-    const last = Buffer.alloc(1);
-    if (size > 0 && (await handle.read(last, 0, 1, size - 1)).bytesRead === 1 && last[0] !== 0x0a) {
-      await handle.write('\n');
-    }
+    if (!(await endsWithLine(handle))) await handle.write('\n');
     return handle;
   } catch (error) {
     throw diskError(error, path);
