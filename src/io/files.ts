@@ -184,6 +184,22 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<v
   }
 }
 
+/**
+ * Adds `bytes` behind the first `size` bytes of a file, all of them or none.
+ * @throws UserError disk_full; the file is cut back to `size`, and if it cannot be, the next call writes over the rest
+ */
+export async function appendWhole(handle: FileHandle, bytes: Uint8Array, size: number, path: string): Promise<void> {
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, size + done);
+      done += bytesWritten;
+    }
+  } catch (error) {
+    await handle.truncate(size).catch(() => undefined);
+    throw diskError(error, path);
+  }
+}
+
 /** True when the file is empty or its last byte is a line break. */
 export async function endsWithLine(handle: FileHandle): Promise<boolean> {
   const { size } = await handle.stat();

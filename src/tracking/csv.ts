@@ -9,7 +9,7 @@ import { createReadStream } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { isSystemError } from '../errors.ts';
-import { diskError, makeFolder, writeFileAtomic } from '../io/files.ts';
+import { appendWhole, makeFolder, writeFileAtomic } from '../io/files.ts';
 import type { Ending, Sink, SinkOptions, TrackedRow, TrackedRun } from './sink.ts';
 import { isMedia, type MetricsRow, type MetricValue } from './values.ts';
 
@@ -101,16 +101,7 @@ class CsvSink implements Sink {
   async #append(text: string): Promise<void> {
     this.#handle ??= await open(this.place, 'r+');
     const bytes = Buffer.from(text);
-    try {
-      for (let done = 0; done < bytes.length; ) {
-        const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, this.#size + done);
-        done += bytesWritten;
-      }
-    } catch (error) {
-      // The half that was written goes; if not now, the next write goes over it.
-      await this.#handle.truncate(this.#size).catch(() => undefined);
-      throw diskError(error, this.place);
-    }
+    await appendWhole(this.#handle, bytes, this.#size, this.place);
     this.#size += bytes.length;
   }
 }

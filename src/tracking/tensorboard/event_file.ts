@@ -5,7 +5,7 @@
 
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { diskError, makeFolder } from '../../io/files.ts';
+import { appendWhole, makeFolder } from '../../io/files.ts';
 import { maskedCrc32c } from './crc32c.ts';
 import { readEventHead } from './events.ts';
 
@@ -57,16 +57,7 @@ export class EventFile {
   /** Adds events, all of them or none. @throws UserError disk_full */
   async append(events: readonly Uint8Array[]): Promise<void> {
     const bytes = Buffer.concat(events.map(frame));
-    try {
-      for (let done = 0; done < bytes.length; ) {
-        const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, this.#size + done);
-        done += bytesWritten;
-      }
-    } catch (error) {
-      // The half that was written goes; if not now, the next write goes over it.
-      await this.#handle.truncate(this.#size).catch(() => undefined);
-      throw diskError(error, this.path);
-    }
+    await appendWhole(this.#handle, bytes, this.#size, this.path);
     this.#size += bytes.length;
   }
 

@@ -7,7 +7,15 @@ import type { FileHandle } from 'node:fs/promises';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { UserError } from '../../errors.ts';
-import { diskError, exists, makeFolder, syncFolder, temporaryName, writeFileAtomic } from '../../io/files.ts';
+import {
+  appendWhole,
+  diskError,
+  exists,
+  makeFolder,
+  syncFolder,
+  temporaryName,
+  writeFileAtomic,
+} from '../../io/files.ts';
 import type { Ending, Sink, SinkOptions, TrackedRow, TrackedRun } from '../sink.ts';
 import type { MetricsRow } from '../values.ts';
 import { historyRow, historyValues, valueJson } from './history.ts';
@@ -203,12 +211,7 @@ export class OfflineSink implements Sink {
     const { size, number } = this.#place;
     const records = bodies.map((body, i) => encodeRecord(number + 1 + i, body));
     const bytes = encodeRecords(records, size);
-    try {
-      await writeAt(this.#handle!, bytes, size);
-    } catch (error) {
-      await this.#handle!.truncate(size).catch(() => undefined);
-      throw diskError(error, this.#path(this.#folder));
-    }
+    await appendWhole(this.#handle!, bytes, size, this.#path(this.#folder));
     this.#place = { ...this.#place, size: size + bytes.byteLength, number: number + bodies.length };
   }
 }
@@ -216,12 +219,6 @@ export class OfflineSink implements Sink {
 /** Seconds since 1970 of a row of the history. */
 function timestampOf(row: readonly Item[]): number {
   return Number(row.find(([path]) => path[0] === '_timestamp')?.[1]);
-}
-
-async function writeAt(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < bytes.byteLength; ) {
-    done += (await handle.write(bytes, done, bytes.byteLength - done, position + done)).bytesWritten;
-  }
 }
 
 /** `YYYYMMDD_HHMMSS` in universal time. */
