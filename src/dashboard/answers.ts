@@ -2,9 +2,10 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
+import { rowOf } from '../tracking/values.ts';
 import type { AnswerDetail, AnswerSummary } from './api.ts';
 import { Refused } from './refused.ts';
-import { LONGEST_LINE, linesIn, rowOf } from './rows.ts';
+import { LONGEST_LINE, linesIn } from './rows.ts';
 import { RunFile } from './run_file.ts';
 import type { Run } from './runs.ts';
 

@@ -1,9 +1,9 @@
 /** Every row of a run as a table, read and written a part at a time, as fast as it is taken. */
 
 import { STAGES } from '../io/run_folder.ts';
-import type { MetricValue } from '../tracking/values.ts';
+import { type MetricValue, rowOf } from '../tracking/values.ts';
 import { damaged } from './refused.ts';
-import { LONGEST_LINE, linesIn, numberIn, rowOf } from './rows.ts';
+import { LONGEST_LINE, linesIn, numberIn } from './rows.ts';
 import { RunFile } from './run_file.ts';
 import type { Run } from './runs.ts';
 

@@ -1,11 +1,11 @@
 /** The answers about one run that come from its rows, events and log. */
 
 import { eventSchema, type RunEvent } from '../tracking/events.ts';
-import type { Media } from '../tracking/values.ts';
+import { type Media, rowOf } from '../tracking/values.ts';
 import type { Axis, RunDetail } from './api.ts';
 import type { Indexes } from './indexes.ts';
 import { damaged, refusalOf } from './refused.ts';
-import { lastLines, numberIn, rowOf, spreadRows } from './rows.ts';
+import { lastLines, numberIn, spreadRows } from './rows.ts';
 import { readSmall, stampOf, withFile } from './run_file.ts';
 import type { Run } from './runs.ts';
 import { offsetsOf } from './series.ts';

@@ -1,11 +1,11 @@
 /** What rows hold besides numbers: where it lies in the files of a run, and what stands there. */
 
 import type { StageName } from '../io/run_folder.ts';
-import type { Media } from '../tracking/values.ts';
+import { type Media, rowOf } from '../tracking/values.ts';
 import type { MediaAnswer } from './api.ts';
 import type { Indexes } from './indexes.ts';
 import { BLOCK } from './row_index.ts';
-import { isKnownMedia, linesIn, numberIn, rowBehind, rowOf } from './rows.ts';
+import { isKnownMedia, linesIn, numberIn, rowBehind } from './rows.ts';
 import { withFile } from './run_file.ts';
 import type { Run } from './runs.ts';
 import { offsetsOf } from './series.ts';

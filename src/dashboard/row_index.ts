@@ -17,6 +17,7 @@ import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import { isSystemError } from '../errors.ts';
 import { sha256 } from '../io/files.ts';
+import { MEDIA_TYPES } from '../tracking/values.ts';
 import type { RunFile } from './run_file.ts';
 
 /** Rows of a record of level 0, and records that one of the next level stands for. */
@@ -49,7 +50,7 @@ const stateSchema = z.strictObject({
   media: z.array(
     z.strictObject({
       key: z.string(),
-      type: z.enum(['histogram', 'text', 'image', 'retrievals']),
+      type: z.enum(MEDIA_TYPES),
       count: z.int().min(0),
     }),
   ),

@@ -13,7 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { temporaryName } from '../io/files.ts';
-import type { Media, MetricsRow } from '../tracking/values.ts';
+import { type Media, type MetricsRow, rowOf } from '../tracking/values.ts';
 import {
   BLOCK,
   checksumBefore,
@@ -36,7 +36,7 @@ import {
   readState,
   rowsOfRecord,
 } from './row_index.ts';
-import { isKnownMedia, LONGEST_LINE, linesIn, rowOf } from './rows.ts';
+import { isKnownMedia, LONGEST_LINE, linesIn } from './rows.ts';
 import { RunFile } from './run_file.ts';
 
 /** Columns beyond are left out, so that a file of random names does not fill the disk. */

@@ -1,6 +1,6 @@
 /** Rows of a JSON Lines file, found by where their bytes lie. */
 
-import { isMedia, type MetricsRow, type MetricValue } from '../tracking/values.ts';
+import { isMedia, MEDIA_TYPES, type MetricsRow, type MetricValue, rowOf } from '../tracking/values.ts';
 import { damaged } from './refused.ts';
 import type { RunFile } from './run_file.ts';
 
@@ -15,16 +15,6 @@ export interface PlacedRow {
   /** Bytes [start, end), without the line break. */
   start: number;
   end: number;
-}
-
-/** The row that a line holds; undefined when it holds none. */
-export function rowOf(line: string): MetricsRow | undefined {
-  try {
-    const row: unknown = JSON.parse(line);
-    return typeof row === 'object' && row !== null && !Array.isArray(row) ? (row as MetricsRow) : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** Places [start, end) of the complete lines in `bytes`. */
@@ -106,9 +96,7 @@ export function numberIn(row: MetricsRow | undefined, key: string): number | und
   return typeof value === 'number' && Number.isFinite(value) ? value : undefined;
 }
 
-const MEDIA_TYPES = ['histogram', 'text', 'image', 'retrievals'];
-
 /** Whether a value of a row is media that we know how to show. */
 export function isKnownMedia(value: MetricValue | undefined): boolean {
-  return isMedia(value) && MEDIA_TYPES.includes((value as { type?: unknown }).type as string);
+  return isMedia(value) && MEDIA_TYPES.includes(value.type);
 }

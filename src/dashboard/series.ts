@@ -1,9 +1,9 @@
 /** Curves: columns of both stages on one axis, in at most as many points as are asked for. */
 
-import type { MetricsRow } from '../tracking/values.ts';
+import { type MetricsRow, rowOf } from '../tracking/values.ts';
 import type { Axis, Series, SeriesAnswer } from './api.ts';
 import { BLOCK, FANOUT } from './row_index.ts';
-import { lastLines, numberIn, rowBehind, rowOf, rowsBetween, spreadRows } from './rows.ts';
+import { lastLines, numberIn, rowBehind, rowsBetween, spreadRows } from './rows.ts';
 import type { RunFile } from './run_file.ts';
 import { AXIS_KEYS, type StageRows } from './stage_rows.ts';
 

@@ -2,10 +2,10 @@
 
 import { STAGES, type StageName } from '../io/run_folder.ts';
 import { judgeState, type RunStatus, statusSchema } from '../tracking/status.ts';
-import type { MetricsRow } from '../tracking/values.ts';
+import { type MetricsRow, rowOf } from '../tracking/values.ts';
 import type { RunSummary } from './api.ts';
 import { damaged, refusalOf } from './refused.ts';
-import { lastLines, lastLineWith, numberIn, rowBehind, rowOf, spreadRows } from './rows.ts';
+import { lastLines, lastLineWith, numberIn, rowBehind, spreadRows } from './rows.ts';
 import { type RunFacts, readFacts } from './run_config.ts';
 import { readSmall, stampOf, withFile } from './run_file.ts';
 import type { Run } from './runs.ts';

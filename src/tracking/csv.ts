@@ -5,11 +5,10 @@
  * not measured in this step; `NaN`: not finite. Line breaks in texts are written `\n`, so that a line is a row.
  */
 
-import { createReadStream } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { isSystemError } from '../errors.ts';
 import { appendWhole, makeFolder, writeFileAtomic } from '../io/files.ts';
+import { completeLines } from '../io/lines.ts';
 import type { Ending, Sink, SinkOptions, TrackedRow, TrackedRun } from './sink.ts';
 import { isMedia, type MetricsRow, type MetricValue } from './values.ts';
 
@@ -79,7 +78,7 @@ class CsvSink implements Sink {
       let part: Uint8Array[] = [header];
       let isHeader = true;
       for await (const { bytes } of completeLines(place)) {
-        if (!isHeader) part.push(bytes.subarray(0, -1), cells);
+        if (!isHeader) part.push(bytes, cells);
         isHeader = false;
         if (part.length < 1024) continue;
         yield counted(part);
@@ -148,7 +147,7 @@ interface Measured {
 async function measure(path: string, lastStep: number): Promise<Measured> {
   const found: Measured = { last: -1, size: 0 };
   for await (const { bytes, end } of completeLines(path)) {
-    const line = bytes.toString('utf8', 0, bytes.length - 1);
+    const line = bytes.toString('utf8');
     if (found.columns === undefined) {
       const columns = cellsOf(line);
       if (FIRST_COLUMNS.some((name, i) => columns?.[i] !== name)) return found;
@@ -162,24 +161,4 @@ async function measure(path: string, lastStep: number): Promise<Measured> {
     found.size = end;
   }
   return found;
-}
-
-/** Lines that end with a line break, which is part of them. */
-async function* completeLines(path: string): AsyncGenerator<{ bytes: Buffer; end: number }> {
-  let rest: Buffer = Buffer.alloc(0);
-  let end = 0;
-  try {
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 18 })) {
-      const bytes = Buffer.concat([rest, chunk as Buffer]);
-      let start = 0;
-      for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10, start)) {
-        end += at + 1 - start;
-        yield { bytes: bytes.subarray(start, at + 1), end };
-        start = at + 1;
-      }
-      rest = bytes.subarray(start);
-    }
-  } catch (error) {
-    if (!isSystemError(error) || error.code !== 'ENOENT') throw error;
-  }
 }

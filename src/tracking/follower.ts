@@ -9,7 +9,7 @@ import { LineTail, lastStep, RunRows } from './run_rows.ts';
 import { readSummary } from './run_tracker.ts';
 import type { Ending, Sink, SinkName, TrackedRow } from './sink.ts';
 import type { RunStatus } from './status.ts';
-import type { MetricsRow } from './values.ts';
+import { rowOf } from './values.ts';
 
 /** How a sink fares, for people. */
 export type SinkState = RunStatus['sinks'][number];
@@ -210,7 +210,8 @@ export class Follower {
     const at = (path: string) => (this.#fromStart ? new LineTail(path) : LineTail.atEnd(path));
     const sidelines: Sideline[] = [];
     if (sink.hardware) {
-      const take = (lines: string[]) => sink.hardware!(lines.flatMap(parseLoosely));
+      // A damaged line tells nothing and is left out.
+      const take = (lines: string[]) => sink.hardware!(lines.map(rowOf).filter((row) => row !== undefined));
       sidelines.push({ tail: await at(this.#folder.hardware), take });
     }
     if (sink.lines) {
@@ -234,16 +235,6 @@ async function inTurn(tail: LineTail, take: (lines: string[]) => Promise<void>):
       tail.back(place);
       throw error;
     }
-  }
-}
-
-/** A row of load; a damaged line tells nothing and is left out. */
-function parseLoosely(line: string): MetricsRow[] {
-  try {
-    const row: unknown = JSON.parse(line);
-    return typeof row === 'object' && row !== null && !Array.isArray(row) ? [row as MetricsRow] : [];
-  } catch {
-    return [];
   }
 }
 

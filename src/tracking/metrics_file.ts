@@ -9,7 +9,8 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isSystemError, UserError } from '../errors.ts';
 import { diskError, makeFolder, syncFolder } from '../io/files.ts';
-import type { MetricsRow } from './values.ts';
+import { completeLines } from '../io/lines.ts';
+import { type MetricsRow, rowOf } from './values.ts';
 
 const NEWLINE = 0x0a;
 const READ_BYTES = 1 << 16;
@@ -140,42 +141,14 @@ async function measure(handle: FileHandle, limit: number): Promise<{ rows: numbe
  * @throws UserError file_corrupt, naming the line
  */
 export async function* readMetrics(path: string): AsyncGenerator<MetricsRow> {
-  let handle: FileHandle;
-  try {
-    handle = await open(path, 'r');
-  } catch (error) {
-    if (isSystemError(error) && error.code === 'ENOENT') return;
-    throw error;
-  }
-  try {
-    let number = 0;
-    for await (const line of completeLines(handle)) yield parseRow(line, path, ++number);
-  } finally {
-    await handle.close();
-  }
-}
-
-async function* completeLines(handle: FileHandle): AsyncGenerator<string> {
-  let rest: Buffer = Buffer.alloc(0);
-  for await (const chunk of handle.createReadStream({ autoClose: false, highWaterMark: READ_BYTES })) {
-    const bytes = Buffer.concat([rest, chunk as Buffer]);
-    let start = 0;
-    for (let end = bytes.indexOf(NEWLINE); end >= 0; end = bytes.indexOf(NEWLINE, start)) {
-      yield bytes.toString('utf8', start, end);
-      start = end + 1;
-    }
-    rest = bytes.subarray(start);
-  }
+  let number = 0;
+  for await (const { bytes } of completeLines(path)) yield parseRow(bytes.toString('utf8'), path, ++number);
 }
 
 /** One line of a metrics file. @throws UserError file_corrupt, naming the line */
 export function parseRow(line: string, path: string, number: number): MetricsRow {
-  try {
-    const row: unknown = JSON.parse(line);
-    if (typeof row === 'object' && row !== null && !Array.isArray(row)) return row as MetricsRow;
-  } catch {
-    // Told below, together with lines that are JSON but no row.
-  }
+  const row = rowOf(line);
+  if (row !== undefined) return row;
   throw new UserError('file_corrupt', {
     where: `${path}:${number}`,
     what: 'the line is not a row of metrics',

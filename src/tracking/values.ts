@@ -39,10 +39,22 @@ export interface Retrievals {
 
 export type Media = Histogram | Text | Image | Retrievals;
 
+export const MEDIA_TYPES = ['histogram', 'text', 'image', 'retrievals'] as const satisfies readonly Media['type'][];
+
 /** A value that is not finite is stored as null: JSON has no name for it. */
 export type MetricValue = number | string | boolean | null | Media;
 
 export type MetricsRow = Record<string, MetricValue>;
+
+/** The row that a line holds; undefined when it holds none. */
+export function rowOf(line: string): MetricsRow | undefined {
+  try {
+    const row: unknown = JSON.parse(line);
+    return typeof row === 'object' && row !== null && !Array.isArray(row) ? (row as MetricsRow) : undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 export function isMedia(value: MetricValue | undefined): value is Media {
   return typeof value === 'object' && value !== null;
