@@ -128,6 +128,11 @@ export function costCurves(shape: CostShape, points = 121): CostCurves {
   const low = Math.min(1, ...bounds) / 10;
   const high = Math.max(1000, ...bounds) * 10;
   const uses = Array.from({ length: points }, (_, i) => low * (high / low) ** (i / (points - 1)));
+  return { uses, totals: totalsOver(costs, uses) };
+}
+
+/** TFLOP of a reference in each format, over numbers of uses. */
+export function totalsOver(costs: Record<Format, Cost>, uses: readonly number[]): Record<Format, number[]> {
   const totals = (format: Format): number[] => uses.map((count) => totalCost(costs[format], count));
-  return { uses, totals: { parameters: totals('parameters'), memory: totals('memory'), text: totals('text') } };
+  return { parameters: totals('parameters'), memory: totals('memory'), text: totals('text') };
 }

@@ -1,14 +1,6 @@
 /** What knowledge costs in each format, for the shape of a run's model (paper, Figure 4). */
 
-import {
-  type Cost,
-  type CostShape,
-  memoryCost,
-  memoryIsCheapest,
-  parameterCost,
-  textCost,
-  totalCost,
-} from '../analysis/costs.ts';
+import { costShape, FORMATS, formatCosts, memoryIsCheapest, totalsOver } from '../analysis/costs.ts';
 import type { CostAnswer } from './api.ts';
 import { damaged } from './refused.ts';
 import { readRunConfig } from './run_config.ts';
@@ -22,23 +14,18 @@ const LARGEST_TOKENIZER = 64 * 2 ** 20;
 
 /** @throws Refused when the configuration is damaged */
 export function costAnswer(run: Run): CostAnswer {
-  const shape = costShape(run);
-  const costs = { parameters: parameterCost(shape), memory: memoryCost(shape), text: textCost(shape) };
+  const config = readRunConfig(run);
+  const shape = costShape(config, config.model.vocabSize ?? tokenizerSize(run));
+  const costs = formatCosts(shape);
   const { from, to } = memoryIsCheapest(shape);
   const last = Number.isFinite(to) ? Math.max(DECADES[1], Math.ceil(Math.log10(Math.max(1, to))) + 1) : DECADES[1];
   const uses = Array.from({ length: POINTS }, (_, i) => 10 ** (DECADES[0] + ((last - DECADES[0]) * i) / (POINTS - 1)));
-  const totals = (cost: Cost) => uses.map((count) => totalCost(cost, count));
   return {
-    formats: (['parameters', 'memory', 'text'] as const).map((name) => ({ name, ...costs[name] })),
+    formats: FORMATS.map((name) => ({ name, ...costs[name] })),
     cheapest: { from, to: Number.isFinite(to) ? to : null },
     uses,
-    totals: { parameters: totals(costs.parameters), memory: totals(costs.memory), text: totals(costs.text) },
+    totals: totalsOver(costs, uses),
   };
-}
-
-function costShape(run: Run): CostShape {
-  const { model, memory, data } = readRunConfig(run);
-  return { ...model, ...memory, sequenceLength: data.sequenceLength, vocabSize: model.vocabSize ?? tokenizerSize(run) };
 }
 
 /** Rows of the embedding that the run's tokenizer needs. */
