@@ -7,6 +7,7 @@ import { wantsAscii } from '../analysis/text_chart.ts';
 import { loadConfig } from '../config/load.ts';
 import { isSystemError, UserError } from '../errors.ts';
 import { writeFileAtomic } from '../io/files.ts';
+import { setOption } from './options.ts';
 
 interface Arguments {
   config?: string;
@@ -27,13 +28,7 @@ export const costCommand: CommandModule<object, Arguments> = {
         type: 'string',
         describe: "YAML file that describes the run [default: the paper's model]",
       })
-      .option('set', {
-        type: 'string',
-        array: true,
-        default: [] as string[],
-        nargs: 1,
-        describe: 'Change one value of it: --set memory.keptTokens=16 (repeatable)',
-      })
+      .option('set', setOption('Change one value of it: --set memory.keptTokens=16 (repeatable)'))
       .option('uses', { type: 'number', describe: 'Also compare the formats for a reference used so often' })
       .option('svg', { type: 'string', requiresArg: true, describe: 'Also draw the chart to this SVG file' })
       .option('json', { type: 'boolean', default: false, describe: 'Print all figures as JSON' })

@@ -12,17 +12,16 @@ export interface StageArguments extends ConfigArguments {
   acceptChanges: boolean;
 }
 
+/** `--set`. */
+export function setOption(describe: string) {
+  return { type: 'string', array: true, default: [] as string[], nargs: 1, describe } as const;
+}
+
 /** `-c` and `--set`. */
 export function configOptions<T>(yargs: Argv<T>): Argv<T & ConfigArguments> {
   return yargs
     .option('config', { alias: 'c', type: 'string', demandOption: true, describe: 'YAML file that describes the run' })
-    .option('set', {
-      type: 'string',
-      array: true,
-      default: [] as string[],
-      nargs: 1,
-      describe: 'Change one value: --set warmup.steps=200 (repeatable)',
-    })
+    .option('set', setOption('Change one value: --set warmup.steps=200 (repeatable)'))
     .group(['config', 'set'], 'Run:') as unknown as Argv<T & ConfigArguments>;
 }
 

@@ -7,6 +7,7 @@ import type { RunConfig } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
 import { exists } from '../io/files.ts';
 import { SINKS, type SinkName } from '../tracking/sink.ts';
+import { setOption } from './options.ts';
 
 interface RunArguments {
   config: string | undefined;
@@ -18,13 +19,7 @@ interface RunArguments {
 function runOptions<T>(yargs: Argv<T>): Argv<T & RunArguments> {
   return yargs
     .option('config', { alias: 'c', type: 'string', requiresArg: true, describe: 'YAML file that describes the run' })
-    .option('set', {
-      type: 'string',
-      array: true,
-      default: [] as string[],
-      nargs: 1,
-      describe: 'Change one value: --set name=other (repeatable)',
-    })
+    .option('set', setOption('Change one value: --set name=other (repeatable)'))
     .option('run', { type: 'string', requiresArg: true, describe: 'Folder of the run, instead of its YAML file' })
     .conflicts('config', 'run')
     .group(['config', 'set', 'run'], 'Run:') as unknown as Argv<T & RunArguments>;
