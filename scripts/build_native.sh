@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Builds the native engine: build/native/memory3_native.node from native/. Quiet unless something fails; safe to run
-# again: nothing happens when the sources have not changed. Needs cmake, a C++17 compiler and node_modules/. Faiss
-# (Debian: libfaiss-dev) is taken in when it is there; without it retrieval compares a query with every memory.
+# Builds the native engine: build/native/memory3_native.node from native/; the kernels for GPUs, memory3_cuda.node, where
+# nvcc 12 or newer is; and the same kernels on an emulated device for tests, memory3_cuda_emulated.node. Quiet unless
+# something fails; safe to run again: nothing happens when the sources have not changed. Needs cmake, a C++17 compiler and
+# node_modules/. Faiss (Debian: libfaiss-dev) is taken in when it is there; without it retrieval compares a query with every
+# memory.
 # Exit status: 0 built or up to date, 3 a tool or library is missing (the other engines work without), 1 the build failed.
 # Arguments go to cmake, such as -DMEMORY3_CBLAS=openblas. MEMORY3_BUILD names another folder than build/native.
 set -euo pipefail
@@ -72,7 +74,7 @@ fi
 hash=$({
   find native -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
   sha256sum node_modules/node-addon-api/package.json node_modules/node-api-headers/package.json
-  echo "$(uname -sm) ${CXX:-c++} $* $(faiss_config)"
+  echo "$(uname -sm) ${CXX:-c++} $(command -v "${CUDACXX:-nvcc}") $* $(faiss_config)"
 } | sha256sum | cut -d ' ' -f 1)
 if [ -f "$target" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$hash" ]; then
   say "$target is up to date"
@@ -87,7 +89,17 @@ if ! { cmake -S native -B "$folder/cmake" "$@" && cmake --build "$folder/cmake" 
   say "the build failed; the messages are above and in $log" >&2
   exit 1
 fi
-# A new file under the old name: a process that has the old one loaded keeps it.
-cp "$folder/cmake/memory3_native.node" "$target.new"
-mv "$target.new" "$target"
+# install_addon FILE: a new file under the old name, so that a process that has the old one loaded keeps it.
+install_addon() {
+  local name
+  name=$(basename "$1")
+  cp "$1" "$folder/$name.new"
+  mv "$folder/$name.new" "$folder/$name"
+}
+
+install_addon "$folder/cmake/memory3_native.node"
+rm -f "$folder"/memory3_cuda*.node
+for addon in "$folder"/cmake/cuda/memory3_cuda.node "$folder"/cmake/cuda/emulator/memory3_cuda_emulated.node; do
+  if [ -f "$addon" ]; then install_addon "$addon"; fi
+done
 echo "$hash" > "$stamp"

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "arguments.h"
 #include "bank.h"
 #include "faiss.h"
 #include "gemm.h"
@@ -50,24 +51,6 @@ struct Engine {
 
 Engine& engineOf(const Napi::CallbackInfo& info) { return *info.Env().GetInstanceData<Engine>(); }
 
-/** The name under which JavaScript called. */
-const char* nameOf(const Napi::CallbackInfo& info) { return static_cast<const char*>(info.Data()); }
-
-/** Calls `body`; a C++ exception becomes a JavaScript one. */
-template <class Body>
-auto guarded(const Napi::CallbackInfo& info, const Body& body) {
-  try {
-    return body();
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(info.Env(), error.what());
-  }
-}
-
-template <class T>
-T argument(const Napi::Value& value);
-
 struct AnyArray {
   napi_typedarray_type type;
   std::size_t length;
@@ -90,28 +73,30 @@ Array<T> typedArray(const Napi::Value& value, napi_typedarray_type type, const c
   return {static_cast<T*>(array.data), static_cast<int64_t>(array.length)};
 }
 
+}  // namespace
+
 template <>
-Floats argument<Floats>(const Napi::Value& value) {
+inline Floats argument<Floats>(const Napi::Value& value) {
   return typedArray<const float>(value, napi_float32_array, "Float32Array");
 }
 
 template <>
-FloatsOut argument<FloatsOut>(const Napi::Value& value) {
+inline FloatsOut argument<FloatsOut>(const Napi::Value& value) {
   return typedArray<float>(value, napi_float32_array, "Float32Array");
 }
 
 template <>
-Ints argument<Ints>(const Napi::Value& value) {
+inline Ints argument<Ints>(const Napi::Value& value) {
   return typedArray<const int32_t>(value, napi_int32_array, "Int32Array");
 }
 
 template <>
-IntsOut argument<IntsOut>(const Napi::Value& value) {
+inline IntsOut argument<IntsOut>(const Napi::Value& value) {
   return typedArray<int32_t>(value, napi_int32_array, "Int32Array");
 }
 
 template <>
-Values argument<Values>(const Napi::Value& value) {
+inline Values argument<Values>(const Napi::Value& value) {
   const AnyArray array = anyArray(value, "Float32Array, Int32Array or Uint8Array");
   const auto values = [&](Type type) { return Values{array.data, static_cast<int64_t>(array.length), type}; };
   if (array.type == napi_float32_array) return values(Type::float32);
@@ -121,68 +106,30 @@ Values argument<Values>(const Napi::Value& value) {
 }
 
 template <>
-Bytes argument<Bytes>(const Napi::Value& value) {
+inline Bytes argument<Bytes>(const Napi::Value& value) {
   const AnyArray array = anyArray(value, "typed array");
   const std::size_t width = array.type == napi_uint8_array ? 1 : 4;
   return {static_cast<uint8_t*>(array.data), array.length * width};
 }
 
 template <>
-double argument<double>(const Napi::Value& value) {
-  if (!value.IsNumber()) throw std::invalid_argument("expected a number");
-  return value.As<Napi::Number>().DoubleValue();
-}
-
-template <>
-int64_t argument<int64_t>(const Napi::Value& value) {
-  if (!value.IsNumber()) throw std::invalid_argument("expected a number");
-  return value.As<Napi::Number>().Int64Value();
-}
-
-template <>
-bool argument<bool>(const Napi::Value& value) {
-  if (!value.IsBoolean()) throw std::invalid_argument("expected a boolean");
-  return value.As<Napi::Boolean>().Value();
-}
-
-template <class T>
-std::vector<T> listOf(const Napi::Value& value) {
-  if (!value.IsArray()) throw std::invalid_argument("expected an array");
-  const auto array = value.As<Napi::Array>();
-  std::vector<T> list;
-  for (uint32_t i = 0; i < array.Length(); i++) list.push_back(argument<T>(array.Get(i)));
-  return list;
-}
-
-template <>
-std::vector<int64_t> argument<std::vector<int64_t>>(const Napi::Value& value) {
-  return listOf<int64_t>(value);
-}
-
-template <>
-std::vector<Floats> argument<std::vector<Floats>>(const Napi::Value& value) {
+inline std::vector<Floats> argument<std::vector<Floats>>(const Napi::Value& value) {
   return listOf<Floats>(value);
 }
 
 template <>
-std::vector<FloatsOut> argument<std::vector<FloatsOut>>(const Napi::Value& value) {
+inline std::vector<FloatsOut> argument<std::vector<FloatsOut>>(const Napi::Value& value) {
   return listOf<FloatsOut>(value);
 }
 
-template <class... Arguments, std::size_t... I>
-void enqueue(const Napi::CallbackInfo& info, void (*kernel)(Context&, Arguments...), std::index_sequence<I...>) {
-  constexpr std::size_t count = sizeof...(Arguments);
-  if (info.Length() != count) throw std::invalid_argument("expected " + std::to_string(count) + " arguments");
-  Engine& engine = engineOf(info);
-  std::tuple<std::decay_t<Arguments>...> given{argument<std::decay_t<Arguments>>(info[I])...};
-  engine.stream.add(nameOf(info), [kernel, given = std::move(given), &context = engine.context] {
-    std::apply([&](const auto&... each) { kernel(context, each...); }, given);
-  });
-}
+namespace {
 
 template <class... Arguments>
 void enqueueKernel(const Napi::CallbackInfo& info, void (*kernel)(Context&, Arguments...)) {
-  enqueue(info, kernel, std::index_sequence_for<Arguments...>());
+  Engine& engine = engineOf(info);
+  engine.stream.add(nameOf(info), [kernel, given = argumentsFor(info, kernel), &context = engine.context] {
+    std::apply([&](const auto&... each) { kernel(context, each...); }, given);
+  });
 }
 
 /** A JavaScript function that puts a kernel into the stream. */

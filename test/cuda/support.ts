@@ -1,0 +1,162 @@
+/**
+ * What the tests of the CUDA kernels share. Where no GPU is, the kernels run on an emulated device (native/cuda/emulator),
+ * which shows their results, index arithmetic and barriers, not their speed. They have the names and arguments of those of
+ * the native engine, so each is run on both with the same numbers.
+ */
+
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { describe, expect } from 'vitest';
+import { ADDON_PATH, type NativeAddon, type TensorValues } from '../../src/engine/native/addon.ts';
+import { packHalf, unpackHalf } from '../../src/ops/half.ts';
+import { normalisedError } from '../native/support.ts';
+
+const EMULATED_PATH = fileURLToPath(new URL('../../build/native/memory3_cuda_emulated.node', import.meta.url));
+/** The addon under test: the emulated one, or what MEMORY3_TEST_CUDA names, so that the same tests run on a GPU. */
+const CUDA_PATH = process.env.MEMORY3_TEST_CUDA ?? EMULATED_PATH;
+const built = existsSync(CUDA_PATH) && existsSync(ADDON_PATH);
+
+/** A suite that needs both addons. */
+export const describeCuda: typeof describe.skip = built
+  ? (describe as typeof describe.skip)
+  : (((name: string, ...rest: unknown[]) =>
+      (describe.skip as (...args: unknown[]) => void)(
+        `${name} (not built: scripts/build_native.sh)`,
+        ...rest,
+      )) as typeof describe.skip);
+
+export type Storage = 'float32' | 'bfloat16';
+type Argument = number | boolean | TensorValues | Float32Array[] | number[];
+type Handle = number;
+type RawKernels = Record<string, (...args: unknown[]) => unknown>;
+
+interface CudaAddon {
+  open(device: number): string;
+  allocate(count: number, type: number): Handle | null;
+  release(handle: Handle): void;
+  read<T extends TensorValues>(from: Handle, target: T): Promise<T>;
+  write(values: TensorValues, to: Handle): void;
+  usedBytes(): number;
+}
+
+const require = createRequire(import.meta.url);
+let opened: (CudaAddon & RawKernels) | undefined;
+
+/** The addon under test, opened. */
+export function cudaAddon(): CudaAddon & RawKernels {
+  if (!opened) {
+    opened = require(CUDA_PATH) as CudaAddon & RawKernels;
+    opened.open(0);
+  }
+  return opened;
+}
+
+let native: (NativeAddon & RawKernels) | undefined;
+function nativeAddon(): NativeAddon & RawKernels {
+  if (!native) {
+    native = require(ADDON_PATH) as NativeAddon & RawKernels;
+    native.setThreads(2);
+  }
+  return native;
+}
+
+/** An array for a kernel to fill; what it does not write stays NaN. */
+export const output = (length: number): Float32Array => new Float32Array(length).fill(Number.NaN);
+
+/** The numbers as bfloat16 holds them. */
+export const rounded = (values: Float32Array): Float32Array => unpackHalf(packHalf(values, 'bfloat16'), 'bfloat16');
+
+const TYPES = { float32: 0, int32: 1, bool: 2, bfloat16: 3 } as const;
+
+function typeOf(values: TensorValues, storage: Storage): number {
+  if (values instanceof Float32Array) return TYPES[storage];
+  return values instanceof Int32Array ? TYPES.int32 : TYPES.bool;
+}
+
+const isArray = (argument: unknown): argument is TensorValues => ArrayBuffer.isView(argument);
+
+export interface KernelCall {
+  /** Name of the kernel in both addons. */
+  name: string;
+  /** As the native addon takes them; outputs are made by `output` or are integer arrays. */
+  args: Argument[];
+  /** Those of the arrays that the kernel writes. */
+  outputs: TensorValues[];
+  /** How float arrays are stored on the device. */
+  storage: Storage;
+  /** Float arrays that are float32 on the device in any case. */
+  float32?: Float32Array[];
+}
+
+/** What a kernel writes on the device, as float32 or integers. */
+export async function runOnCuda({ name, args, outputs, storage, float32 = [] }: KernelCall): Promise<TensorValues[]> {
+  const addon = cudaAddon();
+  const used = addon.usedBytes();
+  const handles = new Map<TensorValues, Handle>();
+  const place = (values: TensorValues): Handle => {
+    const known = handles.get(values);
+    if (known !== undefined) return known;
+    const stored = float32.includes(values as Float32Array) ? 'float32' : storage;
+    const handle = values.length === 0 ? 0 : addon.allocate(values.length, typeOf(values, stored));
+    if (handle === null) throw new Error('the memory of the device is full');
+    if (handle !== 0 && !outputs.includes(values)) addon.write(values, handle);
+    handles.set(values, handle);
+    return handle;
+  };
+  const placed = args.map((argument) => {
+    if (isArray(argument)) return place(argument);
+    return Array.isArray(argument) && isArray(argument[0]) ? (argument as Float32Array[]).map(place) : argument;
+  });
+  try {
+    addon[name]!(...placed);
+    return await Promise.all(
+      outputs.map((values) =>
+        addon.read(handles.get(values)!, new (values.constructor as typeof Float32Array)(values.length)),
+      ),
+    );
+  } finally {
+    for (const handle of new Set(handles.values())) if (handle !== 0) addon.release(handle);
+    expect(addon.usedBytes()).toBe(used);
+  }
+}
+
+/** What the native engine's kernel writes for the same call; with bfloat16 storage, for the rounded inputs. */
+export function runOnNative({ name, args, outputs, storage, float32 = [] }: KernelCall): TensorValues[] {
+  const addon = nativeAddon();
+  const copies = new Map<TensorValues, TensorValues>();
+  const copy = (values: TensorValues): TensorValues => {
+    const halved = storage === 'bfloat16' && values instanceof Float32Array && !float32.includes(values);
+    const made = copies.get(values) ?? (halved && !outputs.includes(values) ? rounded(values) : values.slice());
+    copies.set(values, made);
+    return made;
+  };
+  const given = args.map((argument) => {
+    if (isArray(argument)) return copy(argument);
+    return Array.isArray(argument) && isArray(argument[0]) ? (argument as Float32Array[]).map(copy) : argument;
+  });
+  addon[name]!(...given);
+  addon.wait();
+  return outputs.map((values) => copies.get(values)!);
+}
+
+/** Largest normalised error that a kernel may make, by how numbers are stored. */
+export const TOLERANCE: Record<Storage, number> = { float32: 1e-5, bfloat16: 1e-2 };
+
+/**
+ * Runs a kernel on both engines and twice on the device: results agree within the tolerance, integers exactly, and both
+ * runs give the same bits. Returns what the device wrote.
+ */
+export async function expectAsNative(call: KernelCall, tolerance = TOLERANCE[call.storage]): Promise<TensorValues[]> {
+  const expected = runOnNative(call);
+  const actual = await runOnCuda(call);
+  expect(await runOnCuda(call)).toEqual(actual);
+  for (const [i, values] of actual.entries()) {
+    if (values instanceof Float32Array) {
+      expect(normalisedError(values, expected[i] as Float32Array), `output ${i} of ${call.name}`).toBeLessThan(
+        tolerance,
+      );
+    } else expect(values).toEqual(expected[i]);
+  }
+  return actual;
+}
