@@ -75,19 +75,22 @@ export abstract class EngineBackend<F, I, V, Storage> extends tf.KernelBackend {
     return true;
   }
 
-  /** Runs a kernel; after an error nothing of what it made is left. */
-  run<T>(kernel: string, body: () => T): T {
+  /**
+   * Runs a kernel; after an error nothing of what it made is left.
+   * @param what it is, for errors
+   */
+  run<T>(what: string, body: () => T): T {
     this.made = [];
     try {
       return body();
     } catch (error) {
       for (const dataId of this.made) this.disposeData(dataId);
-      throw this.explain(error, kernel);
+      throw this.explain(error, what);
     }
   }
 
-  /** What to throw for an error of a kernel. */
-  protected explain(error: unknown, _kernel: string): unknown {
+  /** What to throw for an error in `what`. */
+  protected explain(error: unknown, _what: string): unknown {
     return error;
   }
 
@@ -115,9 +118,11 @@ export abstract class EngineBackend<F, I, V, Storage> extends tf.KernelBackend {
     dtype: tf.DataType,
     refCount: number,
   ): void {
-    const storage = this.allocate(shape, dtype);
-    this.stored.set(dataId, { storage, refCount });
-    this.fill(storage, values as TensorValues);
+    this.run('a tensor of given values', () => {
+      const storage = this.allocate(shape, dtype);
+      this.stored.set(dataId, { storage, refCount });
+      this.fill(storage, values as TensorValues);
+    });
   }
 
   override refCount(dataId: tf.DataId): number {

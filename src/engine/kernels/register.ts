@@ -38,12 +38,13 @@ export function plainKernel<I extends string, A = Attributes>(
 export function registerKernels(backendName: string): void {
   declareComplete(backendName);
   for (const { name, kernel } of kernels) {
+    const what = `kernel ${name}`;
     tf.registerKernel({
       kernelName: name,
       backendName,
       kernelFunc: ({ inputs, attrs, backend }) => {
         const own = backend as Backend;
-        return own.run(name, () => kernel(own, inputs as Record<string, tf.TensorInfo>, attrs as Attributes));
+        return own.run(what, () => kernel(own, inputs as Record<string, tf.TensorInfo>, attrs as Attributes));
       },
     });
   }
