@@ -11,6 +11,18 @@ export interface KernelProfile {
   seconds: number;
 }
 
+/** A GPU as NVIDIA's driver describes it. */
+export interface CudaDevice {
+  name: string;
+  /** Bytes. */
+  memory: number;
+  /** Such as 9.0. */
+  computeCapability: string;
+}
+
+/** The newest version of CUDA that the driver runs, such as 13.0, and its GPUs; or why there is nothing to use. */
+export type CudaDriver = { driver: string; devices: CudaDevice[] } | { why: string };
+
 /** The values of a tensor: float32, int32 or bool. */
 export type TensorValues = Float32Array | Int32Array | Uint8Array;
 
@@ -42,6 +54,8 @@ export interface NativeAddon {
   instructions(): string[];
   /** Products use this one from now on. For tests and measurements. */
   useInstructions(name: string): void;
+  /** What NVIDIA's driver says of this machine; without a driver, why, and what to do. */
+  cudaDriver(): CudaDriver;
   /** Bytes from the beginning of a buffer to the first address that suits vectors. */
   alignment(buffer: ArrayBuffer): number;
   embedding(ids: Int32Array, weight: Float32Array, width: number, out: Float32Array): void;
