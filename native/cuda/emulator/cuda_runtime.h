@@ -176,6 +176,7 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
   cudaErrorNotReady = 600,
 };
 using cudaStream_t = struct EmulatedStream*;
