@@ -181,6 +181,7 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
   cudaErrorNotReady = 600,
 };
 using cudaEvent_t = struct EmulatedEvent*;
