@@ -82,7 +82,7 @@ struct Block {
       return token < 0 || token >= tokens ? -1 : token * step;
     };
     copyTiles<D, kThreads, kBlockRows>(
-        kBlockRows, offsetOf,
+        offsetOf,
         TileSource{shared.queries, in.q + (plan().batch * in.shape.tokens * in.shape.heads + plan().head) * D});
   }
 
@@ -94,7 +94,7 @@ struct Block {
       const int key = begin + row;
       return key < 0 || key >= keyTokens ? -1 : key * step;
     };
-    copyTiles<D, kThreads, kTileKeys>(kTileKeys, offsetOf, TileSource{shared.keys[stage], in.k + at},
+    copyTiles<D, kThreads, kTileKeys>(offsetOf, TileSource{shared.keys[stage], in.k + at},
                                       TileSource{shared.values[stage], in.v + at});
   }
 

@@ -223,8 +223,8 @@ __device__ __forceinline__ void copyMemories(const AttentionInputs<Bf16>& in, co
     if (token >= found.length) return -1;
     return ((found.memory * in.shape.kvHeads + kvHead) * in.shape.kept + token) * D;
   };
-  copyTiles<D, kThreads, kTileKeys>(part.count(), offsetOf, TileSource{keys, in.memoryKeys},
-                                    TileSource{values, in.memoryValues});
+  copyFirstRows<D, kThreads, kTileKeys>(part.count(), offsetOf, TileSource{keys, in.memoryKeys},
+                                        TileSource{values, in.memoryValues});
 }
 
 /**

@@ -37,7 +37,7 @@ struct TileSource {
  * of a row, of every kThreads / (D / 8)th row.
  */
 template <int D, int kThreads, int kRows, class OffsetOf, class... Sources>
-__device__ __forceinline__ void copyTiles(int rows, const OffsetOf& offsetOf, const Sources&... sources) {
+__device__ __forceinline__ void copyFirstRows(int rows, const OffsetOf& offsetOf, const Sources&... sources) {
   constexpr int kPieces = D / 8, kStep = kThreads / kPieces;
   const int thread = static_cast<int>(threadIdx.x), first = thread / kPieces, column = thread % kPieces * 8;
   if (first >= kStep) return;
@@ -51,6 +51,12 @@ __device__ __forceinline__ void copyTiles(int rows, const OffsetOf& offsetOf, co
        ...);
     }
   }
+}
+
+/** The same for all rows of tiles of kRows. */
+template <int D, int kThreads, int kRows, class OffsetOf, class... Sources>
+__device__ __forceinline__ void copyTiles(const OffsetOf& offsetOf, const Sources&... sources) {
+  copyFirstRows<D, kThreads, kRows>(kRows, offsetOf, sources...);
 }
 
 /** The A fragment [16 rows, 16 columns] of a tile. */
