@@ -32,25 +32,31 @@ struct TileSource {
 };
 
 /**
- * Begins to copy rows 0 … kRows − 1 of tiles; row r of each source lies `offsetOf(r)` elements behind its `from`, and with a
- * negative offset it becomes 0. All kThreads threads of the block call it; each copies the same 16 bytes of a row, of every
- * kThreads / (D / 8)th row.
+ * Begins to copy rows 0 … rows − 1 of tiles, at most kRows; row r of each source lies `offsetOf(r)` elements behind its
+ * `from`, and with a negative offset it becomes 0. All kThreads threads of the block call it; each copies the same 16 bytes
+ * of a row, of every kThreads / (D / 8)th row.
  */
 template <int D, int kThreads, int kRows, class OffsetOf, class... Sources>
-__device__ __forceinline__ void copyTiles(const OffsetOf& offsetOf, const Sources&... sources) {
+__device__ __forceinline__ void copyFirstRows(int rows, const OffsetOf& offsetOf, const Sources&... sources) {
   constexpr int kPieces = D / 8, kStep = kThreads / kPieces;
   const int thread = static_cast<int>(threadIdx.x), first = thread / kPieces, column = thread % kPieces * 8;
   if (first >= kStep) return;
 #pragma unroll
   for (int i = 0; i < kRows; i += kStep) {
     const int row = first + i;
-    if (row < kRows) {
+    if (row < rows) {
       const int64_t offset = offsetOf(row);
       (copyAsync16(sources.tile + row * kTileStride<D> + column, sources.from + (offset < 0 ? 0 : offset + column),
                    offset >= 0),
        ...);
     }
   }
+}
+
+/** The same for all rows of tiles of kRows. */
+template <int D, int kThreads, int kRows, class OffsetOf, class... Sources>
+__device__ __forceinline__ void copyTiles(const OffsetOf& offsetOf, const Sources&... sources) {
+  copyFirstRows<D, kThreads, kRows>(kRows, offsetOf, sources...);
 }
 
 /** The A fragment [16 rows, 16 columns] of a tile. */

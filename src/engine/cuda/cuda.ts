@@ -4,11 +4,9 @@ import { registerKernels } from '../kernels/index.ts';
 import * as tf from '../tf.ts';
 import { loadCudaAddon } from './addon.ts';
 import { CudaBackend, type CudaPrecision } from './backend.ts';
+import { DEVICE } from './find.ts';
 
 const BACKEND_NAME = 'cuda';
-
-/** The GPU of this process: the first that CUDA_VISIBLE_DEVICES leaves. */
-const DEVICE = 0;
 
 /**
  * Makes the GPU the tfjs backend `cuda`.

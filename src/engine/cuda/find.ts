@@ -3,6 +3,9 @@
 import { type CudaDevice, type CudaDriver, findAddon } from '../native/addon.ts';
 import { isCudaBuilt, loadCudaAddon } from './addon.ts';
 
+/** The GPU of this process: the first that CUDA_VISIBLE_DEVICES leaves. */
+export const DEVICE = 0;
+
 /** The oldest GPUs with bfloat16 and asynchronous copies: A100. */
 const OLDEST = 8;
 
@@ -34,12 +37,23 @@ export function findCuda(): CudaFound {
   return { ok: true, why: `${describeDevice(first)}, driver for CUDA ${driver.driver}` };
 }
 
-/** The driver and its GPUs, a line each. */
-export function describeDriver(): string[] {
+/** The driver, its GPUs and the library for products of matrices, a line each. */
+export function describeGpus(): string[] {
   const driver = cudaDriver();
   if ('why' in driver) return [`NVIDIA driver: ${driver.why}`];
-  const devices = driver.devices.map((device, number) => `  GPU ${number}: ${describeDevice(device)}`);
-  return [`NVIDIA driver: for CUDA ${driver.driver}`, ...devices];
+  const devices = driver.devices.map((device, number) => `GPU ${number}: ${describeDevice(device)}`);
+  return [`NVIDIA driver: for CUDA ${driver.driver}`, ...devices, `cuBLASLt: ${describeBlas()}`];
+}
+
+function describeBlas(): string {
+  if (!isCudaBuilt()) return 'not looked for: the addon for GPUs, which loads it, is not built';
+  try {
+    const addon = loadCudaAddon();
+    addon.open(DEVICE);
+    return addon.openBlas();
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
 }
 
 function isEmulated(): boolean {
