@@ -8,7 +8,7 @@
  */
 
 import type { RunConfig } from '../config/schema.ts';
-import { type CostShape, costShape } from './costs.ts';
+import { type CostShape, costShape, PUBLISHED_SHAPE } from './costs.ts';
 
 export interface TrainingShape extends CostShape {
   tieEmbeddings: boolean;
@@ -40,6 +40,29 @@ export interface TrainingMemory {
   peak: number;
   total: number;
 }
+
+/** The paper's model, with batches of 4 M tokens (configs/paper/2.4b.yaml). */
+const PUBLISHED: TrainingShape = {
+  ...PUBLISHED_SHAPE,
+  ...{ tieEmbeddings: false, tokens: 4 * PUBLISHED_SHAPE.sequenceLength, accumulate: 512, recompute: true },
+  ...{ precision: 'bfloat16', memoriesPerChunk: 0, online: false },
+};
+
+/** Both stages, each as it is and with the other choice of `recompute`. */
+export type WaysOfTraining = Readonly<Record<string, TrainingShape>>;
+
+export function waysOfTraining(warmup: TrainingShape, continual: TrainingShape): WaysOfTraining {
+  const stages = Object.entries({ warmup, continual }).flatMap(([name, shape]) => {
+    const recompute = !shape.recompute;
+    return [
+      [name, shape],
+      [`${name}, recompute: ${recompute}`, { ...shape, recompute }],
+    ] as const;
+  });
+  return Object.fromEntries(stages);
+}
+
+export const PUBLISHED_TRAINING = waysOfTraining(PUBLISHED, { ...PUBLISHED, memoriesPerChunk: 5, online: true });
 
 /** cuBLASLt's workspace. */
 const WORKSPACE = 32 * 2 ** 20;
