@@ -10,6 +10,7 @@ describe('cross-field checks', () => {
   it('accept the defaults', () => expect(blamed({})).toEqual([]));
 
   it.each([
+    ['precision', { precision: 'bfloat16', engine: 'native' }],
     ['model.kvHeads', { model: { numHeads: 8, kvHeads: 3 } }],
     ['model.memoryLayers', { model: { numLayers: 2, memoryLayers: 3 } }],
     ['model.memoryLayers', { model: { memoryLayers: 0 } }],
@@ -54,6 +55,7 @@ describe('cross-field checks', () => {
   });
 
   it.each([
+    ['bfloat16 where cuda may be chosen', { precision: 'bfloat16' }],
     ['as many memory layers as layers', { model: { numLayers: 2, memoryLayers: 2 } }],
     ['as many kept tokens as a reference has', { memory: { keptTokens: 128 } }],
     ['an encoder with its files', { retrieval: { encoder: 'onnx', onnx: { model: 'm.onnx', tokenizer: 't.json' } } }],
