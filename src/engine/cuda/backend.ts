@@ -139,7 +139,8 @@ export class CudaBackend extends EngineBackend<CudaValues, CudaValues, CudaValue
       what: error.message,
       action:
         'lower batchSize of the stage (and raise accumulate as much: the step stays the same), data.sequenceLength or ' +
-        'the size of the model; or set recompute: true in the stage; and see in nvidia-smi what else uses the GPU',
+        'the size of the model; or set recompute: true in the stage; memory3 cost -c tells what a configuration takes, ' +
+        'nvidia-smi what else uses the GPU',
       cause: error,
     });
   }
