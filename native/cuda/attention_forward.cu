@@ -1,4 +1,28 @@
-#include <cmath>
+/**
+ * Attention of many queries on tensor cores, with memories (legend: attention.h), as FlashAttention-2 does it (Dao 2023).
+ *
+ * FLOPs: 4·B·H·D for each pair of a query and a key that it sees: T²/2 pairs of the context and T·R·S of memories, the last
+ * rounded up to 16 keys a chunk (5 memories of 8 tokens: 48 of on average T/2 + 32 keys, 4.5 % at T = 2048). Bytes: q and
+ * out once, 4·B·T·H·D; keys and values once for each block of 128 queries, from the L2 cache for all but the first of the G
+ * heads that share them. Bound by the tensor cores and, close behind, by what ldmatrix brings.
+ *
+ * - A block has 128 queries of one head and four warps; a warp has 16 rows of each half of 64, so that each fragment of keys
+ *   or values that it loads serves two products. With 16 rows alone shared memory would bound: 8 multiply-adds a byte, at
+ *   128 bytes a clock, are half of what tensor cores do. Interleaved like this all warps have the same to do, also on the
+ *   diagonal and with memories.
+ * - Tiles of 64 keys and values, two stages: one is computed with while the next one is copied (cp.async), one barrier a
+ *   tile. Tiles are counted back from the block's last key, so that the diagonals fill whole tiles, one of each half; only
+ *   there and at the beginning of documents a mask is applied. What no query of the block sees is not read.
+ * - Halves are counted from `start`: at 64 tokens a chunk a half has one chunk. The memories of a chunk are one more tile
+ *   behind those of the context (or several, if there are many), of which only the rows of that half compute; their copies
+ *   run while the context is computed, and where their slots lead is looked up at the block's start.
+ * - Probabilities go from the sums of one product into the operand of the next without leaving the registers. The sums of
+ *   `out` are corrected only when the largest score grew, which is seldom since the diagonal comes first.
+ * - Long blocks start first, heads of a group side by side.
+ *
+ * ptxas for sm_90a: 248 registers for D = 80, at most 255, nothing spilled: two blocks of a multiprocessor. Shared memory
+ * for D = 80 67 KB, for D = 128 103 KB (two blocks of 228 KB on sm_90, one of 164 KB on sm_80 from D = 112 on).
+ */
 
 #include "attention_softmax.cuh"
 
@@ -10,8 +34,6 @@ constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
 constexpr int kHalfRows = 16 * kWarps, kBlockRows = 2 * kHalfRows;
 /** Slots of memories that a block looks up once, at its start; further ones are looked up as they are needed. */
 constexpr int kKnownSlots = 64;
-/** log₂(e) and its inverse. */
-constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 /** Up to which head dimension the registers hold the fragments of the queries beside all else. */
 constexpr int kMostHeldDim = 80;
@@ -33,11 +55,13 @@ struct BlockPlan {
   /** A token, for those before the first and behind the last the nearest that is there. */
   __device__ int real(int token) const { return min(max(token, 0), tokens - 1); }
 
+  __device__ int contextItems() const { return contextTiles - contextSkipped; }
+
   __device__ void make(const AttentionInputs<Bf16>& in, unsigned block, unsigned blocks, int origin) {
     const AttentionShape& s = in.shape;
     const auto heads = static_cast<unsigned>(s.heads), rows = static_cast<unsigned>(s.batch) * heads;
     head = static_cast<int>(block % heads);
-    kvHead = head / static_cast<int>(s.heads / s.kvHeads);
+    kvHead = head / static_cast<int>(s.group());
     batch = static_cast<int>(block % rows / heads);
     first = origin + static_cast<int>(blocks / rows - 1 - block / rows) * kBlockRows;
     tokens = static_cast<int>(s.tokens);
@@ -51,7 +75,7 @@ struct BlockPlan {
     chunks[1] = chunksOf(s, first + kHalfRows, min(first + kBlockRows, tokens));
     firstChunk = chunks[0].count > 0 ? chunks[0].first : chunks[1].first;
     parts = partsOfChunk(s);
-    items = contextTiles - contextSkipped + (chunks[0].count + chunks[1].count) * parts;
+    items = contextItems() + (chunks[0].count + chunks[1].count) * parts;
   }
 };
 
@@ -101,7 +125,7 @@ struct Block {
   /** The half and the part of memories of an item behind those of the context. */
   __device__ MemoryPart memoryPart(int item, int* half) const {
     const ChunkRange first = plan().chunks[0], second = plan().chunks[1];
-    const int part = item - (plan().contextTiles - plan().contextSkipped), chunk = part / plan().parts;
+    const int part = item - plan().contextItems(), chunk = part / plan().parts;
     *half = chunk < first.count ? 0 : 1;
     return {in.shape, *half == 0 ? first.first + chunk : second.first + chunk - first.count, part % plan().parts};
   }
@@ -126,6 +150,15 @@ struct Block {
     };
     copyMemories<D, kThreads>(in, part, plan().kvHead, find, shared.keys[stage], shared.values[stage],
                               shared.slotOf[stage]);
+  }
+
+  /** Waits for the tiles of an item and begins to copy those of the next. */
+  __device__ __forceinline__ void turnTo(int item) const {
+    copyWait<0>();
+    // All copies are there, and all warps are done with the tiles that the next copies replace.
+    __syncthreads();
+    if (item + 1 < plan().items) copyItem(item + 1, (item + 1) % 2);
+    copyCommit();
   }
 };
 
@@ -166,41 +199,42 @@ struct Warp {
   }
 
   template <int kFrom, int kTo, bool kWhole>
-  __device__ __forceinline__ void attendContext(int contextTile, int stage) {
+  __device__ __forceinline__ void attendTile(int contextTile, int stage) {
     Scores<2> scores;
     scoreKeys<kFrom, kTo, kWhole>(scores, queries, block.shared.keys[stage], kTileKeys);
 #pragma unroll
     for (int tile = kFrom; tile < kTo; tile++) hideContext(scores, tile, plan().keysEnd(contextTile + 1));
-    takeScores<kFrom, kTo>(rows, scores, scale);
+    takeScores<kFrom, kTo, kWhole>(rows, scores, scale, kTileKeys);
     addValues<kFrom, kTo, kWhole>(rows, scores, block.shared.values[stage], kTileKeys);
   }
 
   /** The memories of a chunk of one half, for those of its rows that belong to the chunk. */
   template <int kTile>
-  __device__ __forceinline__ void attendMemories(const MemoryPart& part, int stage) {
+  __device__ __forceinline__ void attendPart(const MemoryPart& part, int stage) {
     const int32_t* slotOf = block.shared.slotOf[stage];
-    const bool reads[2] = {chunkOf(block.in.shape, token(kTile, 0)) == part.chunk,
-                           chunkOf(block.in.shape, token(kTile, 1)) == part.chunk};
+    const bool reads[2] = {isOfChunk(block.in.shape, token(kTile, 0), part.chunk),
+                           isOfChunk(block.in.shape, token(kTile, 1), part.chunk)};
     Scores<2> scores;
     scoreKeys<kTile, kTile + 1, false>(scores, queries, block.shared.keys[stage], part.count());
     hideKeys(scores, kTile, [&](int half, int column) { return reads[half] && slotOf[column] >= 0; });
-    takeScores<kTile, kTile + 1>(rows, scores, scale);
+    takeScores<kTile, kTile + 1, false>(rows, scores, scale, part.count());
     addValues<kTile, kTile + 1, false>(rows, scores, block.shared.values[stage], part.count());
     addShares(rows, scores, kTile, part, slotOf, [&](int half) { return reads[half] ? share(kTile, half) : nullptr; });
   }
 
-  __device__ void attend(int item, int stage) {
+  __device__ __forceinline__ void attendContext(int item, int stage) {
     const int contextTile = item + plan().contextSkipped;
-    if (contextTile < plan().contextTiles) {
-      const bool firstHalf = contextTile > 0;
-      const bool secondHalf = plan().contextSkipped == 0 && plan().keysEnd(contextTile) > plan().secondVisible;
-      if (firstHalf && secondHalf) return attendContext<0, 2, true>(contextTile, stage);
-      if (secondHalf) return attendContext<1, 2, false>(contextTile, stage);
-      return attendContext<0, 1, false>(contextTile, stage);
-    }
+    const bool firstHalf = contextTile > 0;
+    const bool secondHalf = plan().contextSkipped == 0 && plan().keysEnd(contextTile) > plan().secondVisible;
+    if (firstHalf && secondHalf) return attendTile<0, 2, true>(contextTile, stage);
+    if (secondHalf) return attendTile<1, 2, false>(contextTile, stage);
+    attendTile<0, 1, false>(contextTile, stage);
+  }
+
+  __device__ __forceinline__ void attendMemories(int item, int stage) {
     int half;
     const MemoryPart part = block.memoryPart(item, &half);
-    half == 0 ? attendMemories<0>(part, stage) : attendMemories<1>(part, stage);
+    half == 0 ? attendPart<0>(part, stage) : attendPart<1>(part, stage);
   }
 
   /** Where the shares of a row's slots go, null where there is no such row. */
@@ -237,7 +271,7 @@ struct Warp {
     const AttentionShape& s = block.in.shape;
     if (t == 0) block.out.lse[(plan().batch * s.heads + plan().head) * s.tokens + query] = normaliser * kLn2;
     const int slots = static_cast<int>(s.slots);
-    const bool reads = chunkOf(s, query) >= 0;
+    const bool reads = s.chunks > 0 && query >= s.start;
     for (int base = 2 * t; base < slots; base += 8) {
       for (int slot = base; slot < min(base + 2, slots); slot++) {
         float* at = share(tile, half) + slot;
@@ -273,14 +307,14 @@ __global__ void __launch_bounds__(kThreads, 2)
   copyWait<0>();
   __syncthreads();
   Warp<D> warp(block, scale);
-  for (int item = 0, items = block.plan().items; item < items; item++) {
-    const int stage = item % 2;
-    copyWait<0>();
-    // All copies are there, and all warps are done with the tile that the next copies replace.
-    __syncthreads();
-    if (item + 1 < items) block.copyItem(item + 1, 1 - stage);
-    copyCommit();
-    warp.attend(item, stage);
+  int item = 0;
+  for (; item < block.plan().contextItems(); item++) {
+    block.turnTo(item);
+    warp.attendContext(item, item % 2);
+  }
+  for (; item < block.plan().items; item++) {
+    block.turnTo(item);
+    warp.attendMemories(item, item % 2);
   }
   warp.write();
 }
@@ -288,21 +322,17 @@ __global__ void __launch_bounds__(kThreads, 2)
 }  // namespace
 
 void attendTiles(Context& context, const AttentionInputs<Bf16>& given, const AttentionOutputs<Bf16>& out) {
-  AttentionInputs<Bf16> in = given;
-  in.shape = shapeForTiles(given.shape);
-  expect(isAligned(in.q) && isAligned(in.k) && isAligned(in.v) && isAligned(in.memoryKeys) && isAligned(in.memoryValues) &&
-             isAligned(out.out),
-         "Attention: a tensor does not begin at a multiple of 16 bytes");
+  const AttentionInputs<Bf16> in = inputsForTiles(given);
+  expect(isAligned(out.out), "Attention: the result does not begin at a multiple of 16 bytes");
   const AttentionShape& s = in.shape;
   // Rows count from the first query of a chunk, so that chunks of 64 tokens are halves of blocks.
   const auto origin = -(kHalfRows - s.start % kHalfRows) % kHalfRows;
   const int64_t blocks = blocksFor(s.tokens - origin, kBlockRows) * s.batch * s.heads;
   expect(blocks < int64_t{1} << 31, "Attention: more rows than a grid has blocks for");
-  const float scale = kLog2E / std::sqrt(static_cast<float>(s.dim));
   withDimension(s.dim, [&](auto dim) {
     constexpr int D = decltype(dim)::value;
     context.launch(attendTilesKernel<D>, static_cast<unsigned>(blocks), kThreads, sizeof(SharedTiles<D>), in, out,
-                   static_cast<int>(origin), scale);
+                   static_cast<int>(origin), scaleOfScores(s));
   });
 }
 
