@@ -31,10 +31,10 @@
  * score −∞, or is a row that nobody stores.
  *
  * ptxas for sm_90a (sm_80 as many or up to 16 less): registers of dq | dk, dv | memories, shared memory; no spills, no stack.
- *   D = 16   118 |  80 |  80   13 KB      D =  80   249 | 168 | 215   46 KB
- *   D = 32   150 | 118 | 116   22 KB      D =  96   168 | 232 | 242   54 KB
- *   D = 48   184 | 148 | 160   30 KB      D = 112   191 | 246 | 254   62 KB
- *   D = 64   220 | 166 | 166   38 KB      D = 128   212 | 254 | 254   71 KB
+ *   D = 16   114 |  80 |  80   13 KB      D =  80   244 | 168 | 211   46 KB
+ *   D = 32   147 | 112 | 114   22 KB      D =  96   168 | 228 | 238   54 KB
+ *   D = 48   181 | 144 | 156   30 KB      D = 112   190 | 244 | 254   62 KB
+ *   D = 64   217 | 168 | 168   38 KB      D = 128   210 | 255 | 255   71 KB
  * So a multiprocessor holds 2 blocks of 4 warps of dq, of dk and dv 3 up to D = 80 and 2 above, on either architecture.
  */
 
