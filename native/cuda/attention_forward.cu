@@ -1,3 +1,29 @@
+/**
+ * Attention of many queries on tensor cores, with memories (legend: attention.h), as FlashAttention-2 does it (Dao 2023).
+ *
+ * FLOPs: 4·B·H·D for each pair of a query and a key that it sees: T²/2 pairs of the context and T·R·S of memories, the last
+ * rounded up to 16 keys a chunk (5 memories of 8 tokens: 48 of on average T/2 + 32 keys, 4.5 % at T = 2048). Bytes: q and
+ * out once, 4·B·T·H·D; keys and values once for each block of 128 queries, from the L2 cache for all but the first of the G
+ * heads that share them. Bound by the tensor cores and, close behind, by what ldmatrix brings.
+ *
+ * - A block has 128 queries of one head and four warps; a warp has 16 rows of each half of 64, so that each fragment of keys
+ *   or values that it loads serves two products. With 16 rows alone shared memory would bound: 8 multiply-adds a byte, at
+ *   128 bytes a clock, are half of what tensor cores do. Interleaved like this all warps have the same to do, also on the
+ *   diagonal and with memories.
+ * - Tiles of 64 keys and values, two stages: one is computed with while the next one is copied (cp.async), one barrier a
+ *   tile. Tiles are counted back from the block's last key, so that the diagonals fill whole tiles, one of each half; only
+ *   there and at the beginning of documents a mask is applied. What no query of the block sees is not read.
+ * - Halves are counted from `start`: at 64 tokens a chunk a half has one chunk. The memories of a chunk are one more tile
+ *   behind those of the context (or several, if there are many), of which only the rows of that half compute; their copies
+ *   run while the context is computed, and where their slots lead is looked up at the block's start.
+ * - Probabilities go from the sums of one product into the operand of the next without leaving the registers. The sums of
+ *   `out` are corrected only when the largest score grew, which is seldom since the diagonal comes first.
+ * - Long blocks start first, heads of a group side by side.
+ *
+ * ptxas for sm_90a: 248 registers for D = 80, at most 255, nothing spilled: two blocks of a multiprocessor. Shared memory
+ * for D = 80 67 KB, for D = 128 103 KB (two blocks of 228 KB on sm_90, one of 164 KB on sm_80 from D = 112 on).
+ */
+
 #include "attention_softmax.cuh"
 
 namespace memory3 {
@@ -133,6 +159,8 @@ struct Block {
     __syncthreads();
     if (item + 1 < plan().items) copyItem(item + 1, (item + 1) % 2);
     copyCommit();
+    // Lanes copy different numbers of rows; tensor cores want them together.
+    __syncwarp();
   }
 };
 
@@ -178,7 +206,7 @@ struct Warp {
     scoreKeys<kFrom, kTo, kWhole>(scores, queries, block.shared.keys[stage], kTileKeys);
 #pragma unroll
     for (int tile = kFrom; tile < kTo; tile++) hideContext(scores, tile, plan().keysEnd(contextTile + 1));
-    takeScores<kFrom, kTo>(rows, scores, scale);
+    takeScores<kFrom, kTo, kWhole>(rows, scores, scale, kTileKeys);
     addValues<kFrom, kTo, kWhole>(rows, scores, block.shared.values[stage], kTileKeys);
   }
 
@@ -186,12 +214,12 @@ struct Warp {
   template <int kTile>
   __device__ __forceinline__ void attendPart(const MemoryPart& part, int stage) {
     const int32_t* slotOf = block.shared.slotOf[stage];
-    const bool reads[2] = {chunkOf(block.in.shape, token(kTile, 0)) == part.chunk,
-                           chunkOf(block.in.shape, token(kTile, 1)) == part.chunk};
+    const bool reads[2] = {isOfChunk(block.in.shape, token(kTile, 0), part.chunk),
+                           isOfChunk(block.in.shape, token(kTile, 1), part.chunk)};
     Scores<2> scores;
     scoreKeys<kTile, kTile + 1, false>(scores, queries, block.shared.keys[stage], part.count());
     hideKeys(scores, kTile, [&](int half, int column) { return reads[half] && slotOf[column] >= 0; });
-    takeScores<kTile, kTile + 1>(rows, scores, scale);
+    takeScores<kTile, kTile + 1, false>(rows, scores, scale, part.count());
     addValues<kTile, kTile + 1, false>(rows, scores, block.shared.values[stage], part.count());
     addShares(rows, scores, kTile, part, slotOf, [&](int half) { return reads[half] ? share(kTile, half) : nullptr; });
   }
@@ -245,7 +273,7 @@ struct Warp {
     const AttentionShape& s = block.in.shape;
     if (t == 0) block.out.lse[(plan().batch * s.heads + plan().head) * s.tokens + query] = normaliser * kLn2;
     const int slots = static_cast<int>(s.slots);
-    const bool reads = chunkOf(s, query) >= 0;
+    const bool reads = s.chunks > 0 && query >= s.start;
     for (int base = 2 * t; base < slots; base += 8) {
       for (int slot = base; slot < min(base + 2, slots); slot++) {
         float* at = share(tile, half) + slot;

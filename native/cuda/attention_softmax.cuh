@@ -129,34 +129,37 @@ __device__ __forceinline__ void hideKeys(Scores<kTiles>& scores, int tile, const
 __device__ __forceinline__ float baseOf(float top) { return top == -INFINITY ? 0.0f : top; }
 
 /** Turns scores into exponentials relative to the largest score so far, and what was summed until now likewise. */
-template <int kFrom, int kTo, int D, int kTiles>
-__device__ __forceinline__ void takeScores(AttendedRows<D, kTiles>& rows, Scores<kTiles>& scores, float scale) {
+template <int kFrom, int kTo, bool kWhole, int D, int kTiles>
+__device__ __forceinline__ void takeScores(AttendedRows<D, kTiles>& rows, Scores<kTiles>& scores, float scale, int count) {
 #pragma unroll
   for (int tile = kFrom; tile < kTo; tile++) {
-    float correction[2];
+    float largest[2] = {-INFINITY, -INFINITY}, base[2], correction[2];
+#pragma unroll
+    for (int n = 0; n < kTileKeys / 8; n++) {
+      if (kWhole || 8 * n < count) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) largest[i / 2] = fmaxf(largest[i / 2], scores[tile][n][i]);
+      }
+    }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float largest = -INFINITY;
-#pragma unroll
-      for (int n = 0; n < kTileKeys / 8; n++) {
-        largest = fmaxf(largest, fmaxf(scores[tile][n][2 * half], scores[tile][n][2 * half + 1]));
-      }
-      largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-      const float top = fmaxf(rows.top[tile][half], largest * scale);
-      const float base = baseOf(top);
-      correction[half] = exp2Fast(rows.top[tile][half] - base);
+      largest[half] = fmaxf(largest[half], __shfl_xor_sync(kAllLanes, largest[half], 1));
+      largest[half] = fmaxf(largest[half], __shfl_xor_sync(kAllLanes, largest[half], 2));
+      const float top = fmaxf(rows.top[tile][half], largest[half] * scale);
+      base[half] = baseOf(top);
+      correction[half] = exp2Fast(rows.top[tile][half] - base[half]);
       rows.top[tile][half] = top;
-      float sum = rows.sum[tile][half] * correction[half];
+      rows.sum[tile][half] *= correction[half];
+    }
 #pragma unroll
-      for (int n = 0; n < kTileKeys / 8; n++) {
+    for (int n = 0; n < kTileKeys / 8; n++) {
+      if (kWhole || 8 * n < count) {
 #pragma unroll
-        for (int i = 2 * half; i < 2 * half + 2; i++) {
-          scores[tile][n][i] = exp2Fast(fmaf(scores[tile][n][i], scale, -base));
-          sum += scores[tile][n][i];
+        for (int i = 0; i < 4; i++) {
+          scores[tile][n][i] = exp2Fast(fmaf(scores[tile][n][i], scale, -base[i / 2]));
+          rows.sum[tile][i / 2] += scores[tile][n][i];
         }
       }
-      rows.sum[tile][half] = sum;
     }
     // Seldom after the first tiles.
     if (__any_sync(kAllLanes, correction[0] != 1.0f || correction[1] != 1.0f)) {
@@ -205,17 +208,24 @@ __device__ __forceinline__ void addSums(AttendedRows<D, kTiles>& rows) {
   }
 }
 
-/** A part of the memories of a chunk: their slots side by side, S keys each, from `firstKey` on; at most kTileKeys. */
+/**
+ * A part of the memories of a chunk: their slots side by side, S keys each, from `firstKey` on; at most kTileKeys. Slots are
+ * found by a product with 1/S, which is exact below kMostMemoryKeys keys: half a key is more than its error there.
+ */
 struct MemoryPart {
   int chunk, firstKey, keys, slotKeys;
+  float perKey;
 
   __device__ MemoryPart(const AttentionShape& s, int chunk_, int part)
       : chunk(chunk_), firstKey(part * kTileKeys),
-        keys(min(kTileKeys, static_cast<int>(s.slots * s.kept) - firstKey)), slotKeys(static_cast<int>(s.kept)) {}
+        keys(min(kTileKeys, static_cast<int>(s.slots * s.kept) - firstKey)), slotKeys(static_cast<int>(s.kept)) {
+    perKey = __fdividef(1.0f, static_cast<float>(slotKeys));
+  }
   /** Keys to compute with, a multiple of 16. */
   __device__ int count() const { return (keys + 15) / 16 * 16; }
-  __device__ int firstSlot() const { return firstKey / slotKeys; }
-  __device__ int lastSlot() const { return (firstKey + keys - 1) / slotKeys; }
+  __device__ int slotOfKey(int key) const { return static_cast<int>((static_cast<float>(key) + 0.5f) * perKey); }
+  __device__ int firstSlot() const { return slotOfKey(firstKey); }
+  __device__ int lastSlot() const { return slotOfKey(firstKey + keys - 1); }
 };
 __device__ __forceinline__ int partsOfChunk(const AttentionShape& s) {
   return (static_cast<int>(s.slots * s.kept) + kTileKeys - 1) / kTileKeys;
@@ -229,12 +239,12 @@ template <int D, int kThreads, class Find>
 __device__ __forceinline__ void copyMemories(const AttentionInputs<Bf16>& in, const MemoryPart& part, int kvHead,
                                              const Find& find, Bf16* keys, Bf16* values, int32_t* slotOf) {
   for (int row = static_cast<int>(threadIdx.x); row < kTileKeys; row += kThreads) {
-    const int key = part.firstKey + row, slot = key / part.slotKeys;
+    const int key = part.firstKey + row, slot = part.slotOfKey(key);
     const bool there = row < part.keys && key - slot * part.slotKeys < find(slot).length;
     slotOf[row] = there ? slot : -1;
   }
   const auto offsetOf = [&](int row) -> int64_t {
-    const int key = part.firstKey + row, slot = key / part.slotKeys, token = key - slot * part.slotKeys;
+    const int key = part.firstKey + row, slot = part.slotOfKey(key), token = key - slot * part.slotKeys;
     if (row >= part.keys) return -1;
     const MemorySlot found = find(slot);
     if (token >= found.length) return -1;
@@ -258,6 +268,7 @@ __device__ __forceinline__ void addShares(const AttendedRows<D, kTiles>& rows, c
   const float top[2] = {baseOf(rows.top[tile][0]), baseOf(rows.top[tile][1])};
   for (int base = firstSlot / 8 * 8; base <= lastSlot; base += 8) {
     float sums[4] = {0, 0, 0, 0};
+    __syncwarp();
     const auto belongs = [&](int key) {
       const uint32_t one = 0x3f80;  // 1 as bfloat16
       return (slotOf[key] == base + g ? one : 0) | (slotOf[key + 1] == base + g ? one << 16 : 0);

@@ -118,10 +118,13 @@ __device__ __forceinline__ float exp2Fast(float x) {
 #endif
 }
 
+/** Keys of the memories of a chunk, R·S, up to which kernels find the slot of a key. */
+constexpr int64_t kMostMemoryKeys = int64_t{1} << 20;
+
 /** A shape whose numbers, but for sizes of whole tensors, fit 32 bits; throws std::invalid_argument otherwise. */
 inline AttentionShape shapeForTiles(AttentionShape s) {
-  expect(s.keyTokens < int64_t{1} << 30 && s.kept < int64_t{1} << 20 && s.slots < int64_t{1} << 10 &&
-             s.memories < int64_t{1} << 31,
+  expect(s.keyTokens < int64_t{1} << 30 && s.kept < kMostMemoryKeys && s.slots < kMostMemoryKeys &&
+             s.slots * s.kept < kMostMemoryKeys && s.memories < int64_t{1} << 31,
          "Attention: a size too large for the kernels of tensor cores");
   if (s.kept == 0 || s.memories == 0 || s.start >= s.tokens) s.chunks = 0;
   s.start = s.start < s.tokens ? s.start : s.tokens;
@@ -134,6 +137,12 @@ __device__ __forceinline__ int chunkOf(const AttentionShape& s, int token) {
   const int chunks = static_cast<int>(s.chunks), start = static_cast<int>(s.start);
   if (s.slots == 0 || chunks == 0 || token < start) return -1;
   return min((token - start) / static_cast<int>(s.chunkLength), chunks - 1);
+}
+
+/** Whether a query belongs to a chunk, as chunkOf says but without a division. */
+__device__ __forceinline__ bool isOfChunk(const AttentionShape& s, int token, int chunk) {
+  const int length = static_cast<int>(s.chunkLength), behind = token - static_cast<int>(s.start) - chunk * length;
+  return behind >= 0 && (behind < length || chunk == static_cast<int>(s.chunks) - 1);
 }
 
 /** The chunks of queries [begin, end). */
