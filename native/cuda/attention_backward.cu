@@ -5,9 +5,10 @@
  *   dS = P ∘ (dY·Vᵀ − δ)      dq = dS·K/√D      dk = dSᵀ·Q/√D      dv = Pᵀ·dY
  *
  * Four kernels, none of which two blocks write the same numbers of, so that nothing is atomic and each sum has one order:
- *   statistics   lse·log₂e and δ of each query and head, once; reads dy and out, 4·B·T·H·D bytes, bound by memory
- *   dq           a block has 64 queries of a head, a warp 16 of them with q and dy as fragments in registers; it goes over
- *                the keys that they see, then over the memories of their chunks. 3 products
+ *   statistics   lse·log₂e and δ of each query and head; reads dy and out, 4·B·T·H·D bytes, bound by memory
+ *   dq           a block has 64 queries of a head, up to D = 80 two times 64, a warp 16 of each half with q and dy as
+ *                fragments in registers; it goes over the keys that they see, then over the memories of their chunks.
+ *                3 products
  *   dk, dv       a block has 64 keys of a key-value head, a warp 16 of them; it goes over the queries that see them, those of
  *                all heads of the group in turn. It computes Sᵀ and dPᵀ, whose C fragments are the A fragments of the sums.
  *                4 products
@@ -17,23 +18,24 @@
  * and dv. Its blocks would add to the same dq: with atomics the sum has no order; without, either the blocks of a head wait
  * for each other in turn, or each leaves a float32 dq of its own, T/64 times the memory of dq (over parts of the heads, one
  * after the other, that could be bounded). What bounds these kernels by design is the way from shared memory to the tensor
- * cores: with 16 rows a warp each byte serves 16 operations, 2,048 a cycle and multiprocessor. 32 rows a warp would halve
- * that for dq; for dk and dv the registers do not suffice.
+ * cores: with 16 rows a warp each byte serves 16 operations, which are 2,048 a cycle and multiprocessor. With 32 rows, for dq
+ * up to D = 80, it serves 32, and keys and values come half as often from the second cache; for dk and dv, and for dq above,
+ * the registers do not suffice.
  *
- * Per block and pair of tiles [64, 64] a stage of 2·64 rows is copied while the one before is worked on (cp.async, one barrier
- * a turn). Rows take D + 8 elements (attention_tiles.cuh), so that ldmatrix meets no bank twice; D = 80 is not padded.
- * Tiles of queries begin at the borders of chunks where these are multiples of 64, tiles of keys end at the diagonal: one tile
- * in a row of them is cut, and of that a warp skips what none of its rows sees. Memories are S keys for each slot of each
- * chunk of the tile, rounded up to 16 in all: 5 memories of 8 tokens are 48 keys beside on average 1,056 at T = 2,048.
+ * A stage of 2·64 rows is copied while the one before is worked on (cp.async, one barrier a turn). Rows take D + 8 elements
+ * (attention_tiles.cuh), so that ldmatrix meets no bank twice; D = 80 is not padded. Halves begin at the borders of chunks
+ * where these are multiples of 64, tiles of keys end at the diagonal: one tile for each half is cut, and of that a warp skips
+ * what none of its rows sees. Memories are S keys for each slot of each chunk of the queries, rounded up to 16 in all: 5
+ * memories of 8 tokens are 40 to 48 keys beside on average 1,056 at T = 2,048, in dq only, 3 of the 7 products.
  * A query that is not there has lse = ∞, so that it weighs nothing anywhere; a key that is not there, or not seen, has the
  * score −∞, or is a row that nobody stores.
  *
  * ptxas for sm_90a (sm_80 as many or up to 16 less): registers of dq | dk, dv | memories, shared memory; no spills, no stack.
- *   D = 16    90 |  80 |  80   13 KB      D =  80   165 | 168 | 215   46 KB
- *   D = 32   109 | 118 | 116   22 KB      D =  96   188 | 232 | 242   54 KB
- *   D = 48   130 | 148 | 160   30 KB      D = 112   210 | 246 | 254   62 KB
- *   D = 64   151 | 166 | 166   38 KB      D = 128   228 | 254 | 254   71 KB
- * So 3 blocks of 4 warps a multiprocessor up to D = 80 and 2 above (memories: 3 up to 64), on either architecture.
+ *   D = 16   118 |  80 |  80   13 KB      D =  80   249 | 168 | 215   46 KB
+ *   D = 32   150 | 118 | 116   22 KB      D =  96   168 | 232 | 242   54 KB
+ *   D = 48   184 | 148 | 160   30 KB      D = 112   191 | 246 | 254   62 KB
+ *   D = 64   220 | 166 | 166   38 KB      D = 128   212 | 254 | 254   71 KB
+ * So a multiprocessor holds 2 blocks of 4 warps of dq, of dk and dv 3 up to D = 80 and 2 above, on either architecture.
  */
 
 #include <cmath>
@@ -264,11 +266,11 @@ struct QueryRows {
  */
 struct KeyTiles {
   int batch, head;
-  int begin, end;       // queries; the first ones may not be there
-  int contextBegin;     // key of the first tile, may not be there either
-  int full, context;    // tiles that the diagonal does not cut, and all of the context
-  int firstChunk;       // of the queries
-  int memoryKeys;       // S for each slot of each chunk of the queries, there or not
+  int begin, end;     // queries; the first ones may not be there
+  int contextBegin;   // key of the first tile, may not be there either
+  int full, context;  // tiles that the diagonal does not cut, and all of the context
+  int firstChunk;     // of the queries
+  int memoryKeys;     // S for each slot of each chunk of the queries, there or not
 
   __device__ int tiles() const { return context + (memoryKeys + kTile - 1) / kTile; }
   /** Tiles of the context end with the last key of the last query, so that the diagonal cuts one of them for each half. */
@@ -313,7 +315,8 @@ __global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
 #pragma unroll
   for (int half = 0; half < kHalves<D>; half++) {
     const Stage<D> stage(half);
-    copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(keys.batch, keys.begin + half * kTile + row, keys.head); },
+    const int first = keys.begin + half * kTile;
+    copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(keys.batch, first + row, keys.head); },
                                   TileSource{stage.left, in.q}, TileSource{stage.right, given.out.dy});
     clear<D>(rows.dq[half]);
 #pragma unroll
@@ -410,9 +413,10 @@ struct QueryTiles {
 
   __device__ int query(int i) const { return begin + i % tiles * kTile; }
   __device__ int head(int i) const { return firstHead + i / tiles; }
-  __device__ void setQueries(int first, int behind) {
-    begin = first / 2 * 2;
-    end = behind;
+  /** Queries from `from` up to, without, `to`. */
+  __device__ void setQueries(int from, int to) {
+    begin = from / 2 * 2;
+    end = to;
     tiles = max(end - begin + kTile - 1, 0) / kTile;
   }
 };

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import { type AttentionCase, CASES, forwardCall, gradientCall, memory } from './attention_cases.ts';
+import { poisoned } from './attention_poison.ts';
 import { describeCuda, expectAsNative, runOnCuda } from './support.ts';
 
 const odd = { tokens: 21, heads: 2, kvHeads: 1 };
@@ -11,8 +12,8 @@ const PLAIN_CASES: AttentionCase[] = [
 
 describeCuda('plain attention on CUDA', () => {
   it.each(PLAIN_CASES)('$name', async (shape) => {
-    await expectAsNative(forwardCall(shape, 'float32'));
-    await expectAsNative(gradientCall(shape, 'float32'));
+    await expectAsNative(poisoned(forwardCall(shape, 'float32')));
+    await expectAsNative(poisoned(gradientCall(shape, 'float32')));
   });
 
   it('takes head dimensions up to 256', async () => {
