@@ -3,6 +3,7 @@
  * parameter, both moments and the gradient are read and the parameter and the moments written, and where the parameter has
  * a copy as bfloat16, that too: 30 bytes with a float32 gradient, 28 with a bfloat16 one. About 12 operations: bound by
  * memory. Parameters, moments and all arithmetic are float32; a thread takes 8 numbers of each tensor at a time.
+ * 58 registers (sm_90a).
  */
 
 #include <cmath>

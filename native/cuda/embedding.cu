@@ -7,7 +7,8 @@
  * and by integer work only (radix sort, 8 bits a pass: 2 passes for 60,416 rows, about 40·N bytes each). Then equal ids
  * stand together in text order. A block takes kRunTile sorted places and some columns and adds up each run of equal ids in
  * registers; runs that reach over the border of a tile leave a partial sum, and joinRunsKernel adds those in order. So no
- * block has more to do than another, however often an id occurs. dWeight is cleared first: V·d·4 bytes written, N·d read.
+ * block has more to do than another, however often an id occurs. dWeight is cleared first: V·d·4 bytes written, N·d numbers read.
+ * For sm_90a the sums take 49 registers with bfloat16, 70 with float32.
  */
 
 #include "elements.cuh"

@@ -8,6 +8,9 @@
  * a fixed share of the rows, keeps the sums of its columns in the registers and leaves them at the end, and a second kernel
  * adds those in order, so that the result does not depend on which block was faster.
  *
+ * For sm_90a 54 registers forward; backward 125 with bfloat16, so that four blocks of 128 threads (d = 3,200) fit a
+ * processor, and 153 with float32.
+ *
  * Rows that are too wide for the registers (above kMostWidth), or that 16 bytes do not divide, take the plain kernels.
  */
 

