@@ -15,7 +15,8 @@ Needs nvcc 12 or newer (CUDACXX names another), no GPU. One line a kernel:
   registers, spills and stack in bytes, shared memory in bytes that does not come with the launch, and barriers, as ptxas
   tells; mma, ldmatrix and cp.async, counted in the PTX; HMMA, counted in the machine code, where cuobjdump is.
 
-Exit status 1 when a kernel spills registers or when a kernel for tiles of attention has no mma instruction.
+Exit status 1 when a kernel spills registers, or when a kernel for tiles of attention has no mma instruction or, of all
+files, is not there.
 
 examples:
   scripts/gpu/inspect.sh
@@ -27,6 +28,7 @@ say() { echo "inspect: $*" >&2; }
 
 architectures=80,90a
 names=()
+all=0
 while [ $# -gt 0 ]; do
   case $1 in
     --for) architectures=${2:?--for needs a list}; shift ;;
@@ -37,11 +39,16 @@ while [ $# -gt 0 ]; do
   shift
 done
 if [ ${#names[@]} -eq 0 ]; then
+  all=1
   for file in native/cuda/*.cu; do names+=("$(basename "$file" .cu)"); done
 fi
 nvcc=${CUDACXX:-nvcc}
 if ! command -v "$nvcc" > /dev/null; then
   say "nvcc is not here; install CUDA's toolkit, version 12 or newer, or set CUDACXX"
+  exit 3
+fi
+if ! command -v c++filt > /dev/null; then
+  say "c++filt is not here; install binutils"
   exit 3
 fi
 
@@ -69,7 +76,7 @@ export nvcc folder
 
 # figures ARCHITECTURE: a line of tab-separated figures a kernel, mangled name first.
 figures() {
-  awk -F '[ ,(]+' -v OFS='\t' '
+  awk -v OFS='\t' '
     function first(pattern) { return match($0, pattern) ? substr($0, RSTART, RLENGTH) + 0 : 0 }
     /Compiling entry function/ { split($0, part, "\047"); name = part[2]; seen[name] = 1 }
     /bytes stack frame/ { stack[name] = first("[0-9]+ bytes stack"); spill[name] = first("[0-9]+ bytes spill stores") }
@@ -96,17 +103,20 @@ figures() {
 # table ARCHITECTURE: prints it, and ends with 1 when something is wrong.
 table() {
   figures "$1" | c++filt | sed -e 's/void memory3::(anonymous namespace):://' -e 's/memory3::(anonymous namespace):://g' \
-    -e 's/memory3:://g' -e 's/([^\t]*)\t/\t/' | LC_ALL=C sort | awk -F '\t' -v tiles="^($tiles)" -v architecture="$1" '
-    function fail(why) { problems[++count] = "inspect: sm_" architecture ": " $1 " " why }
+    -e 's/memory3:://g' -e 's/([^\t]*)\t/\t/' | LC_ALL=C sort | awk -F '\t' -v tiles="$tiles" -v all="$all" -v architecture="$1" '
+    function fail(why) { problems[++count] = "inspect: sm_" architecture ": " why }
+    { kernel = $1; sub("<.*", "", kernel); seen[kernel] = 1; isTile = kernel ~ "^(" tiles ")$" }
     NR == 1 {
       printf "%-44s %9s %6s %6s %7s %9s %5s %9s %9s %5s\n", "sm_" architecture, "registers", "spills", "stack", "shared", \
         "barriers", "mma", "ldmatrix", "cp.async", "HMMA"
     }
     { printf "%-44s %9s %6s %6s %7s %9s %5s %9s %9s %5s\n", $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 }
-    $3 > 0 { fail("spills registers") }
-    $1 ~ tiles && $7 == 0 { fail("has no mma instruction") }
-    $1 ~ tiles && $10 == "0" { fail("has no HMMA instruction") }
+    $3 > 0 { fail($1 " spills registers") }
+    isTile && $7 == 0 { fail($1 " has no mma instruction") }
+    isTile && $10 == "0" { fail($1 " has no HMMA instruction") }
     END {
+      expected = split(tiles, name, "|")
+      for (i = 1; all && i <= expected; i++) if (!(name[i] in seen)) fail("there is no " name[i])
       for (i = 1; i <= count; i++) print problems[i] > "/dev/stderr"
       exit count > 0
     }'

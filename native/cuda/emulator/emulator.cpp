@@ -19,6 +19,7 @@
 #include "cuda_runtime.h"
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -250,6 +251,20 @@ void copyWait(int groupsLeft) {
   }
 }
 
+/** Shared memory of NaN for a block, with nothing behind it. */
+static void prepareShared(std::size_t bytes) {
+  std::vector<unsigned char>& shared = block().shared;
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_UNPOISON_MEMORY_REGION(shared.data(), shared.size());
+#endif
+  shared.assign(bytes + 128, 0xff);
+  shared.shrink_to_fit();
+#if defined(__SANITIZE_ADDRESS__)
+  unsigned char* end = static_cast<unsigned char*>(sharedMemory()) + bytes;
+  ASAN_POISON_MEMORY_REGION(end, static_cast<std::size_t>(shared.data() + shared.size() - end));
+#endif
+}
+
 void run(const char* what, dim3 grid, dim3 size, std::size_t sharedBytes, const std::function<void()>& kernel) {
   Block& b = block();
   b.what = what;
@@ -262,8 +277,7 @@ void run(const char* what, dim3 grid, dim3 size, std::size_t sharedBytes, const 
     for (unsigned y = 0; y < grid.y; y++) {
       for (unsigned x = 0; x < grid.x; x++) {
         blockIdx = {x, y, z};
-        b.shared.assign(sharedBytes + 128, 0xff);
-        b.shared.shrink_to_fit();
+        prepareShared(sharedBytes);
         b.warps.assign((b.threads + kWarp - 1) / kWarp, {});
         b.alive = b.threads;
         b.atBlock = 0;
@@ -410,8 +424,9 @@ cudaError_t cudaMallocAsync(void** address, std::size_t bytes, cudaStream_t) {
 #else
   const std::size_t behind = kGuardBytes;
 #endif
-  auto* begin = static_cast<unsigned char*>(std::aligned_alloc(256, (before + bytes + behind + 255) / 256 * 256));
-  if (begin == nullptr) return cudaErrorMemoryAllocation;
+  void* block = nullptr;
+  if (posix_memalign(&block, 256, before + bytes + behind) != 0) return cudaErrorMemoryAllocation;
+  auto* begin = static_cast<unsigned char*>(block);
   unsigned char* data = begin + before;
   const Header header{bytes, begin};
   std::memset(begin, kGuard, before);
