@@ -11,6 +11,7 @@ import {
   memoryIsCheapest,
   totalCost,
 } from './costs.ts';
+import { type TrainingMemory, type TrainingShape, trainingMemory, type WaysOfTraining } from './device_memory.ts';
 import { curvesSvg } from './plot.ts';
 import { textChart } from './text_chart.ts';
 
@@ -24,6 +25,8 @@ export interface CostReport extends CostCurves {
   cheapest: { from: number; to: number | null };
   /** Cost of a reference that is used so often, when that was asked for. */
   at?: { uses: number } & Record<Format, number>;
+  /** Bytes of a GPU's memory that training takes, a row a way of training. */
+  training: ({ name: string; tokens: number; precision: TrainingShape['precision'] } & TrainingMemory)[];
 }
 
 const NAMES: Record<Format, string> = {
@@ -32,8 +35,11 @@ const NAMES: Record<Format, string> = {
   text: 'text in context',
 };
 
-/** @param uses a number of uses that is looked at more closely */
-export function costReport(name: string, shape: CostShape, uses?: number): CostReport {
+/**
+ * @param training ways of training the shape, by name
+ * @param uses a number of uses that is looked at more closely
+ */
+export function costReport(name: string, shape: CostShape, training: WaysOfTraining, uses?: number): CostReport {
   const costs = formatCosts(shape);
   const { from, to } = memoryIsCheapest(shape);
   const total = (format: Format): number => totalCost(costs[format], uses ?? 0);
@@ -45,6 +51,10 @@ export function costReport(name: string, shape: CostShape, uses?: number): CostR
       at: { uses, parameters: total('parameters'), memory: total('memory'), text: total('text') },
     }),
     ...costCurves(shape),
+    training: Object.entries(training).map(([way, given]) => {
+      const { tokens, precision } = given;
+      return { name: way, tokens, precision, ...trainingMemory(given) };
+    }),
   };
 }
 
@@ -64,6 +74,8 @@ export function costText(report: CostReport, { width, ascii }: { width: number; 
     ...(report.at ? [usesText(report.at)] : []),
     '',
     chartText(report, { width, ascii }),
+    '',
+    ...trainingText(report.training),
   ].join('\n');
 }
 
@@ -99,6 +111,33 @@ function usesText({ uses, ...totals }: NonNullable<CostReport['at']>): string {
   const order = [...FORMATS].sort((a, b) => totals[a] - totals[b]);
   const told = order.map((format) => `${NAMES[format]} ${figure(totals[format])}`).join(', ');
   return `Used ${figure(uses)} times, cheapest first: ${told}.`;
+}
+
+const GIB = 2 ** 30;
+
+/** A line a way of training; the total is about what a card must have free. */
+function trainingText(training: CostReport['training']): string[] {
+  const heads = ['GiB', 'tokens', 'weights', 'AdamW', 'gradients', 'activations', 'loss', 'total'];
+  const rows = training.map(({ name, tokens, total, ...parts }) => {
+    const columns = [
+      parts.weights + parts.copies,
+      parts.moments,
+      parts.gradients,
+      parts.activations + parts.memories,
+      parts.peak,
+      total,
+    ];
+    return [name, tokens.toLocaleString('en-US'), ...columns.map((bytes) => (bytes / GIB).toFixed(1))];
+  });
+  const [{ precision } = { precision: 'bfloat16' }] = training;
+  return [
+    `Memory of a GPU that training takes (engine: cuda, ${precision}), by tokens of a micro-batch:`,
+    '',
+    ...[heads, ...rows].map(
+      ([name, ...cells]) =>
+        `  ${name!.padEnd(27)}${cells.map((cell, i) => cell.padStart(heads[i + 1]!.length + 2)).join('')}`,
+    ),
+  ];
 }
 
 function chartText(report: CostReport, { width, ascii }: { width: number; ascii: boolean }): string {

@@ -3,6 +3,7 @@
 import type { CommandModule } from 'yargs';
 import { type CostReport, costReport, costSvg, costText } from '../analysis/cost_report.ts';
 import { PUBLISHED_SHAPE } from '../analysis/costs.ts';
+import { PUBLISHED_TRAINING } from '../analysis/device_memory.ts';
 import { wantsAscii } from '../analysis/text_chart.ts';
 import { loadConfig } from '../config/load.ts';
 import { isSystemError, UserError } from '../errors.ts';
@@ -20,7 +21,7 @@ interface Arguments {
 export const costCommand: CommandModule<object, Arguments> = {
   command: 'cost',
   describe:
-    'What knowledge costs as parameters, as explicit memory and as text, and from how many uses on each is cheapest',
+    'What knowledge costs as parameters, as explicit memory and as text, and from how many uses on each is cheapest; and the memory of a GPU that training takes',
   builder: (yargs) =>
     yargs
       .option('config', {
@@ -58,7 +59,7 @@ async function reportOf({ config: path, set, uses }: Arguments): Promise<CostRep
     const action = 'name a configuration with -c';
     throw new UserError('usage_invalid', { what: '--set changes a configuration, and none is given', action });
   }
-  return costReport("the paper's model", PUBLISHED_SHAPE, uses);
+  return costReport("the paper's model", PUBLISHED_SHAPE, PUBLISHED_TRAINING, uses);
 }
 
 async function writePicture(path: string, svg: string): Promise<void> {

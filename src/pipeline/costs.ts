@@ -2,6 +2,7 @@
 
 import { type CostReport, costReport } from '../analysis/cost_report.ts';
 import { costShape } from '../analysis/costs.ts';
+import { trainingShape, waysOfTraining } from '../analysis/device_memory.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { dataPaths } from '../data/paths.ts';
 import { Tokenizer } from '../data/tokenizer.ts';
@@ -12,5 +13,6 @@ import { runFolder } from './workspace.ts';
 export async function runCosts(config: RunConfig, uses?: number): Promise<CostReport> {
   const { tokenizer } = dataPaths(runFolder(config).data);
   const tokens = (await exists(tokenizer)) ? (await Tokenizer.load(tokenizer)).vocabSize : undefined;
-  return costReport(config.name, costShape(config, tokens), uses);
+  const training = waysOfTraining(trainingShape(config, 'warmup', tokens), trainingShape(config, 'continual', tokens));
+  return costReport(config.name, costShape(config, tokens), training, uses);
 }

@@ -52,6 +52,14 @@ describe('memory3 cost', () => {
     expect(named.replace('memory3-2.4b', "the paper's model")).toBe(built);
   });
 
+  it('tells the memory of a GPU that training takes', async () => {
+    expect(await cost()).toMatch(/bfloat16\), by tokens of a micro-batch:\n/);
+    expect(await cost()).toMatch(/warmup, recompute: false +8,192( +[\d.]+){5} +68\.9\n/);
+    const run = await cost('-c', QUICKSTART, '--set', 'precision=float32', '--set', 'engine=native');
+    expect(run).toMatch(/float32\), by tokens/);
+    expect(run).toMatch(/continual, recompute: true +[\d,]+( +[\d.]+){6}/);
+  });
+
   it('draws the curves, in plain ASCII where the terminal is dumb', async () => {
     vi.stubEnv('TERM', 'xterm');
     for (const name of ['LC_ALL', 'LC_CTYPE', 'LANG']) vi.stubEnv(name, 'en_US.UTF-8');
@@ -98,7 +106,7 @@ describe('memory3 cost', () => {
   it('says so where explicit memory is never the cheapest', () => {
     // Everything is kept in every layer, and long chunks read it.
     const shape = { ...PUBLISHED_SHAPE, memoryLayers: 44, keptTokens: 128, chunkLength: 100_000 };
-    const text = costText(costReport('wasteful', shape), { width: 80, ascii: true });
+    const text = costText(costReport('wasteful', shape, {}), { width: 80, ascii: true });
     expect(text).toContain('Explicit memory is the cheapest format for no number of uses.');
     expect(text).not.toContain(':   ');
   });

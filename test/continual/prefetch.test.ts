@@ -11,6 +11,8 @@ import { Prefetcher, type PrefetchSetup } from '../../src/continual/prefetch.ts'
 import { TrainingBank } from '../../src/continual/training_bank.ts';
 import { dataPaths } from '../../src/data/paths.ts';
 import { decodeChunk } from '../../src/data/tokenizer.ts';
+import type { CudaBackend } from '../../src/engine/cuda/backend.ts';
+import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { UserError } from '../../src/errors.ts';
 import { Bank } from '../../src/memory/bank.ts';
@@ -20,6 +22,7 @@ import type { MetricsRow } from '../../src/tracking/values.ts';
 import type { MicroBatch } from '../../src/train/stage.ts';
 import { TextBatches } from '../../src/train/text_batches.ts';
 import { flipBit, userErrorOf } from '../data/support.ts';
+import { hasCuda } from '../engines.ts';
 import { type RandomRun, randomRun, writeBank } from '../infer/random_run.ts';
 import { RecordingTracker } from '../tracking/support.ts';
 
@@ -128,6 +131,34 @@ describe('a stage that reads ahead', () => {
       expect([...before.steps, ...after.steps]).toEqual(expected.steps);
     });
   }
+
+  it.skipIf(!hasCuda)(
+    'sends rows ahead on an engine that has a way for them, and gives the same bits there',
+    async () => {
+      const newCudaRun = async (prefetch: number): Promise<RandomRun> => {
+        const run = await newRun({ prefetch });
+        await openEngine('cuda', 0, 'float32');
+        return run;
+      };
+      try {
+        const before = tf.memory().numDataBuffers;
+        const expected = await trace(await newCudaRun(0), { until: 4 });
+        const later = await newCudaRun(2);
+        const upload = vi.spyOn((tf.backend() as CudaBackend).kernels, 'upload');
+        const { steps, measures } = await trace(later, { until: 4 });
+        expect(steps).toEqual(expected.steps);
+        expect(measures['time/prefetch_ms']).toBeGreaterThan(0);
+        expect(upload.mock.calls.length).toBeGreaterThan(4);
+        // What was sent for a step that did not come goes with the stage.
+        for (const opened of open.splice(0).reverse()) await opened.close();
+        for (const { model } of runs.splice(0)) model.dispose();
+        expect(tf.memory().numDataBuffers).toBe(before);
+      } finally {
+        vi.restoreAllMocks();
+        await openEngine('cpu', 0);
+      }
+    },
+  );
 
   it('reads in the step what can only be found with the model of the step', async () => {
     const run = await randomRun({ retrieval: { encoder: 'keys' }, continual: { steps: STEPS, ...STAGE } });

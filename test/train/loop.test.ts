@@ -2,7 +2,7 @@
 
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { latestCheckpoint, listCheckpoints, loadCheckpoint } from '../../src/checkpoint/checkpoint.ts';
 import { modelSchema, type RunConfig, runSchema } from '../../src/config/schema.ts';
 import { openEngine } from '../../src/engine/engine.ts';
@@ -21,6 +21,7 @@ import { trainingState, weightValues } from '../../src/train/resume.ts';
 import type { MicroBatch, Stage, StageSettings, StageState } from '../../src/train/stage.ts';
 import { StopRequest } from '../../src/train/stop.ts';
 import { temporaryFolder, userErrorOf } from '../data/support.ts';
+import { hasCuda } from '../engines.ts';
 
 const TOKENS = 8;
 const SHAPE = {
@@ -145,6 +146,34 @@ const validationsOf = (folder: RunFolder) =>
 const stepsOf = async (folder: RunFolder): Promise<number[]> =>
   (await listCheckpoints(folder.checkpoints('warmup'))).map(({ step }) => step).sort((a, b) => a - b);
 
+describe.each(hasCuda ? (['cpu', 'cuda'] as const) : (['cpu'] as const))('train on %s', (engine) => {
+  beforeAll(async () => void (await openEngine(engine, 1, 'float32')));
+  afterAll(async () => void (await openEngine('cpu', 1)));
+
+  it('stops after the step in which a signal arrives, and goes on with the same bits', async () => {
+    const whole = await run(configure({}));
+    const stopped = await run(configure({}), { begin: (step) => step === 2 && process.emit('SIGINT', 'SIGINT') });
+    expect(stopped.complete).toBe(false);
+    expect(await stepsOf(stopped.folder)).toEqual([2]);
+    expect(rowsOf(stopped.folder.metricsFile('warmup'))).toHaveLength(2);
+    const resumed = await run(configure({}), { folder: stopped.folder });
+    expect(resumed.prepared).toEqual([3, 4, 5, 6]);
+    expect(resumed.weights).toEqual(whole.weights);
+  });
+
+  it('refuses a step that is not finite, without making it', async () => {
+    const folder = new RunFolder(temporaryFolder());
+    const poison = (step: number, model: Model): void => {
+      if (step === 5) tf.tidy(() => model.finalNorm.assign(tf.fill([8], Number.NaN)));
+    };
+    const error = await userErrorOf(run(configure({}), { folder, begin: poison }));
+    expect(error.code).toBe('training_diverged');
+    expect(error.message).toContain('warmup step 5: the loss is NaN');
+    expect(error.message).toContain('warmup.learningRate.peak');
+    expect(await stepsOf(folder)).toEqual([3]);
+  });
+});
+
 describe('train', () => {
   it('makes every step once and leaves rows, validations and checkpoints where they are due', async () => {
     const { complete, folder, said, prepared } = await run(configure({ steps: 7, keepCheckpoints: 1 }));
@@ -173,17 +202,6 @@ describe('train', () => {
       rowsOf(folder.metricsFile('warmup')).map((row) => row['train/loss']!),
     );
     for (const [i, loss] of a!.entries()) expect(b![i]).toBeCloseTo(loss, 4);
-  });
-
-  it('stops after the step in which a signal arrives, and goes on with the same bits', async () => {
-    const whole = await run(configure({}));
-    const stopped = await run(configure({}), { begin: (step) => step === 2 && process.emit('SIGINT', 'SIGINT') });
-    expect(stopped.complete).toBe(false);
-    expect(await stepsOf(stopped.folder)).toEqual([2]);
-    expect(rowsOf(stopped.folder.metricsFile('warmup'))).toHaveLength(2);
-    const resumed = await run(configure({}), { folder: stopped.folder });
-    expect(resumed.prepared).toEqual([3, 4, 5, 6]);
-    expect(resumed.weights).toEqual(whole.weights);
   });
 
   it('drops the rows after the checkpoint that it goes on from', async () => {
@@ -216,18 +234,6 @@ describe('train', () => {
       rmSync(saved, { recursive: true, force: true });
       rmSync(folder.checkpoints('warmup'), { recursive: true });
     }
-  });
-
-  it('refuses a step that is not finite, without making it', async () => {
-    const folder = new RunFolder(temporaryFolder());
-    const poison = (step: number, model: Model): void => {
-      if (step === 5) tf.tidy(() => model.finalNorm.assign(tf.fill([8], Number.NaN)));
-    };
-    const error = await userErrorOf(run(configure({}), { folder, begin: poison }));
-    expect(error.code).toBe('training_diverged');
-    expect(error.message).toContain('warmup step 5: the loss is NaN');
-    expect(error.message).toContain('warmup.learningRate.peak');
-    expect(await stepsOf(folder)).toEqual([3]);
   });
 
   it('passes the weights on when there is no step to make', async () => {
