@@ -152,6 +152,8 @@ __global__ void __launch_bounds__(kThreads, 4)
     __syncthreads();
     if (item + 1 < items) part.copyItem(item + 1, 1 - stage);
     copyCommit();
+    // Lanes copy different numbers of rows; tensor cores want them together.
+    __syncwarp();
     Scores<1> scores;
     if (part.chunks.count == 0) {
       scoreKeys<0, 1, true>(scores, queries, shared.keys[stage], kTileKeys);

@@ -159,6 +159,8 @@ struct Block {
     __syncthreads();
     if (item + 1 < plan().items) copyItem(item + 1, (item + 1) % 2);
     copyCommit();
+    // Lanes copy different numbers of rows; tensor cores want them together.
+    __syncwarp();
   }
 };
 

@@ -268,6 +268,7 @@ __device__ __forceinline__ void addShares(const AttendedRows<D, kTiles>& rows, c
   const float top[2] = {baseOf(rows.top[tile][0]), baseOf(rows.top[tile][1])};
   for (int base = firstSlot / 8 * 8; base <= lastSlot; base += 8) {
     float sums[4] = {0, 0, 0, 0};
+    __syncwarp();
     const auto belongs = [&](int key) {
       const uint32_t one = 0x3f80;  // 1 as bfloat16
       return (slotOf[key] == base + g ? one : 0) | (slotOf[key + 1] == base + g ? one << 16 : 0);

@@ -15,6 +15,7 @@ import { counted, cuda, integers, numbers, open } from './engine_support.ts';
 import { CUDA_PATH, describeCuda, EMULATED_PATH, FAKE_LIBRARIES } from './support.ts';
 
 const CHILD = fileURLToPath(new URL('engine_child.ts', import.meta.url));
+const FAKE_DRIVER = fileURLToPath(new URL('fake_libcuda.cpp', import.meta.url));
 const emulated = CUDA_PATH === EMULATED_PATH;
 
 /** What a process of its own prints. */
@@ -98,6 +99,8 @@ describe.skipIf(!existsSync(EMULATED_PATH) || !existsSync(ADDON_PATH))('a machin
   let folder: string;
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'memory3-engine-'));
+    const library = join(folder, 'libcuda.so.1');
+    execFileSync(process.env.CXX ?? 'c++', ['-shared', '-fPIC', '-o', library, FAKE_DRIVER]);
   });
   afterAll(() => rmSync(folder, { recursive: true }));
   const opened = (
@@ -113,20 +116,40 @@ describe.skipIf(!existsSync(EMULATED_PATH) || !existsSync(ADDON_PATH))('a machin
         /engine: cuda: not available: the addon for GPUs is not built; .*nvcc.*Available here: native/s,
       ),
     });
-    const library = join(folder, 'libcuda.so.1');
-    execFileSync(process.env.CXX ?? 'c++', [
-      '-shared',
-      '-fPIC',
-      '-o',
-      library,
-      fileURLToPath(new URL('fake_libcuda.cpp', import.meta.url)),
-    ]);
     const withDriver = { LD_LIBRARY_PATH: folder };
     const auto = opened({ ...withDriver, MEMORY3_CUDA_ADDON: join(folder, 'none.node') }, 'auto');
     expect(auto).toMatchObject({
       name: 'native',
       reason: expect.stringMatching(/cuda: not available: the addon .*There is a GPU: Imaginary H100/),
     });
+  });
+
+  it('says what is wrong with the driver or the GPU', () => {
+    // Some addon: it is there, and before the GPU is in order it is not opened.
+    const environment = { MEMORY3_CUDA_ADDON: ADDON_PATH, LD_LIBRARY_PATH: folder };
+    const noGpu = opened({ ...environment, FAKE_CUDA_INIT: '100' });
+    expect(noGpu).toMatchObject({ code: 'engine_unavailable', message: expect.stringContaining('sees no GPU') });
+    const old = opened({ ...environment, FAKE_CUDA_MAJOR: '7' });
+    const why = /Imaginary H100, compute capability 7.0, 81920 MiB is too old, compute capability 8.0/;
+    expect(old).toMatchObject({ code: 'engine_unavailable', message: expect.stringMatching(why) });
+    const auto = opened({ ...environment, FAKE_CUDA_MAJOR: '7' }, 'auto');
+    expect(auto).toMatchObject({ name: 'native', reason: expect.stringMatching(why) });
+  });
+
+  it('describes driver, GPUs and libraries', () => {
+    const described = (more: Record<string, string>): unknown =>
+      JSON.parse(inProcess('gpus', { LD_LIBRARY_PATH: folder, MEMORY3_CUDA_ADDON: EMULATED_PATH, ...more }));
+    expect(described({})).toEqual([
+      'NVIDIA driver: for CUDA 12.4',
+      'GPU 0: Imaginary H100, compute capability 9.0, 81920 MiB',
+      'GPU 1: Imaginary A100, compute capability 8.0, 40960 MiB',
+      expect.stringMatching(/^cuBLASLt 13.* \(.*fake_cuda_libs/),
+    ]);
+    expect(described({ FAKE_CUDA_INIT: '100' })).toEqual([
+      expect.stringMatching(/^GPUs: none can be used; .*sees no GPU/),
+    ]);
+    const missing = expect.stringMatching(/^cuBLASLt: .*not.*MEMORY3_CUDA_LIBS/s);
+    expect(described({ MEMORY3_CUDA_LIBS: '/nowhere' })).toContainEqual(missing);
   });
 
   it('says why the addon does not start, and never falls to another engine silently', () => {

@@ -1,6 +1,7 @@
 /** What test/cuda/engine.test.ts does in processes of their own; the result is printed as JSON. */
 
 import type { EngineName, Precision } from '../../src/config/schema.ts';
+import { describeGpus } from '../../src/engine/cuda/find.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { UserError } from '../../src/errors.ts';
@@ -45,6 +46,7 @@ async function fill(): Promise<object> {
 
 async function work(name: string): Promise<object> {
   if (name === 'full') return await fill();
+  if (name === 'gpus') return describeGpus();
   const [, choice, precision = 'auto'] = name.split(' ') as ['open', EngineName, Precision?];
   const { name: opened, reason } = await openEngine(choice, 0, precision);
   return { name: opened, reason };

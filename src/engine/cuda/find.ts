@@ -45,19 +45,19 @@ export function findCuda(): CudaFound {
 /** The driver, its GPUs and the library for products of matrices, a line each. */
 export function describeGpus(): string[] {
   const driver = cudaDriver();
-  if ('why' in driver) return [`NVIDIA driver: ${driver.why}`];
+  if ('why' in driver) return [`GPUs: none can be used; ${driver.why}`];
   const devices = driver.devices.map((device, number) => `GPU ${number}: ${describeDevice(device)}`);
-  return [`NVIDIA driver: for CUDA ${driver.driver}`, ...devices, `cuBLASLt: ${describeBlas()}`];
+  return [`NVIDIA driver: for CUDA ${driver.driver}`, ...devices, describeBlas()];
 }
 
 function describeBlas(): string {
-  if (!isCudaBuilt()) return 'not looked for: the addon for GPUs, which loads it, is not built';
+  if (!isCudaBuilt()) return 'cuBLASLt: not looked for; the addon for GPUs, which loads it, is not built';
   try {
     const addon = loadCudaAddon();
     addon.open(DEVICE);
     return addon.openBlas();
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return `cuBLASLt: ${error instanceof Error ? error.message : String(error)}`;
   }
 }
 
