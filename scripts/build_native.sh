@@ -83,7 +83,7 @@ fi
 
 say "building $target"
 mkdir -p "$folder"
-if ! { cmake -S native -B "$folder/cmake" "$@" && cmake --build "$folder/cmake" --parallel; } \
+if ! { cmake -S native -B "$folder/cmake" "$@" && cmake --build "$folder/cmake" --parallel "$(nproc)"; } \
   > "$log" 2>&1 < /dev/null; then
   cat "$log" >&2
   say "the build failed; the messages are above and in $log" >&2
