@@ -18,6 +18,7 @@ export const ERRORS = {
   engine_unavailable: { summary: 'the chosen engine is not available', exitCode: 6 },
   run_locked: { summary: 'another process is using the run folder', exitCode: 7 },
   disk_full: { summary: 'the disk is full', exitCode: 8 },
+  device_memory: { summary: 'the memory of the GPU is full', exitCode: 13 },
   training_diverged: { summary: 'training produced a value that is not finite', exitCode: 9 },
   memory_unknown: { summary: 'the bank holds no such memory', exitCode: 10 },
   export_failed: { summary: 'a run could not be exported', exitCode: 12 },

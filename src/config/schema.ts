@@ -429,6 +429,12 @@ export const runSchema = z.strictObject({
     .enum(['auto', 'cuda', 'native', 'tensorflow', 'wasm', 'cpu'])
     .default('auto')
     .describe('What computes; `auto` takes the first that is there.'),
+  precision: z
+    .enum(['auto', 'float32', 'bfloat16'])
+    .default('auto')
+    .describe(
+      'How activations are stored and multiplied; weights, optimiser state, sums and losses are float32 in any case. `auto`: `bfloat16` on `cuda`, `float32` elsewhere; no other engine has `bfloat16`.',
+    ),
   threads: count.default(0).describe('Threads of the engine; 0: the physical cores.'),
   data: dataSchema.prefault({}),
   model: modelSchema.prefault({}),
@@ -458,3 +464,4 @@ export type GenerateConfig = RunConfig['generate'];
 export type EvaluationConfig = RunConfig['evaluation'];
 export type TrackingConfig = RunConfig['tracking'];
 export type EngineName = RunConfig['engine'];
+export type Precision = RunConfig['precision'];

@@ -1,8 +1,11 @@
-/** Loads the native addon and says what it can do. The functions are described in native/cpu/kernels.h. */
+/** Loads the native addon and says what it can do. */
 
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import type { Kernels, TensorValues } from '../kernels/kernels.ts';
+
+export type { TensorValues } from '../kernels/kernels.ts';
 
 /** What the calls of one kernel took. */
 export interface KernelProfile {
@@ -11,15 +14,12 @@ export interface KernelProfile {
   seconds: number;
 }
 
-/** The values of a tensor: float32, int32 or bool. */
-export type TensorValues = Float32Array | Int32Array | Uint8Array;
-
 /**
  * Kernels go into a stream and run in order on threads of the addon, while JavaScript goes on. They read and write arrays
  * where they are, so every array must live until the stream is past its kernels. Sizes and indices are checked in C++; a
  * misfit becomes the error of the next `read` or `wait`, an argument of the wrong type throws at once.
  */
-export interface NativeAddon {
+export interface NativeAddon extends Kernels<Float32Array, Int32Array, TensorValues> {
   /** Waits for the stream and sets the threads that share a kernel. */
   setThreads(threads: number): void;
   /** A promise of `target` with what `source` holds when the stream comes to it. */
@@ -44,161 +44,7 @@ export interface NativeAddon {
   useInstructions(name: string): void;
   /** Bytes from the beginning of a buffer to the first address that suits vectors. */
   alignment(buffer: ArrayBuffer): number;
-  embedding(ids: Int32Array, weight: Float32Array, width: number, out: Float32Array): void;
-  embeddingGrad(ids: Int32Array, dy: Float32Array, rows: number, dWeight: Float32Array): void;
-  rmsNorm(x: Float32Array, weight: Float32Array, epsilon: number, out: Float32Array): void;
-  rmsNormGrad(
-    ...args: [
-      x: Float32Array,
-      weight: Float32Array,
-      dy: Float32Array,
-      epsilon: number,
-      dx: Float32Array,
-      dWeight: Float32Array,
-    ]
-  ): void;
-  linear(
-    ...args: [x: Float32Array, weights: Float32Array[], residual: Float32Array, rows: number, outs: Float32Array[]]
-  ): void;
-  linearGrad(
-    ...args: [
-      x: Float32Array,
-      weights: Float32Array[],
-      dys: Float32Array[],
-      rows: number,
-      dx: Float32Array,
-      dWeights: Float32Array[],
-    ]
-  ): void;
-  rope(
-    ...args: [
-      x: Float32Array,
-      positions: Int32Array,
-      heads: number,
-      dim: number,
-      theta: number,
-      inverse: boolean,
-      out: Float32Array,
-    ]
-  ): void;
-  attention(...args: [...AttentionArguments, out: Float32Array, share: Float32Array, lse: Float32Array]): void;
-  attentionGrad(
-    ...args: [
-      ...AttentionArguments,
-      dy: Float32Array,
-      out: Float32Array,
-      lse: Float32Array,
-      dq: Float32Array,
-      dk: Float32Array,
-      dv: Float32Array,
-      dMemoryKeys: Float32Array,
-      dMemoryValues: Float32Array,
-    ]
-  ): void;
-  swiglu(gate: Float32Array, up: Float32Array, out: Float32Array): void;
-  swigluGrad(
-    ...args: [gate: Float32Array, up: Float32Array, dy: Float32Array, dGate: Float32Array, dUp: Float32Array]
-  ): void;
-  crossEntropy(
-    ...args: [
-      hidden: Float32Array,
-      weight: Float32Array,
-      targets: Int32Array,
-      sum: Float32Array,
-      losses: Float32Array,
-      dHidden: Float32Array,
-      dWeight: Float32Array,
-    ]
-  ): void;
-  tokenScores(
-    ...args: [
-      q: Float32Array,
-      k: Float32Array,
-      lengths: Int32Array,
-      tokens: number,
-      heads: number,
-      kvHeads: number,
-      skip: number,
-      softmax: boolean,
-      out: Float32Array,
-    ]
-  ): void;
-  selectTokens(scores: Float32Array, tokens: number, count: number, out: Int32Array): void;
-  gatherTokens(
-    ...args: [x: Float32Array, indices: Int32Array, tokens: number, heads: number, kept: number, out: Float32Array]
-  ): void;
-  gatherTokensGrad(
-    ...args: [indices: Int32Array, dy: Float32Array, tokens: number, heads: number, kept: number, dx: Float32Array]
-  ): void;
-  /** `type`: 0 float32, 1 float16, 2 bfloat16. */
-  unpackMemories(rows: Int32Array, type: number, memories: number, parts: Float32Array[]): void;
-  adamw(
-    ...args: [
-      parameters: Float32Array[],
-      gradients: Float32Array[],
-      m: Float32Array[],
-      v: Float32Array[],
-      lr: number,
-      beta1: number,
-      beta2: number,
-      epsilon: number,
-      weightDecay: number,
-      step: number,
-      gradScale: number,
-      newParameters: Float32Array[],
-      newM: Float32Array[],
-      newV: Float32Array[],
-    ]
-  ): void;
-  globalNorm(tensors: Float32Array[], norm: Float32Array): void;
-  matMul(
-    ...args: [
-      a: Float32Array,
-      b: Float32Array,
-      rows: number,
-      columns: number,
-      inner: number,
-      transposeA: boolean,
-      transposeB: boolean,
-      out: Float32Array,
-    ]
-  ): void;
-  add(a: Float32Array, b: Float32Array, out: Float32Array): void;
-  multiply(a: Float32Array, b: Float32Array, out: Float32Array): void;
-  scale(a: Float32Array, factor: Float32Array, out: Float32Array): void;
-  sumAxis(x: Float32Array, outer: number, axis: number, inner: number, out: Float32Array): void;
-  copyRows(
-    ...args: [
-      from: Float32Array,
-      fromOffset: number,
-      fromStride: number,
-      rows: number,
-      width: number,
-      toStride: number,
-      toOffset: number,
-      to: Float32Array,
-    ]
-  ): void;
-  argMax(x: Float32Array, out: Int32Array): void;
-  fill(value: number, out: TensorValues): void;
-  cast(from: TensorValues, to: TensorValues): void;
 }
-
-/**
- * Without memories theirs are empty, and `firstVisible` where the context is seen from its start. The shape holds the
- * fields of AttentionShape in native/cpu/attention.h.
- */
-export type AttentionArguments = [
-  q: Float32Array,
-  k: Float32Array,
-  v: Float32Array,
-  memoryKeys: Float32Array,
-  memoryValues: Float32Array,
-  lengths: Int32Array,
-  index: Int32Array,
-  firstVisible: Int32Array,
-  shape: number[],
-];
 
 /** Where scripts/build_native.sh leaves the addon, the same from src/ and from dist/; or what MEMORY3_ADDON names. */
 export const ADDON_PATH =

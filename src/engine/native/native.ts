@@ -1,13 +1,12 @@
 /** The native engine: C++ kernels on threads of its own, behind a tfjs backend of its own. */
 
 import { physicalCores } from '../../io/cores.ts';
-import { declareComplete } from '../complete.ts';
+import { registerKernels } from '../kernels/index.ts';
 import * as tf from '../tf.ts';
 import { findAddon } from './addon.ts';
 import { NativeBackend } from './backend.ts';
-import { BACKEND_NAME } from './register.ts';
-import './fused_kernels.ts';
-import './plain_kernels.ts';
+
+const BACKEND_NAME = 'native';
 
 /**
  * Makes the native engine the tfjs backend `native`.
@@ -18,8 +17,8 @@ export async function openNative(threads: number): Promise<void> {
   const found = findAddon();
   if (!('addon' in found)) throw new Error(found.why);
   found.addon.setThreads(threads > 0 ? threads : physicalCores());
-  declareComplete(BACKEND_NAME);
   if (!tf.findBackend(BACKEND_NAME)) {
+    registerKernels(BACKEND_NAME);
     tf.registerBackend(BACKEND_NAME, () => new NativeBackend(found.addon));
     // Libraries shut down when the process exits; no kernel may run then.
     process.once('exit', () => found.addon.close());

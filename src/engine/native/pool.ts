@@ -1,6 +1,7 @@
 /** Memory for tensors. A training step makes and drops the same sizes again and again, so buffers go round. */
 
-import type { NativeAddon, TensorValues } from './addon.ts';
+import type { TensorValues } from '../kernels/kernels.ts';
+import type { NativeAddon } from './addon.ts';
 
 const SMALLEST = 256;
 const ALIGNMENT = 64;

@@ -1,12 +1,11 @@
 /**
  * The plain tfjs kernels that training, memory writing and inference use between the fused ones, and no others: what is
  * missing here fails with an error of tfjs that names it. Where a kernel takes only some of the shapes that tfjs allows,
- * the others fail as loudly.
+ * the others fail as loudly. Results are as precise as the most precise of the inputs.
  */
 
 import * as tf from '../tf.ts';
-import type { NativeBackend } from './backend.ts';
-import { registerKernel } from './register.ts';
+import { type Backend, plainKernel } from './register.ts';
 
 type Info = tf.TensorInfo;
 
@@ -14,70 +13,77 @@ const sizeOf = (x: Info): number => tf.util.sizeFromShape(x.shape);
 const product = (sizes: readonly number[]): number => sizes.reduce((all, size) => all * size, 1);
 
 function unsupported(kernel: string, what: string): never {
-  throw new Error(`kernel ${kernel} of the native engine does not take ${what}`);
+  throw new Error(`kernel ${kernel} of this engine does not take ${what}`);
 }
 
-registerKernel<'x'>('Identity', (backend, { x }) => backend.share(x, x.shape));
+plainKernel<'x'>('Identity', (backend, { x }) => backend.share(x, x.shape));
 
-registerKernel<'x', { shape: number[] }>('Reshape', (backend, { x }, { shape }) =>
+plainKernel<'x', { shape: number[] }>('Reshape', (backend, { x }, { shape }) =>
   backend.share(x, tf.util.inferFromImplicitShape(shape, sizeOf(x))),
 );
 
-registerKernel<'x', { dtype: tf.DataType }>('Cast', (backend, { x }, { dtype }) => {
+plainKernel<'x', { dtype: tf.DataType }>('Cast', (backend, { x }, { dtype }) => {
   if (dtype === x.dtype) return backend.share(x, x.shape);
   const out = backend.create(x.shape, dtype);
-  backend.addon.cast(backend.values(x), backend.values(out));
+  backend.kernels.cast(backend.values(x), backend.values(out));
   return out;
 });
 
-registerKernel<never, { shape: number[]; value: number; dtype: tf.DataType }>('Fill', (backend, _, attributes) =>
+plainKernel<never, { shape: number[]; value: number; dtype: tf.DataType }>('Fill', (backend, _, attributes) =>
   filled(backend, attributes.shape, attributes.value, attributes.dtype),
 );
 
-registerKernel<'x'>('ZerosLike', (backend, { x }) => filled(backend, x.shape, 0, x.dtype));
-registerKernel<'x'>('OnesLike', (backend, { x }) => filled(backend, x.shape, 1, x.dtype));
+plainKernel<'x'>('ZerosLike', (backend, { x }) => filledLike(backend, x, 0));
+plainKernel<'x'>('OnesLike', (backend, { x }) => filledLike(backend, x, 1));
 
-function filled(backend: NativeBackend, shape: number[], value: number, dtype: tf.DataType = 'float32'): Info {
+function filled(backend: Backend, shape: number[], value: number, dtype: tf.DataType = 'float32'): Info {
   const out = backend.create(shape, dtype);
-  backend.addon.fill(value, backend.values(out));
+  backend.kernels.fill(value, backend.values(out));
   return out;
 }
 
-registerKernel<'a' | 'b'>('Add', (backend, { a, b }) => {
+function filledLike(backend: Backend, x: Info, value: number): Info {
+  if (x.dtype !== 'float32') return filled(backend, x.shape, value, x.dtype);
+  const out = backend.from([x], x.shape);
+  backend.kernels.fill(value, backend.values(out));
+  return out;
+}
+
+plainKernel<'a' | 'b'>('Add', (backend, { a, b }) => {
   if (a.shape.join() !== b.shape.join()) unsupported('Add', `the shapes [${a.shape}] and [${b.shape}]`);
-  const out = backend.create(a.shape);
-  backend.addon.add(backend.floats(a), backend.floats(b), backend.floats(out));
+  const out = backend.from([a, b], a.shape);
+  backend.kernels.add(backend.floats(a), backend.floats(b), backend.floats(out));
   return out;
 });
 
-registerKernel<string>('AddN', (backend, tensors) => {
+plainKernel<string>('AddN', (backend, tensors) => {
   const [first, ...others] = Object.values(tensors) as [Info, ...Info[]];
-  const out = backend.create(first.shape);
+  const out = backend.from([first, ...others], first.shape);
   const sum = backend.floats(out);
-  backend.addon.cast(backend.floats(first), sum);
-  for (const other of others) backend.addon.add(sum, backend.floats(other), sum);
+  backend.kernels.cast(backend.floats(first), sum);
+  for (const other of others) backend.kernels.add(sum, backend.floats(other), sum);
   return out;
 });
 
-registerKernel<'a' | 'b'>('Multiply', (backend, { a, b }) => {
+plainKernel<'a' | 'b'>('Multiply', (backend, { a, b }) => {
   const [large, small] = sizeOf(a) >= sizeOf(b) ? [a, b] : [b, a];
   const shape = tf.broadcast_util.assertAndGetBroadcastShape(a.shape, b.shape);
-  const out = backend.create(shape);
+  const out = backend.from([a, b], shape);
   if (a.shape.join() === b.shape.join()) {
-    backend.addon.multiply(backend.floats(a), backend.floats(b), backend.floats(out));
+    backend.kernels.multiply(backend.floats(a), backend.floats(b), backend.floats(out));
   } else if (sizeOf(small) === 1) {
-    backend.addon.scale(backend.floats(large), backend.floats(small), backend.floats(out));
+    backend.kernels.scale(backend.floats(large), backend.floats(small), backend.floats(out));
   } else unsupported('Multiply', `the shapes [${a.shape}] and [${b.shape}]`);
   return out;
 });
 
-registerKernel<'x'>('Square', (backend, { x }) => {
-  const out = backend.create(x.shape);
-  backend.addon.multiply(backend.floats(x), backend.floats(x), backend.floats(out));
+plainKernel<'x'>('Square', (backend, { x }) => {
+  const out = backend.from([x], x.shape);
+  backend.kernels.multiply(backend.floats(x), backend.floats(x), backend.floats(out));
   return out;
 });
 
-registerKernel<'x', { axis: number | number[]; keepDims: boolean }>('Sum', (backend, { x }, { axis, keepDims }) => {
+plainKernel<'x', { axis: number | number[]; keepDims: boolean }>('Sum', (backend, { x }, { axis, keepDims }) => {
   const axes = tf.util.parseAxisParam(axis, x.shape);
   const first = axes[0] ?? 0;
   if (axes.some((value, i) => value !== first + i)) unsupported('Sum', `axes that do not stand together, [${axes}]`);
@@ -86,19 +92,19 @@ registerKernel<'x', { axis: number | number[]; keepDims: boolean }>('Sum', (back
   const outer = product(x.shape.slice(0, first));
   const summed = product(x.shape.slice(first, first + axes.length));
   const inner = product(x.shape.slice(first + axes.length));
-  backend.addon.sumAxis(backend.floats(x), outer, summed, inner, backend.floats(out));
+  backend.kernels.sumAxis(backend.floats(x), outer, summed, inner, backend.floats(out));
   return out;
 });
 
 type MatMulAttributes = { transposeA: boolean; transposeB: boolean };
 
-registerKernel<'a' | 'b', MatMulAttributes>('BatchMatMul', (backend, { a, b }, { transposeA, transposeB }) => {
+plainKernel<'a' | 'b', MatMulAttributes>('BatchMatMul', (backend, { a, b }, { transposeA, transposeB }) => {
   if (product(a.shape.slice(0, -2)) * product(b.shape.slice(0, -2)) !== 1) unsupported('BatchMatMul', 'a batch');
   const [rows, inner] = lastTwo(a, transposeA);
   const [, columns] = lastTwo(b, transposeB);
-  const out = backend.create([...a.shape.slice(0, -2), rows, columns]);
+  const out = backend.from([a, b], [...a.shape.slice(0, -2), rows, columns]);
   const given = [backend.floats(a), backend.floats(b), rows, columns, inner, transposeA, transposeB] as const;
-  backend.addon.matMul(...given, backend.floats(out));
+  backend.kernels.matMul(...given, backend.floats(out));
   return out;
 });
 
@@ -107,18 +113,18 @@ function lastTwo({ shape }: Info, transposed: boolean): [rows: number, columns: 
   return transposed ? [columns, rows] : [rows, columns];
 }
 
-registerKernel<string, { axis: number }>('Concat', (backend, tensors, attributes) => {
+plainKernel<string, { axis: number }>('Concat', (backend, tensors, attributes) => {
   const parts = Object.values(tensors) as [Info, ...Info[]];
   const [axis] = tf.util.parseAxisParam(attributes.axis, parts[0].shape) as [number];
   const shape = [...parts[0].shape];
   shape[axis] = parts.reduce((sum, part) => sum + part.shape[axis]!, 0);
-  const out = backend.create(shape);
+  const out = backend.from(parts, shape);
   const width = product(shape.slice(axis));
   let offset = 0;
   for (const part of parts) {
     const own = product(part.shape.slice(axis));
     if (own === 0) continue;
-    backend.addon.copyRows(backend.floats(part), 0, own, sizeOf(part) / own, own, width, offset, backend.floats(out));
+    backend.kernels.copyRows(backend.floats(part), 0, own, sizeOf(part) / own, own, width, offset, backend.floats(out));
     offset += own;
   }
   return out;
@@ -126,7 +132,7 @@ registerKernel<string, { axis: number }>('Concat', (backend, tensors, attributes
 
 type SplitAttributes = { numOrSizeSplits: number | number[]; axis: number };
 
-registerKernel<'x', SplitAttributes>('SplitV', (backend, { x }, { numOrSizeSplits, axis }) => {
+plainKernel<'x', SplitAttributes>('SplitV', (backend, { x }, { numOrSizeSplits, axis }) => {
   const [place] = tf.util.parseAxisParam(axis, x.shape) as [number];
   let begin = 0;
   return tf.backend_util.prepareSplitSize(x as tf.Tensor, numOrSizeSplits, place).map((size) => {
@@ -136,7 +142,7 @@ registerKernel<'x', SplitAttributes>('SplitV', (backend, { x }, { numOrSizeSplit
   });
 });
 
-registerKernel<'x', { begin: number[]; size: number[] }>('Slice', (backend, { x }, attributes) => {
+plainKernel<'x', { begin: number[]; size: number[] }>('Slice', (backend, { x }, attributes) => {
   const [begin, size] = tf.slice_util.parseSliceParams(x as tf.Tensor, attributes.begin, attributes.size) as [
     number[],
     number[],
@@ -148,19 +154,19 @@ registerKernel<'x', { begin: number[]; size: number[] }>('Slice', (backend, { x 
 });
 
 /** The part [begin, begin + size) of one axis. */
-function cut(backend: NativeBackend, x: Info, axis: number, begin: number, size: number): Info {
+function cut(backend: Backend, x: Info, axis: number, begin: number, size: number): Info {
   const shape = x.shape.with(axis, size);
-  const out = backend.create(shape);
+  const out = backend.from([x], shape);
   const inner = product(x.shape.slice(axis + 1));
   const [outer, from, to] = [product(x.shape.slice(0, axis)), x.shape[axis]! * inner, size * inner];
-  backend.addon.copyRows(backend.floats(x), begin * inner, from, outer, to, to, 0, backend.floats(out));
+  backend.kernels.copyRows(backend.floats(x), begin * inner, from, outer, to, to, 0, backend.floats(out));
   return out;
 }
 
-registerKernel<'x', { axis: number }>('ArgMax', (backend, { x }, { axis }) => {
+plainKernel<'x', { axis: number }>('ArgMax', (backend, { x }, { axis }) => {
   const [place] = tf.util.parseAxisParam(axis, x.shape) as [number];
   if (place !== x.shape.length - 1) unsupported('ArgMax', `axis ${axis} of [${x.shape}]`);
   const out = backend.create(x.shape.slice(0, -1), 'int32');
-  backend.addon.argMax(backend.floats(x), backend.ints(out));
+  backend.kernels.argMax(backend.floats(x), backend.ints(out));
   return out;
 });
