@@ -72,7 +72,7 @@ if wants_faiss "$@" && [ -z "$(faiss_config)" ]; then
 fi
 
 hash=$({
-  find native -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+  find native test/cuda/fake_cublaslt.cpp -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
   sha256sum node_modules/node-addon-api/package.json node_modules/node-api-headers/package.json
   echo "$(uname -sm) ${CXX:-c++} $(command -v "${CUDACXX:-nvcc}") $* $(faiss_config)"
 } | sha256sum | cut -d ' ' -f 1)
@@ -102,4 +102,12 @@ rm -f "$folder"/memory3_cuda*.node
 for addon in "$folder"/cmake/cuda/memory3_cuda.node "$folder"/cmake/cuda/emulator/memory3_cuda_emulated.node; do
   if [ -f "$addon" ]; then install_addon "$addon"; fi
 done
+# What stands in for cuBLASLt on the emulated device.
+if [ -d "$folder/cmake/fake_cuda_libs" ]; then
+  mkdir -p "$folder/fake_cuda_libs"
+  for library in "$folder"/cmake/fake_cuda_libs/*; do
+    cp "$library" "$folder/fake_cuda_libs.new"
+    mv "$folder/fake_cuda_libs.new" "$folder/fake_cuda_libs/$(basename "$library")"
+  done
+fi
 echo "$hash" > "$stamp"

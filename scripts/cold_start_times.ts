@@ -17,7 +17,7 @@ import { Bank } from '../src/memory/bank.ts';
 
 async function main([path = '', ...rest]: string[]): Promise<void> {
   const { config } = await loadConfig(path, { set: rest.filter((word) => word !== '--set') });
-  await openEngine(config.engine, config.threads);
+  await openEngine(config.engine, config.threads, config.precision);
   const session = await Session.open(config, new RunFolder(join(config.runsFolder, config.name)));
   const root = await mkdtemp(join(tmpdir(), 'memory3-cold-'));
   try {

@@ -23,7 +23,7 @@ const RANKS = [1, 5, 64];
 
 async function main([path = '', ...rest]: string[]): Promise<void> {
   const { config } = await loadConfig(path, { set: rest.filter((word) => word !== '--set') });
-  await openEngine(config.engine, config.threads);
+  await openEngine(config.engine, config.threads, config.precision);
   const folder = new RunFolder(join(config.runsFolder, config.name));
   const session = await Session.open(config, folder, { memory: false });
   const { model, tokenizer } = session;

@@ -15,6 +15,7 @@
 
 #include "arguments.h"
 #include "bank.h"
+#include "cuda_driver.h"
 #include "faiss.h"
 #include "gemm.h"
 #include "kernels.h"
@@ -342,6 +343,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("fill", run<fill>);
   add("cast", run<memory3::cast>);
   exportBank(env, exports);
+  exportCudaDriver(env, exports);
   exportFaiss(env, exports);
   return exports;
 }

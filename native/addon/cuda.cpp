@@ -360,6 +360,9 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     exports.Set(name, Napi::Function::New(env, function, name, const_cast<char*>(name)));
   };
+#if defined(MEMORY3_EMULATED)
+  exports.Set("emulated", true);
+#endif
   add("open", memory3::open);
   add("openBlas", openBlas);
   add("allocate", allocate);

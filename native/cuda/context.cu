@@ -22,7 +22,15 @@ std::string versionText(int version) {
 
 Context::Context(int device) : device_(device) {
   int count = 0, driver = 0, runtime = 0;
-  check(cudaGetDeviceCount(&count), "looking for GPUs");
+  const cudaError_t looking = cudaGetDeviceCount(&count);
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (looking == cudaErrorInsufficientDriver) {
+    throw std::runtime_error("NVIDIA's driver is too old: it is for CUDA " + versionText(driver) +
+                             ", and the addon was built with CUDA " + versionText(runtime) +
+                             "; update the driver, or build with an nvcc of the driver's version (scripts/build_native.sh)");
+  }
+  check(looking, "looking for GPUs");
   expect(device >= 0 && device < count, "there is no GPU of this number");
   check(cudaSetDevice(device), "opening the GPU");
   int major = 0, minor = 0;
@@ -31,8 +39,6 @@ Context::Context(int device) : device_(device) {
   check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device), "asking the GPU");
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device), "asking the GPU");
-  cudaDriverGetVersion(&driver);
-  cudaRuntimeGetVersion(&runtime);
   description_ = std::string(properties.name) + ", compute capability " + std::to_string(major) + "." +
                  std::to_string(minor) + ", " + std::to_string(properties.totalGlobalMem >> 20) + " MiB, driver for CUDA " +
                  versionText(driver) + ", built with CUDA " + versionText(runtime);

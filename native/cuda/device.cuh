@@ -11,6 +11,7 @@
 #endif
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 namespace memory3 {
@@ -99,12 +100,21 @@ struct alignas(16) Vector {
   T at[kVector<T>];
 };
 
+/** On the emulated device an address that a GPU would not take ends the process. */
+__device__ inline void expectAligned([[maybe_unused]] const void* address) {
+#if defined(MEMORY3_EMULATED)
+  if (reinterpret_cast<uintptr_t>(address) % 16 != 0) abort();
+#endif
+}
+
 template <class T>
 __device__ inline Vector<T> loadVector(const T* from) {
+  expectAligned(from);
   return *reinterpret_cast<const Vector<T>*>(from);
 }
 template <class T>
 __device__ inline void storeVector(T* to, const Vector<T>& values) {
+  expectAligned(to);
   *reinterpret_cast<Vector<T>*>(to) = values;
 }
 

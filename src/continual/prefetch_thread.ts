@@ -36,7 +36,7 @@ class ReadingThread {
   static async start(setup: PrefetchSetup): Promise<ReadingThread> {
     const { config, engine, tokens, prefix } = setup;
     // One thread: the others compute the step. A product has the same bits on any number of threads.
-    await openEngine(engine, 1);
+    await openEngine(engine, 1, config.precision);
     const text = await openText(tokens, continualSources(config.data));
     return new ReadingThread(setup, new BatchReader(config, new TextBatches(config, config.continual, text), prefix));
   }

@@ -1,19 +1,24 @@
 /** Picks what computes: which tfjs backend, and says why. */
 
 import { createRequire } from 'node:module';
-import type { EngineName } from '../config/schema.ts';
+import type { EngineName, Precision } from '../config/schema.ts';
 import { UserError } from '../errors.ts';
 import { physicalCores } from '../io/cores.ts';
+import { openCuda } from './cuda/cuda.ts';
+import { findCuda } from './cuda/find.ts';
 import { findAddon } from './native/addon.ts';
 import { openNative } from './native/native.ts';
 import * as tf from './tf.ts';
 import { installWasmMatMul } from './wasm_mat_mul.ts';
 
 export type ConcreteEngine = Exclude<EngineName, 'auto'>;
+export type ConcretePrecision = Exclude<Precision, 'auto'>;
 
 export interface EngineInfo {
   /** The engine that computes from now on. */
   name: ConcreteEngine;
+  /** How it stores activations. */
+  precision: ConcretePrecision;
   /** Why this one. */
   reason: string;
   /** What was found out about each engine, best first. */
@@ -23,58 +28,111 @@ export interface EngineInfo {
 interface Availability {
   ok: boolean;
   why: string;
+  /** Something is there that people would expect to be used, but it cannot be: `auto` says why. */
+  missed?: boolean;
+}
+
+interface Settings {
+  threads: number;
+  precision: ConcretePrecision;
 }
 
 interface Engine {
   name: ConcreteEngine;
+  /** Of activations, the usual one first. */
+  precisions: readonly [ConcretePrecision, ...ConcretePrecision[]];
   /** Looks without loading anything heavy. */
   find(): Availability;
-  /** Makes it the tfjs backend. */
-  open(threads: number): Promise<void>;
+  /** Makes it the tfjs backend; may tell more about it than `find`. */
+  open(settings: Settings): Promise<string | undefined>;
 }
 
 const TENSORFLOW_PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'] as const;
 const require = createRequire(import.meta.url);
 
+const single: Engine['precisions'] = ['float32'];
+
 /** Best first; `auto` takes the first that is there. */
 const ENGINES: readonly Engine[] = [
-  { name: 'cuda', find: () => ({ ok: false, why: 'not available: this build has no CUDA addon' }), open: neverOpened },
-  { name: 'native', find: findNative, open: openNative },
-  { name: 'tensorflow', find: findTensorflow, open: openTensorflow },
-  { name: 'wasm', find: () => ({ ok: true, why: 'TensorFlow.js WebAssembly, one thread' }), open: openWasm },
-  { name: 'cpu', find: () => ({ ok: true, why: 'TensorFlow.js in plain JavaScript, slow' }), open: openCpu },
+  {
+    name: 'cuda',
+    precisions: ['bfloat16', 'float32'],
+    find: findCuda,
+    open: async ({ precision }) => await openCuda(precision),
+  },
+  { name: 'native', precisions: single, find: findNative, open: async ({ threads }) => void (await openNative(threads)) },
+  { name: 'tensorflow', precisions: single, find: findTensorflow, open: openTensorflow },
+  {
+    name: 'wasm',
+    precisions: single,
+    find: () => ({ ok: true, why: 'TensorFlow.js WebAssembly, one thread' }),
+    open: openWasm,
+  },
+  {
+    name: 'cpu',
+    precisions: single,
+    find: () => ({ ok: true, why: 'TensorFlow.js in plain JavaScript, slow' }),
+    open: openCpu,
+  },
 ];
 
 /**
  * Makes an engine the current tfjs backend.
- * @param choice an engine, or `auto` for the first one there in the order cuda, native, tensorflow, wasm, cpu
+ * @param choice an engine, or `auto` for the first one there in the order cuda, native, tensorflow, wasm, cpu that has the
+ *   precision; one that is there but does not start is passed over then, and `reason` says so
  * @param threads threads wanted, 0 for the engine's own choice; engines with a fixed number of threads ignore it
- * @throws UserError `engine_unavailable` when the chosen engine is not there or fails to start; never falls back silently
+ * @param precision of activations, `auto` for the engine's usual one
+ * @throws UserError `engine_unavailable` when the chosen engine is not there or fails to start; never falls back silently;
+ *   `config_invalid` when it does not have the precision
  */
-export async function openEngine(choice: EngineName, threads: number): Promise<EngineInfo> {
-  const available = ENGINES.map(({ name, find }) => ({ name, ...find() }));
-  const index = available.findIndex(({ name, ok }) => (choice === 'auto' ? ok : name === choice));
-  const engine = ENGINES[index];
-  const found = available[index];
-  if (!engine || !found?.ok) {
-    throw new UserError('engine_unavailable', {
-      where: `engine: ${choice}`,
-      what: found?.why ?? 'no engine of this name',
-      action: `Available here: ${usable(available)}. Or use engine: auto.`,
-    });
+export async function openEngine(
+  choice: EngineName,
+  threads: number,
+  precision: Precision = 'auto',
+): Promise<EngineInfo> {
+  const found = ENGINES.map((engine) => ({ engine, ...engine.find() }));
+  const available = found.map(({ engine: { name }, ok, why }) => ({ name, ok, why }));
+  const missed = found.flatMap(({ engine: { name }, missed: is, why }) => (is ? [`${name} is ${why}`] : []));
+  for (const [i, { engine, ok }] of found.entries()) {
+    if (choice === 'auto' ? !ok || !hasPrecision(engine, precision) : engine.name !== choice) continue;
+    if (!hasPrecision(engine, precision)) throw wrongPrecision(engine, precision);
+    if (!ok) throw unavailable(choice, available[i]!.why, available);
+    const used = precision === 'auto' ? engine.precisions[0] : precision;
+    try {
+      const opened = await engine.open({ threads, precision: used });
+      available[i]!.why = opened ?? available[i]!.why;
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      available[i] = { name: engine.name, ok: false, why: `it is installed but does not start: ${why}` };
+      if (choice !== 'auto') throw unavailable(choice, available[i].why, available, cause);
+      missed.push(`${engine.name} does not start: ${why}`);
+      continue;
+    }
+    const reason = [`${choice === 'auto' ? 'first available' : 'chosen'} (${available[i]!.why})`];
+    if (choice === 'auto') reason.push(...missed);
+    return { name: engine.name, precision: used, reason: reason.join('; '), available };
   }
-  try {
-    await engine.open(threads);
-  } catch (cause) {
-    throw new UserError('engine_unavailable', {
-      where: `engine: ${engine.name}`,
-      what: `it is installed but does not start: ${cause instanceof Error ? cause.message : String(cause)}`,
-      action: `Choose another engine (${usable(available)}) or repair this one.`,
-      cause,
-    });
-  }
-  const reason = choice === 'auto' ? `first available (${found.why})` : `chosen (${found.why})`;
-  return { name: engine.name, reason, available };
+  throw unavailable(choice, `no engine here computes in ${precision}: cuda is ${available[0]!.why}`, available);
+}
+
+const hasPrecision = ({ precisions }: Engine, precision: Precision): boolean =>
+  precision === 'auto' || precisions.includes(precision);
+
+function wrongPrecision({ name, precisions }: Engine, precision: Precision): UserError {
+  return new UserError('config_invalid', {
+    where: `precision: ${precision}`,
+    what: `the engine ${name} computes in ${precisions.join(' or ')} only`,
+    action: `Use precision: auto or ${precisions[0]}, or engine: cuda on a machine with a GPU.`,
+  });
+}
+
+function unavailable(choice: EngineName, what: string, available: EngineInfo['available'], cause?: unknown): UserError {
+  return new UserError('engine_unavailable', {
+    where: `engine: ${choice}`,
+    what,
+    action: `Available here: ${usable(available)}. Repair it, choose one of these, or use engine: auto.`,
+    cause,
+  });
 }
 
 function usable(available: EngineInfo['available']): string {
@@ -82,10 +140,6 @@ function usable(available: EngineInfo['available']): string {
     .filter(({ ok }) => ok)
     .map(({ name }) => name)
     .join(', ');
-}
-
-function neverOpened(): Promise<void> {
-  return Promise.reject(new Error('not available'));
 }
 
 function findNative(): Availability {
@@ -113,19 +167,19 @@ function isInstalled(name: string): boolean {
   }
 }
 
-async function openTensorflow(): Promise<void> {
+async function openTensorflow(): Promise<undefined> {
   const name = TENSORFLOW_PACKAGES.find(isInstalled);
   if (name) await import(name);
   await setBackend('tensorflow');
 }
 
-async function openWasm(): Promise<void> {
+async function openWasm(): Promise<undefined> {
   await import('@tensorflow/tfjs-backend-wasm');
   await setBackend('wasm');
   installWasmMatMul();
 }
 
-async function openCpu(): Promise<void> {
+async function openCpu(): Promise<undefined> {
   await setBackend('cpu');
   // The cpu backend greets its first tensor with an advertisement for tfjs-node; production mode keeps it quiet.
   const production = tf.env().getBool('PROD');

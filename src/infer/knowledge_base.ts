@@ -282,7 +282,7 @@ export class KnowledgeBase {
    */
   async tune(options: TuneOptions & { dryRun?: boolean }): Promise<{ trials: Trial[]; chosen: IndexSpec | undefined }> {
     return await this.#locked(async () => {
-      await openEngine(this.config.engine, this.config.threads);
+      await openEngine(this.config.engine, this.config.threads, this.config.precision);
       const bank = await this.#bank();
       const tokenizer = await Tokenizer.load(dataPaths(this.folder.data).tokenizer);
       const { trials, best } = await tuneIndex(bank, this.#encoderOf(bank.identity, tokenizer), options);
@@ -336,7 +336,7 @@ export class KnowledgeBase {
   async #searchOf(bank: Bank, tokenizer: Tokenizer): Promise<MemorySearch> {
     if (this.#session?.hasMemory) return this.#session.retriever;
     if (this.#search?.bank !== bank) {
-      await openEngine(this.config.engine, this.config.threads);
+      await openEngine(this.config.engine, this.config.threads, this.config.precision);
       this.#search = { bank, search: lateRetriever(bank, this.#encoderOf(bank.identity, tokenizer)) };
     }
     return this.#search.search;
@@ -380,7 +380,7 @@ export class KnowledgeBase {
   /** The model, without the bank. */
   async #model(): Promise<Session> {
     if (this.#session === undefined) {
-      await openEngine(this.config.engine, this.config.threads);
+      await openEngine(this.config.engine, this.config.threads, this.config.precision);
       const options = { checkpoint: this.#checkpoint, memory: false };
       this.#session = await Session.open(this.config, this.folder, options);
     }

@@ -26,7 +26,7 @@ export async function retrainedCodecs(
   described: CodecDescriptions,
 ): Promise<StoredCodecs | undefined> {
   if (!faissAvailable().ok) return undefined;
-  await openEngine(config.engine, config.threads);
+  await openEngine(config.engine, config.threads, config.precision);
   for (const stage of ['warmup', 'continual'] as const) {
     const { newest } = await latestCheckpoint(folder.checkpoints(stage));
     if (newest === undefined) continue;

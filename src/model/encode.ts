@@ -10,7 +10,7 @@ import { attention, embedding, gatherTokens, rope, selectTokens, tokenScores } f
 import { finish, type Projections, project } from './block.ts';
 import { flatIds, type TokenIds } from './forward.ts';
 import type { LayerWeights, Model } from './model.ts';
-import { recomputed } from './recompute.ts';
+import { recomputed, released } from './recompute.ts';
 
 export interface EncodeOptions {
   /** Tokens in front of each reference that take no part in the selection (`<s>Reference:`). */
@@ -69,9 +69,7 @@ export function encodeReferences(
       const encoded = tf.tidy(() => {
         const { indices: chosen, ...whole } = encodeLayer(model, layer, input, rowLengths, options, own);
         const sparse = { keys: gatherTokens(whole.keys, chosen), values: gatherTokens(whole.values, chosen) };
-        const places = chosen.clone();
-        chosen.dispose();
-        return { ...sparse, indices: places, x: whole.x };
+        return { ...sparse, indices: released(chosen), x: whole.x };
       });
       indices.push(encoded.indices);
       keys.push(encoded.keys);

@@ -9,7 +9,7 @@ import { type AttentionMemory, crossEntropy, embedding, linear, rmsNorm } from '
 import { type BlockContext, block } from './block.ts';
 import type { KeyValueCache } from './cache.ts';
 import type { LayerWeights, Model } from './model.ts';
-import { recomputed } from './recompute.ts';
+import { recomputed, released } from './recompute.ts';
 
 /** Token ids of several sequences of equal length: a tensor `[B, T]`, its flat values, or one array per sequence. */
 export type TokenIds = tf.Tensor | Int32Array | readonly ArrayLike<number>[];
@@ -96,6 +96,7 @@ function memoryOfLayer(memories: LayerMemories, layer: number): AttentionMemory 
 function recomputedBlock(context: BlockContext, weights: LayerWeights, x: tf.Tensor2D): ReturnType<typeof block> {
   type Made = { keys?: tf.Tensor; values?: tf.Tensor; lengths?: tf.Tensor; firstVisible?: tf.Tensor };
   const { memory } = context;
+  let share: tf.Tensor4D | undefined;
   // Given memories outlive the step; what is made in it lives as long as it is an input.
   const made: Made = {
     firstVisible: context.firstVisible,
@@ -103,9 +104,13 @@ function recomputedBlock(context: BlockContext, weights: LayerWeights, x: tf.Ten
   };
   const run = ({ x: input, keys, values, lengths, firstVisible, ...own }: LayerWeights & Made & { x: tf.Tensor2D }) => {
     const read = memory && keys && values && lengths ? { ...memory, keys, values, lengths } : memory;
-    return block({ ...context, firstVisible, memory: read }, own, input);
+    const result = block({ ...context, firstVisible, memory: read }, own, input);
+    // It has no gradient, so it need not travel with what has; the first run tells it.
+    share ??= result.share && tf.keep(result.share);
+    return { x: result.x };
   };
-  return recomputed(run, { x, ...weights, ...made }, x.shape[0]);
+  const { x: out } = recomputed(run, { x, ...weights, ...made }, x.shape[0]);
+  return { x: out, ...(share && { share: released(share) }) };
 }
 
 /** Output head: hidden states `[n, d]` to logits `[n, V]`. */

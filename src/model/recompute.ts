@@ -10,7 +10,8 @@ type NamedTensors = Record<string, tf.Tensor | undefined>;
 /**
  * Runs `f(inputs)` so that only the inputs stay alive until the backward pass, which runs `f` a second time (Chen et
  * al. 2016, "Training deep nets with sublinear memory cost"). `f` must be deterministic and reach every tensor that
- * needs a gradient, or does not outlive the forward pass, through its argument.
+ * needs a gradient, or does not outlive the forward pass, through its argument. What has no gradient it had better keep
+ * (`tf.keep`) in its first run than give: outputs travel side by side, in the precision of the most precise.
  * @param rows the first dimension that all outputs have once they are matrices `[rows, width]`
  * @returns the outputs of `f`, differentiable with respect to all inputs
  */
@@ -41,6 +42,13 @@ export function recomputed<I extends NamedTensors, O extends NamedTensors>(
   const widths = layout.map(({ shape }) => sizeOf(shape) / rows);
   const parts = layout.length === 1 ? [packed] : tf.split(packed, widths, 1);
   return Object.fromEntries(layout.map(({ name, shape }, i) => [name, parts[i]!.reshape(shape)])) as O;
+}
+
+/** What `f` kept with `tf.keep` besides its outputs, handed to the caller or its `tf.tidy`. */
+export function released<T extends tf.Tensor>(kept: T): T {
+  const tensor = kept.clone();
+  kept.dispose();
+  return tensor;
 }
 
 function present(tensors: NamedTensors): [name: string, tensor: tf.Tensor][] {

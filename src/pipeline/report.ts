@@ -17,15 +17,17 @@ export interface RunReport extends EvaluationReport {
   /** Seconds that the command took. */
   seconds: number;
   engine: string;
+  precision: string;
 }
 
 /** Evaluates the newest checkpoint with its bank and writes `report.json`; prints the table on standard output. */
 export async function writeReport(workspace: Workspace, seconds: () => number): Promise<void> {
-  const { config, folder, engine } = workspace;
+  const { config, folder, engine, precision } = workspace;
   const session = await Session.open(config, folder);
   try {
     const warn = (text: string): void => note(workspace, 'warning', text);
-    const report: RunReport = { ...(await evaluate(session, warn)), seconds: Math.round(seconds()), engine };
+    const scores = await evaluate(session, warn);
+    const report: RunReport = { ...scores, seconds: Math.round(seconds()), engine, precision };
     const path = join(folder.root, 'report.json');
     await writeJsonAtomic(path, report);
     await workspace.tracker.summary(evaluationSummary(report));

@@ -30,6 +30,8 @@ export interface Workspace {
   tracker: RunTracker;
   /** Name of the engine that computes. */
   engine: string;
+  /** How it stores activations. */
+  precision: string;
 }
 
 export interface OpenOptions {
@@ -72,8 +74,8 @@ export async function withWorkspace(
     await settleConfig(folder, config, options);
     return await tracked(folder, config, { ...options, stop }, async (tracker) => {
       for (const text of cleaned) tracker.event('warning', text);
-      const engine = await startEngine(config);
-      await work({ config, folder, stop, tracker, engine });
+      const started = await startEngine(config);
+      await work({ config, folder, stop, tracker, ...started });
       return stop.exitCode;
     });
   } finally {
@@ -124,10 +126,10 @@ function recordError(tracker: RunTracker, error: unknown): void {
 }
 
 /** Starts the engine that the configuration names and says which and why. */
-export async function startEngine(config: RunConfig): Promise<string> {
-  const { name, reason } = await openEngine(config.engine, config.threads);
-  say(`engine: ${name} (${reason})`);
-  return name;
+export async function startEngine(config: RunConfig): Promise<Pick<Workspace, 'engine' | 'precision'>> {
+  const { name, precision, reason } = await openEngine(config.engine, config.threads, config.precision);
+  say(`engine: ${name}, ${precision} (${reason})`);
+  return { engine: name, precision };
 }
 
 /** Saves the resolved configuration with the run, or checks that it is still the same. */

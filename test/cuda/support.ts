@@ -12,10 +12,13 @@ import { ADDON_PATH, type NativeAddon, type TensorValues } from '../../src/engin
 import { packHalf, unpackHalf } from '../../src/ops/half.ts';
 import { normalisedError } from '../native/support.ts';
 
-const EMULATED_PATH = fileURLToPath(new URL('../../build/native/memory3_cuda_emulated.node', import.meta.url));
+export const EMULATED_PATH = fileURLToPath(new URL('../../build/native/memory3_cuda_emulated.node', import.meta.url));
 /** The addon under test: the emulated one, or what MEMORY3_TEST_CUDA names, so that the same tests run on a GPU. */
-const CUDA_PATH = process.env.MEMORY3_TEST_CUDA ?? EMULATED_PATH;
+export const CUDA_PATH = process.env.MEMORY3_TEST_CUDA ?? EMULATED_PATH;
 const built = existsSync(CUDA_PATH) && existsSync(ADDON_PATH);
+/** Where the libraries of NVIDIA that tests stand in for are. */
+export const FAKE_LIBRARIES = fileURLToPath(new URL('../../build/native/fake_cuda_libs', import.meta.url));
+if (CUDA_PATH === EMULATED_PATH) process.env.MEMORY3_CUDA_LIBS = FAKE_LIBRARIES;
 
 /** A suite that needs both addons. */
 export const describeCuda: typeof describe.skip = built
@@ -33,6 +36,7 @@ type RawKernels = Record<string, (...args: unknown[]) => unknown>;
 
 interface CudaAddon {
   open(device: number): string;
+  openBlas(): string;
   allocate(count: number, type: number): Handle | null;
   release(handle: Handle): void;
   read<T extends TensorValues>(from: Handle, target: T): Promise<T>;
@@ -50,6 +54,15 @@ export function cudaAddon(): CudaAddon & RawKernels {
     opened.open(0);
   }
   return opened;
+}
+
+/** The addon under test with cuBLASLt loaded and its workspace taken, which stays. @returns which cuBLASLt it is */
+export function openBlas(): string {
+  const addon = cudaAddon();
+  const [a, b, out] = [addon.allocate(1, 0), addon.allocate(1, 0), addon.allocate(1, 0)];
+  addon.matMul!(a, b, 1, 1, 1, false, false, out);
+  for (const handle of [a, b, out]) addon.release(handle!);
+  return addon.openBlas();
 }
 
 let native: (NativeAddon & RawKernels) | undefined;

@@ -46,7 +46,7 @@ describe.each(ENGINES)('KeyValueCache on %s', (engine) => {
   let model: Model;
   let memories: Omit<LayerMemories, 'index' | 'start'>;
   beforeAll(async () => {
-    await openEngine(engine, 0);
+    await openEngine(engine, 0, 'float32');
     model = new Model(shape, initParameters(shape, 9));
     memories = makeMemories();
   });

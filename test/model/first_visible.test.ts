@@ -68,7 +68,7 @@ function memoriesFrom(chunk: number): LayerMemories {
 describe.each(ENGINES)('documents of a sequence on %s', (engine) => {
   let model: Model;
   beforeAll(async () => {
-    await openEngine(engine, 0);
+    await openEngine(engine, 0, 'float32');
   });
   beforeEach(() => {
     model = new Model(shape, initParameters(shape, 4));

@@ -103,7 +103,7 @@ describe.each(ENGINES)('golden files on %s', (engine) => {
   let model: Model;
 
   beforeAll(async () => {
-    await openEngine(engine, 0);
+    await openEngine(engine, 0, 'float32');
   });
 
   /** Runs a case, by default twice: the second time no cache is left to fill, so no tensor may stay behind. */

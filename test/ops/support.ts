@@ -28,7 +28,7 @@ export const int32 = (values: readonly number[], shape: number[] = [values.lengt
 export function onEachBackend(name: string, suite: (backend: (typeof ENGINES)[number]) => void): void {
   describe.each(ENGINES)(`${name} on %s`, (backend) => {
     beforeAll(async () => {
-      await openEngine(backend, 0);
+      await openEngine(backend, 0, 'float32');
     });
     suite(backend);
   });

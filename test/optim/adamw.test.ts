@@ -65,7 +65,7 @@ describe.each(ENGINES)('AdamW on %s', (engine) => {
   let optimizer: AdamW;
   let tensorsBefore = 0;
   beforeAll(async () => {
-    await openEngine(engine, 0);
+    await openEngine(engine, 0, 'float32');
   });
   beforeEach(() => {
     tensorsBefore = tf.memory().numTensors;

@@ -135,6 +135,10 @@ inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = static_cast<float>(std::sin(3.141592653589793 * x));
+  *cosine = static_cast<float>(std::cos(3.141592653589793 * x));
+}
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __int_as_float(int x) {
   float y;
@@ -176,6 +180,7 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
   cudaErrorNotReady = 600,
 };
 using cudaStream_t = struct EmulatedStream*;

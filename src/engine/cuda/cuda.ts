@@ -2,22 +2,22 @@
 
 import { registerKernels } from '../kernels/index.ts';
 import * as tf from '../tf.ts';
-import { type CudaAddon, loadCudaAddon } from './addon.ts';
+import { loadCudaAddon } from './addon.ts';
 import { CudaBackend, type CudaPrecision } from './backend.ts';
+import { DEVICE } from './find.ts';
 
 const BACKEND_NAME = 'cuda';
 
-/** The GPU of this process: the first that CUDA_VISIBLE_DEVICES leaves. */
-const DEVICE = 0;
-
 /**
  * Makes the GPU the tfjs backend `cuda`.
+ * @param precision how activations are stored from now on
  * @returns what the GPU and cuBLASLt are, in words
  * @throws Error when the addon does not load, the GPU cannot be used or cuBLASLt is missing
  */
 export async function openCuda(precision: CudaPrecision): Promise<string> {
   const addon = loadCudaAddon();
-  const description = describeDevice(addon);
+  // cuBLASLt is wanted by the first product only; but what is missing is to be told at the start.
+  const parts = [addon.open(DEVICE), addon.openBlas()];
   if (!tf.findBackend(BACKEND_NAME)) {
     registerKernels(BACKEND_NAME);
     tf.registerBackend(BACKEND_NAME, () => new CudaBackend(addon, precision));
@@ -25,10 +25,5 @@ export async function openCuda(precision: CudaPrecision): Promise<string> {
   }
   if (!(await tf.setBackend(BACKEND_NAME))) throw new Error('tfjs could not initialise it');
   (tf.backend() as CudaBackend).precision = precision;
-  return description;
-}
-
-/** Opens the GPU and cuBLASLt, so that what is missing is told at the start. */
-export function describeDevice(addon: CudaAddon): string {
-  return [addon.open(DEVICE), addon.openBlas()].filter((part) => part !== '').join('; ');
+  return parts.filter((part) => part !== '').join('; ');
 }

@@ -14,6 +14,18 @@ export interface KernelProfile {
   seconds: number;
 }
 
+/** A GPU as NVIDIA's driver describes it. */
+export interface CudaDevice {
+  name: string;
+  /** Bytes. */
+  memory: number;
+  /** Such as 9.0. */
+  computeCapability: string;
+}
+
+/** The newest version of CUDA that the driver runs, such as 13.0, and its GPUs; or why there is nothing to use. */
+export type CudaDriver = { driver: string; devices: CudaDevice[] } | { why: string };
+
 /**
  * Kernels go into a stream and run in order on threads of the addon, while JavaScript goes on. They read and write arrays
  * where they are, so every array must live until the stream is past its kernels. Sizes and indices are checked in C++; a
@@ -42,6 +54,8 @@ export interface NativeAddon extends Kernels<Float32Array, Int32Array, TensorVal
   instructions(): string[];
   /** Products use this one from now on. For tests and measurements. */
   useInstructions(name: string): void;
+  /** What NVIDIA's driver says of this machine; without a driver, why, and what to do. */
+  cudaDriver(): CudaDriver;
   /** Bytes from the beginning of a buffer to the first address that suits vectors. */
   alignment(buffer: ArrayBuffer): number;
 }

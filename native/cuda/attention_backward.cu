@@ -1,0 +1,575 @@
+#include "attention_tiles.cuh"
+
+namespace memory3 {
+namespace {
+
+constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
+constexpr int kTile = 64;  // rows of a tile
+constexpr int kStep = 16;  // rows of the other side that a warp takes at a time
+constexpr float kLog2e = 1.44269504088896f;
+
+/** What all kernels here work on. */
+struct Backward {
+  AttentionInputs<Bf16> in;
+  AttentionGradients<Bf16> out;
+  /** Of each row of queries lse·log₂e and δ = dy·out, [B·H, statisticsStride]; behind the last query ∞ and 0. */
+  float2* statistics;
+  int statisticsStride;
+  float scale;
+  int tiles;  // of what the kernel's blocks are dealt out by
+  int shift;  // rows before the first query that its tile begins with
+
+  __device__ int tokens() const { return static_cast<int>(in.shape.tokens); }
+  __device__ int keyTokens() const { return static_cast<int>(in.shape.keyTokens); }
+  __device__ int heads() const { return static_cast<int>(in.shape.heads); }
+  __device__ int kvHeads() const { return static_cast<int>(in.shape.kvHeads); }
+  __device__ int group() const { return heads() / kvHeads(); }
+  /** Keys before the first query. */
+  __device__ int past() const { return keyTokens() - tokens(); }
+  /** Of a row of [B, T, H, D]; negative for one that is not there, for `copyTiles`. */
+  __device__ int64_t queryAt(int b, int token, int head) const {
+    if (token < 0 || token >= tokens()) return -1;
+    return ((b * in.shape.tokens + token) * in.shape.heads + head) * in.shape.dim;
+  }
+  /** Of a row of [B, room, K, D]; negative for one that is not there or not real. */
+  __device__ int64_t keyAt(int b, int key, int kvHead) const {
+    if (key < 0 || key >= keyTokens()) return -1;
+    return ((b * in.shape.room + key) * in.shape.kvHeads + kvHead) * in.shape.dim;
+  }
+  /** Of a row of [M, K, S, D] */
+  __device__ int64_t memoryAt(int64_t memory, int kvHead, int token) const {
+    return ((memory * in.shape.kvHeads + kvHead) * in.shape.kept + token) * in.shape.dim;
+  }
+  __device__ const float2* statisticsAt(int b, int token, int head) const {
+    return statistics + (b * in.shape.heads + head) * statisticsStride + token;
+  }
+};
+
+__device__ int warpNumber() { return static_cast<int>(threadIdx.x) / kWarpSize; }
+/** Row and first column of what a lane holds of a C tile: g and 2t of mma.cuh. */
+__device__ int laneRow() { return static_cast<int>(threadIdx.x) % kWarpSize / 4; }
+__device__ int laneColumn() { return static_cast<int>(threadIdx.x) % 4 * 2; }
+
+/** One of the two places in shared memory where the tiles of a turn lie: keys and values, or queries and dy. */
+template <int D>
+struct Stage {
+  static constexpr int kNoteBytes = kTile * static_cast<int>(sizeof(float2));
+  static constexpr int kBytes = 2 * tileElements<D>(kTile) * static_cast<int>(sizeof(Bf16)) + kNoteBytes;
+  Bf16* left;
+  Bf16* right;
+  void* notes;  // statistics of queries, float2 [64]; or whose the keys of memories are, int32 [64]
+
+  __device__ explicit Stage(int number) {
+    left = reinterpret_cast<Bf16*>(sharedMemory<unsigned char>() + number * kBytes);
+    right = left + tileElements<D>(kTile);
+    notes = right + tileElements<D>(kTile);
+  }
+};
+
+/** Copies tile i + 1 while it works on tile i. The stages are free again behind the next barrier. */
+template <int D, class Copy, class Work>
+__device__ __forceinline__ void forTiles(int count, const Copy& copy, const Work& work) {
+  if (count > 0) copy(0, Stage<D>(0));
+  copyCommit();
+  for (int i = 0; i < count; i++) {
+    copyWait<0>();
+    __syncthreads();
+    if (i + 1 < count) copy(i + 1, Stage<D>((i + 1) % 2));
+    copyCommit();
+    work(i, Stage<D>(i % 2));
+  }
+}
+
+/** A fragments of two tiles' rows `row` … + 15, brought through a stage: those of `left` and of `right`. */
+template <int D>
+__device__ __forceinline__ void loadFragments(uint32_t (&left)[D / 16][4], uint32_t (&right)[D / 16][4],
+                                              const Stage<D>& stage, int row) {
+#pragma unroll
+  for (int i = 0; i < D / 16; i++) {
+    loadRows<D>(left[i], stage.left, row, 16 * i);
+    loadRows<D>(right[i], stage.right, row, 16 * i);
+  }
+}
+
+/** Writes the two rows that a lane holds of C tiles [16, D]; null for one that is not wanted. */
+template <int D>
+__device__ __forceinline__ void storeRows(const float (&sums)[D / 8][4], float scale, Bf16* upper, Bf16* lower) {
+#pragma unroll
+  for (int i = 0; i < D / 8; i++) {
+    const int column = 8 * i + laneColumn();
+    if (upper != nullptr) {
+      *reinterpret_cast<uint32_t*>(upper + column) = packBf16(sums[i][0] * scale, sums[i][1] * scale);
+    }
+    if (lower != nullptr) {
+      *reinterpret_cast<uint32_t*>(lower + column) = packBf16(sums[i][2] * scale, sums[i][3] * scale);
+    }
+  }
+}
+
+template <int D>
+__device__ __forceinline__ void clear(float (&sums)[D / 8][4]) {
+#pragma unroll
+  for (int i = 0; i < D / 8; i++) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) sums[i][j] = 0;
+  }
+}
+
+/** 16 lanes a query and head, heads side by side as in memory. */
+__global__ void __launch_bounds__(kThreads) statisticsKernel(Backward given) {
+  constexpr int kLanes = 16;
+  const AttentionShape& s = given.in.shape;
+  const int64_t row = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int64_t head = row % s.heads, token = row / s.heads % given.statisticsStride;
+  const int64_t b = row / s.heads / given.statisticsStride;
+  const bool isReal = b < s.batch && token < s.tokens;
+  float delta = 0;
+  if (isReal && lane * kVector<Bf16> < s.dim) {
+    const int64_t at = ((b * s.tokens + token) * s.heads + head) * s.dim + lane * kVector<Bf16>;
+    const auto dy = loadVector(given.out.dy + at), out = loadVector(given.out.out + at);
+#pragma unroll
+    for (int i = 0; i < kVector<Bf16>; i++) delta += toFloat(dy.at[i]) * toFloat(out.at[i]);
+  }
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) delta += __shfl_xor_sync(kAllLanes, delta, offset);
+  if (b >= s.batch || lane != 0) return;
+  const float lse = isReal ? given.out.lse[(b * s.heads + head) * s.tokens + token] * kLog2e : INFINITY;
+  given.statistics[(b * s.heads + head) * given.statisticsStride + token] = make_float2(lse, delta);
+}
+
+/** One of the two query rows of a lane. */
+struct QueryRow {
+  float lse, delta;
+  int first, last;  // of the keys of the context that it sees
+  int chunk;
+
+  __device__ QueryRow(const Backward& given, int b, int token, int head) {
+    // Of a row that is not there all weights are 0.
+    lse = INFINITY;
+    delta = 0;
+    first = last = chunk = -1;
+    if (token < 0 || token >= given.tokens()) return;
+    const float2 statistics = *given.statisticsAt(b, token, head);
+    lse = statistics.x;
+    delta = statistics.y;
+    first = firstVisibleTo(given.in, b, token);
+    last = token + given.past();
+    chunk = chunkOf(given.in.shape, token);
+  }
+};
+
+/** 16 queries of a warp, and the gradient that gathers in them. */
+template <int D>
+struct QueryRows {
+  uint32_t q[D / 16][4], dy[D / 16][4];
+  float dq[D / 8][4];
+
+  /** Adds what `kSteps`·16 keys from row `begin` of a stage give; `visible(r, column)` of a lane's row r, 0 or 1. */
+  template <int kSteps, bool kMasked, class Visible>
+  __device__ __forceinline__ void addKeys(const Stage<D>& stage, int begin, const QueryRow (&rows)[2], float factor,
+                                          const Visible& visible) {
+#pragma unroll
+    for (int step = 0; step < kSteps; step++) {
+      const int key = begin + step * kStep;
+      float p[2][4] = {}, dp[2][4] = {};
+#pragma unroll
+      for (int i = 0; i < D / 16; i++) {
+        uint32_t b[4];
+        loadAsColumns<D>(b, stage.left, key, 16 * i);
+        multiplyPair(p[0], p[1], q[i], b);
+        loadAsColumns<D>(b, stage.right, key, 16 * i);
+        multiplyPair(dp[0], dp[1], dy[i], b);
+      }
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float weight = exp2Fast(p[half][i] * factor - rows[i / 2].lse);
+          if (kMasked && !visible(i / 2, key + 8 * half + laneColumn() + i % 2)) weight = 0;
+          dp[half][i] = weight * (dp[half][i] - rows[i / 2].delta);
+        }
+      }
+      uint32_t ds[4];
+      packRows(ds, dp[0], dp[1]);
+#pragma unroll
+      for (int i = 0; i < D / 16; i++) {
+        uint32_t b[4];
+        loadAsRows<D>(b, stage.left, key, 16 * i);
+        multiplyPair(dq[2 * i], dq[2 * i + 1], ds, b);
+      }
+    }
+  }
+};
+
+/** dq; a block takes 64 queries of a head. */
+template <int D>
+__global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
+  const AttentionInputs<Bf16>& in = given.in;
+  const AttentionShape& s = in.shape;
+  const int head = static_cast<int>(blockIdx.x % s.heads), b = static_cast<int>(blockIdx.x / s.heads % s.batch);
+  const int kvHead = head / given.group(), past = given.past();
+  // The last queries have the most keys; they go first.
+  const int tile = given.tiles - 1 - static_cast<int>(blockIdx.x / (s.heads * s.batch));
+  const int begin = tile * kTile - given.shift;
+  const int first = max(begin, 0), end = min(begin + kTile, given.tokens());
+  const int own = begin + kStep * warpNumber();  // first query of the warp
+
+  // Tiles of the context end with the last key of the last query, so that only one of them is cut by the diagonal.
+  const int firstKey = firstVisibleTo(in, b, first), lastFirstKey = firstVisibleTo(in, b, end - 1);
+  const int before = max(begin + past - firstKey + kTile - 1, 0) / kTile;
+  const int contextBegin = begin + past - before * kTile;
+  // Keys of memories: S for each slot of each chunk of the tile, there or not.
+  const ChunkRange chunks = chunksOf(s, first, end);
+  const int kept = static_cast<int>(s.kept), slots = static_cast<int>(s.slots);
+  const int memoryKeys = chunks.count * slots * kept;
+
+  QueryRows<D> rows;
+  clear<D>(rows.dq);
+  copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(b, begin + row, head); },
+                                TileSource{Stage<D>(0).left, in.q}, TileSource{Stage<D>(0).right, given.out.dy});
+  copyCommit();
+  const QueryRow own2[2] = {{given, b, own + laneRow(), head}, {given, b, own + laneRow() + 8, head}};
+  copyWait<0>();
+  __syncthreads();
+  loadFragments<D>(rows.q, rows.dy, Stage<D>(0), kStep * warpNumber());
+  __syncthreads();
+
+  // Where row `key` of the memories lies, negative for none; and the chunk that it belongs to.
+  const auto memoryKey = [&](int key, int* chunk) -> int64_t {
+    const int place = key / kept, token = key - place * kept;
+    if (key >= memoryKeys) return -1;
+    *chunk = chunks.first + place / slots;
+    const MemorySlot slot = memorySlot(in, b, *chunk, place % slots);
+    return token < slot.length ? given.memoryAt(slot.memory, kvHead, token) : -1;
+  };
+  const auto copy = [&](int i, const Stage<D>& stage) {
+    if (i <= before) {
+      copyTiles<D, kThreads, kTile>([&](int row) { return given.keyAt(b, contextBegin + i * kTile + row, kvHead); },
+                                    TileSource{stage.left, in.k}, TileSource{stage.right, in.v});
+      return;
+    }
+    const int from = (i - before - 1) * kTile;
+    int chunk = 0;
+    copyTiles<D, kThreads, kTile>([&](int row) { return memoryKey(from + row, &chunk); },
+                                  TileSource{stage.left, in.memoryKeys}, TileSource{stage.right, in.memoryValues});
+    if (threadIdx.x < kTile) {
+      const int64_t at = memoryKey(from + static_cast<int>(threadIdx.x), &chunk);
+      static_cast<int32_t*>(stage.notes)[threadIdx.x] = at < 0 ? -2 : chunk;
+    }
+  };
+  const float factor = given.scale * kLog2e;
+  const int ownFirstChunk = chunkOf(s, max(own, 0)), ownLastChunk = chunkOf(s, min(own + kStep, end) - 1);
+  const auto work = [&](int i, const Stage<D>& stage) {
+    if (own >= end || own + kStep <= 0) return;
+    if (i <= before) {
+      const int key = contextBegin + i * kTile;
+      if (i < before && key >= lastFirstKey) {
+        rows.template addKeys<kTile / kStep, false>(stage, 0, own2, factor, [](int, int) { return true; });
+        return;
+      }
+      for (int step = 0; step < kTile; step += kStep) {
+        if (key + step > own + kStep - 1 + past || key + step + kStep <= firstKey) continue;
+        rows.template addKeys<1, true>(stage, step, own2, factor, [&](int row, int column) {
+          return key + column >= own2[row].first && key + column <= own2[row].last;
+        });
+      }
+      return;
+    }
+    const int from = (i - before - 1) * kTile;
+    for (int step = 0; step < kTile && from + step < memoryKeys; step += kStep) {
+      const int firstChunk = chunks.first + (from + step) / (slots * kept);
+      const int lastChunk = chunks.first + (from + step + kStep - 1) / (slots * kept);
+      if (lastChunk < ownFirstChunk || firstChunk > ownLastChunk) continue;
+      rows.template addKeys<1, true>(stage, step, own2, factor, [&](int row, int column) {
+        return static_cast<const int32_t*>(stage.notes)[column] == own2[row].chunk;
+      });
+    }
+  };
+  forTiles<D>(before + 1 + (memoryKeys + kTile - 1) / kTile, copy, work);
+
+  const int64_t upper = given.queryAt(b, own + laneRow(), head), lower = given.queryAt(b, own + laneRow() + 8, head);
+  storeRows<D>(rows.dq, given.scale, upper < 0 ? nullptr : given.out.dq + upper,
+               lower < 0 ? nullptr : given.out.dq + lower);
+}
+
+/** Begins to copy 64 queries from an even `token`, with their dy and statistics. */
+template <int D>
+__device__ __forceinline__ void copyQueries(const Backward& given, int b, int token, int head, const Stage<D>& stage) {
+  copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(b, token + row, head); },
+                                TileSource{stage.left, given.in.q}, TileSource{stage.right, given.out.dy});
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < kTile / 2) {
+    copyAsync16(static_cast<float2*>(stage.notes) + 2 * thread, given.statisticsAt(b, token, head) + 2 * thread);
+  }
+}
+
+/** 16 keys of a warp with their values, and the gradients that gather in them. */
+template <int D>
+struct KeyRows {
+  uint32_t keys[D / 16][4], values[D / 16][4];
+  float dKeys[D / 8][4], dValues[D / 8][4];
+
+  /** Adds what `kSteps`·16 queries from row `begin` of a stage give; `visible(r, column)` of a lane's row r, 0 or 1. */
+  template <int kSteps, bool kMasked, class Visible>
+  __device__ __forceinline__ void addQueries(const Stage<D>& stage, int begin, float factor, const Visible& visible) {
+#pragma unroll
+    for (int step = 0; step < kSteps; step++) {
+      const int query = begin + step * kStep;
+      float p[2][4] = {}, ds[2][4] = {};
+#pragma unroll
+      for (int i = 0; i < D / 16; i++) {
+        uint32_t b[4];
+        loadAsColumns<D>(b, stage.left, query, 16 * i);
+        multiplyPair(p[0], p[1], keys[i], b);
+        loadAsColumns<D>(b, stage.right, query, 16 * i);
+        multiplyPair(ds[0], ds[1], values[i], b);
+      }
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int column = query + 8 * half + laneColumn();
+        const float4 pair = *reinterpret_cast<const float4*>(static_cast<const float2*>(stage.notes) + column);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const float lse = i % 2 == 0 ? pair.x : pair.z, delta = i % 2 == 0 ? pair.y : pair.w;
+          float weight = exp2Fast(p[half][i] * factor - lse);
+          if (kMasked && !visible(i / 2, column + i % 2)) weight = 0;
+          p[half][i] = weight;
+          ds[half][i] = weight * (ds[half][i] - delta);
+        }
+      }
+      uint32_t weights[4], gradients[4];
+      packRows(weights, p[0], p[1]);
+      packRows(gradients, ds[0], ds[1]);
+#pragma unroll
+      for (int i = 0; i < D / 16; i++) {
+        uint32_t b[4];
+        loadAsRows<D>(b, stage.right, query, 16 * i);
+        multiplyPair(dValues[2 * i], dValues[2 * i + 1], weights, b);
+        loadAsRows<D>(b, stage.left, query, 16 * i);
+        multiplyPair(dKeys[2 * i], dKeys[2 * i + 1], gradients, b);
+      }
+    }
+  }
+};
+
+/** The first query that sees none of the keys before `keyEnd`: its document begins there or later. */
+__device__ inline int endOfQueries(const Backward& given, int b, int keyEnd) {
+  int low = 0, high = given.tokens();
+  if (given.in.firstVisible == nullptr) return high;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (firstVisibleTo(given.in, b, middle) >= keyEnd) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
+/** dk and dv; a block takes 64 keys of a key-value head. */
+template <int D>
+__global__ void __launch_bounds__(kThreads, 2) keyGradKernel(Backward given) {
+  const AttentionInputs<Bf16>& in = given.in;
+  const AttentionShape& s = in.shape;
+  const int kvHead = static_cast<int>(blockIdx.x % s.kvHeads), b = static_cast<int>(blockIdx.x / s.kvHeads % s.batch);
+  // The first keys have the most queries; they go first.
+  const int begin = static_cast<int>(blockIdx.x / (s.kvHeads * s.batch)) * kTile;
+  const int own = begin + kStep * warpNumber();  // first key of the warp
+  const int past = given.past(), group = given.group();
+
+  KeyRows<D> rows;
+  clear<D>(rows.dKeys);
+  clear<D>(rows.dValues);
+  copyTiles<D, kThreads, kTile>([&](int row) { return given.keyAt(b, begin + row, kvHead); },
+                                TileSource{Stage<D>(0).left, in.k}, TileSource{Stage<D>(0).right, in.v});
+  copyCommit();
+  const int firstQuery = max(begin - past, 0) / 2 * 2;
+  const int end = begin < given.keyTokens() ? endOfQueries(given, b, min(begin + kTile, given.keyTokens())) : 0;
+  const int tiles = max(end - firstQuery + kTile - 1, 0) / kTile;
+  copyWait<0>();
+  __syncthreads();
+  loadFragments<D>(rows.keys, rows.values, Stage<D>(0), kStep * warpNumber());
+  __syncthreads();
+
+  const auto copy = [&](int i, const Stage<D>& stage) {
+    copyQueries<D>(given, b, firstQuery + i % tiles * kTile, kvHead * group + i / tiles, stage);
+  };
+  const float factor = given.scale * kLog2e;
+  const auto work = [&](int i, const Stage<D>& stage) {
+    const int query = firstQuery + i % tiles * kTile;
+    const auto firstSeen = [&](int token) { return firstVisibleTo(in, b, min(token, given.tokens() - 1)); };
+    if (begin + kTile - 1 <= query + past && firstSeen(query + kTile - 1) <= begin) {
+      rows.template addQueries<kTile / kStep, false>(stage, 0, factor, [](int, int) { return true; });
+      return;
+    }
+    for (int step = 0; step < kTile; step += kStep) {
+      if (query + step + kStep - 1 + past < own || firstSeen(query + step) >= own + kStep) continue;
+      rows.template addQueries<1, true>(stage, step, factor, [&](int row, int column) {
+        const int key = own + laneRow() + 8 * row;
+        return key <= query + column + past && firstSeen(query + column) <= key;
+      });
+    }
+  };
+  forTiles<D>(tiles * group, copy, work);
+
+  // Of keys that there is only room for nothing was computed that counts.
+  if (begin + kTile > given.keyTokens()) {
+#pragma unroll
+    for (int i = 0; i < D / 8; i++) {
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        if (own + laneRow() + j / 2 * 8 >= given.keyTokens()) rows.dKeys[i][j] = rows.dValues[i][j] = 0;
+      }
+    }
+  }
+  const auto rowOf = [&](Bf16* gradients, int key) {
+    return key < s.room ? gradients + ((b * s.room + key) * s.kvHeads + kvHead) * D : nullptr;
+  };
+  const int upper = own + laneRow(), lower = upper + 8;
+  storeRows<D>(rows.dKeys, given.scale, rowOf(given.out.dk, upper), rowOf(given.out.dk, lower));
+  storeRows<D>(rows.dValues, 1, rowOf(given.out.dv, upper), rowOf(given.out.dv, lower));
+}
+
+constexpr int kWindow = 4096;  // places of `index` that are looked at together
+
+/** Calls `body(place)` for all places of `index` where a memory stands, in their order. `marks` are kWindow bits. */
+template <class Body>
+__device__ __forceinline__ void forPlaces(const AttentionInputs<Bf16>& in, int memory, uint32_t* marks,
+                                          const Body& body) {
+  const int64_t places = in.shape.batch * in.shape.chunks * in.shape.slots;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  for (int64_t window = 0; window < places; window += kWindow) {
+    const int words = static_cast<int>((min(places - window, int64_t{kWindow}) + kWarpSize - 1) / kWarpSize);
+    __syncthreads();
+    for (int word = warpNumber(); word < words; word += kWarps) {
+      const int64_t place = window + word * kWarpSize + lane;
+      const uint32_t found = __ballot_sync(kAllLanes, place < places && in.index[place] == memory);
+      if (lane == 0) marks[word] = found;
+    }
+    __syncthreads();
+    for (int word = 0; word < words; word++) {
+      for (uint32_t found = marks[word]; found != 0; found &= found - 1) {
+        body(window + word * kWarpSize + __ffs(static_cast<int>(found)) - 1);
+      }
+    }
+  }
+}
+
+/**
+ * Gradients of a memory's keys and values; a block takes 16 tokens of a memory and key-value head, whose fragments all of its
+ * warps hold: of each tile of queries every warp takes 16, and their sums are added at the end, in order.
+ */
+template <int D>
+__global__ void __launch_bounds__(kThreads, 2) memoryGradKernel(Backward given) {
+  const AttentionInputs<Bf16>& in = given.in;
+  const AttentionShape& s = in.shape;
+  const int begin = static_cast<int>(blockIdx.x % given.tiles) * kStep;
+  const int kvHead = static_cast<int>(blockIdx.x / given.tiles % s.kvHeads);
+  const int memory = static_cast<int>(blockIdx.x / given.tiles / s.kvHeads), group = given.group();
+  const int length = min(max(in.lengths[memory], 0), static_cast<int32_t>(s.kept));
+
+  KeyRows<D> rows;
+  clear<D>(rows.dKeys);
+  clear<D>(rows.dValues);
+  const auto tokenAt = [&](int row) {
+    return begin + row < length ? given.memoryAt(memory, kvHead, begin + row) : int64_t{-1};
+  };
+  copyTiles<D, kThreads, kStep>(tokenAt, TileSource{Stage<D>(0).left, in.memoryKeys},
+                                TileSource{Stage<D>(0).right, in.memoryValues});
+  copyCommit();
+  copyWait<0>();
+  __syncthreads();
+  loadFragments<D>(rows.keys, rows.values, Stage<D>(0), 0);
+
+  const float factor = given.scale * kLog2e;
+  const int row = kStep * warpNumber();  // of a tile of queries
+  const auto addPlace = [&](int64_t place) {
+    const int b = static_cast<int>(place / (s.chunks * s.slots)), chunk = static_cast<int>(place / s.slots % s.chunks);
+    const int64_t firstOfChunk = s.start + chunk * s.chunkLength, endOfChunk = firstOfChunk + s.chunkLength;
+    if (firstOfChunk >= s.tokens) return;
+    const int first = static_cast<int>(firstOfChunk);
+    const int end = chunk == s.chunks - 1 ? given.tokens() : static_cast<int>(min(endOfChunk, s.tokens));
+    const int firstTile = first / 2 * 2, tiles = (end - firstTile + kTile - 1) / kTile;
+    __syncthreads();
+    forTiles<D>(
+        tiles * group,
+        [&](int i, const Stage<D>& stage) {
+          copyQueries<D>(given, b, firstTile + i % tiles * kTile, kvHead * group + i / tiles, stage);
+        },
+        [&](int i, const Stage<D>& stage) {
+          const int query = firstTile + i % tiles * kTile;
+          if (query + row >= end) return;
+          rows.template addQueries<1, true>(
+              stage, row, factor, [&](int, int column) { return query + column >= first && query + column < end; });
+        });
+  };
+  auto* marks = reinterpret_cast<uint32_t*>(sharedMemory<unsigned char>() + 2 * Stage<D>::kBytes);
+  if (begin < length) forPlaces(in, memory, marks, addPlace);
+
+  // The sums of the warps, [4, 2, 16, D], in place of the stages.
+  auto* sums = sharedMemory<float>();
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < D / 8; i++) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const int at = (laneRow() + j / 2 * 8) * D + 8 * i + laneColumn() + j % 2;
+      sums[(2 * warpNumber()) * kStep * D + at] = rows.dKeys[i][j];
+      sums[(2 * warpNumber() + 1) * kStep * D + at] = rows.dValues[i][j];
+    }
+  }
+  __syncthreads();
+  for (int at = static_cast<int>(threadIdx.x); at < kStep * D; at += kThreads) {
+    const int token = begin + at / D;
+    if (token >= s.kept) break;
+    float dKey = 0, dValue = 0;
+    for (int warp = 0; warp < kWarps && token < length; warp++) {
+      dKey += sums[2 * warp * kStep * D + at];
+      dValue += sums[(2 * warp + 1) * kStep * D + at];
+    }
+    const int64_t to = given.memoryAt(memory, kvHead, token) + at % D;
+    given.out.dMemoryKeys[to] = fromFloat<Bf16>(dKey * given.scale);
+    given.out.dMemoryValues[to] = fromFloat<Bf16>(dValue);
+  }
+}
+
+template <int D>
+void launchAll(Context& context, Backward given) {
+  const AttentionShape& s = given.in.shape;
+  const auto blocks = [](int64_t count) { return static_cast<unsigned>(count); };
+  static_assert(kWarps * 2 * kStep * D * sizeof(float) <= 2 * Stage<D>::kBytes, "the sums do not fit into the stages");
+  constexpr std::size_t kStages = 2 * Stage<D>::kBytes;
+  const bool readsMemories = s.slots > 0 && s.chunks > 0;
+  given.shift = readsMemories ? static_cast<int>((kTile - s.start % kTile) % kTile) : 0;
+  given.tiles = static_cast<int>(blocksFor(s.tokens + given.shift, kTile));
+  context.launch(queryGradKernel<D>, blocks(given.tiles * s.heads * s.batch), kThreads, kStages, given);
+  context.launch(keyGradKernel<D>, blocks(blocksFor(s.room, kTile) * s.kvHeads * s.batch), kThreads, kStages, given);
+  if (given.out.dMemoryKeys == nullptr) return;
+  given.tiles = static_cast<int>(blocksFor(s.kept, kStep));
+  context.launch(memoryGradKernel<D>, blocks(given.tiles * s.kvHeads * s.memories), kThreads, kStages + kWindow / 8,
+                 given);
+}
+
+}  // namespace
+
+void attendTilesGrad(Context& context, const AttentionInputs<Bf16>& in, const AttentionGradients<Bf16>& out) {
+  AttentionInputs<Bf16> checked = in;
+  checked.shape = shapeForTiles(in.shape);
+  const AttentionShape& s = checked.shape;
+  for (const Bf16* rows : {in.q, in.k, in.v, in.memoryKeys, in.memoryValues, out.dy, out.out}) {
+    expect(isAligned(rows), "Attention: an array does not lie at a multiple of 16 bytes");
+  }
+  // Tiles of queries begin at even tokens and may reach 63 behind the last one.
+  const int64_t stride = s.tokens + s.tokens % 2 + kTile;
+  const Scratch<float2> statistics(context, s.batch * s.heads * stride);
+  const Backward given{checked, out, statistics.data(), static_cast<int>(stride),
+                       1 / std::sqrt(static_cast<float>(s.dim)), 0, 0};
+  constexpr int kRowsOfBlock = kThreads / 16;
+  context.launch(statisticsKernel, static_cast<unsigned>(blocksFor(s.batch * s.heads * stride, kRowsOfBlock)), kThreads,
+                 0, given);
+  withDimension(s.dim, [&](auto dimension) { launchAll<decltype(dimension)::value>(context, given); });
+}
+
+}  // namespace memory3
