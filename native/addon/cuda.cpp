@@ -19,6 +19,7 @@
 #include "kernels.h"
 #include "ranges.h"
 #include "transfers.h"
+#include "uploads.h"
 
 namespace memory3 {
 namespace {
@@ -39,10 +40,18 @@ struct Timing {
   cudaEvent_t begin, end;
 };
 
+/** An array of JavaScript that must live until its upload has read it. */
+struct Source {
+  std::shared_ptr<Upload> upload;
+  Napi::ObjectReference array;
+};
+
 /** The GPU of one JavaScript environment. */
 struct Device {
   std::unique_ptr<Context> context;
   std::unique_ptr<Transfers> transfers;
+  std::unique_ptr<Uploads> uploads;
+  std::vector<Source> sources;
   std::vector<Buffer*> buffers{nullptr};  // by number; number 0 is no tensor
   std::vector<uint32_t> freeNumbers;
   Deliveries deliveries;
@@ -66,6 +75,50 @@ Buffer* bufferAt(Napi::Env env, int64_t number) {
   return device.buffers[number];
 }
 
+/** The number of a buffer from now on. */
+Napi::Number numberOf(Napi::Env env, Buffer* buffer) {
+  Device& device = deviceOf(env);
+  if (device.freeNumbers.empty()) {
+    device.buffers.push_back(buffer);
+    return Napi::Number::New(env, static_cast<double>(device.buffers.size() - 1));
+  }
+  const uint32_t number = device.freeNumbers.back();
+  device.freeNumbers.pop_back();
+  device.buffers[number] = buffer;
+  return Napi::Number::New(env, number);
+}
+
+/** Lets go of the arrays that uploads have read. */
+void dropSources(Device& device) {
+  auto& sources = device.sources;
+  sources.erase(std::remove_if(sources.begin(), sources.end(), [](const Source& source) { return source.upload->finished(); }),
+                sources.end());
+}
+
+/** A buffer that the stream can use. */
+Buffer* readyBuffer(Napi::Env env, int64_t number) {
+  Buffer* buffer = bufferAt(env, number);
+  if (buffer->upload == nullptr) return buffer;
+  Device& device = deviceOf(env);
+  device.context->awaitUpload(*buffer);
+  dropSources(device);
+  return buffer;
+}
+
+/** Ends the threads when what they have to do is done, and gives everything back. */
+void closeDevice(Device& device) {
+  device.uploads.reset();
+  device.sources.clear();
+  device.transfers.reset();
+  for (Buffer* buffer : device.buffers) {
+    if (buffer != nullptr) device.context->release(buffer);
+  }
+  device.buffers.assign(1, nullptr);
+  device.freeNumbers.clear();
+  device.timings.clear();
+  device.context.reset();
+}
+
 }  // namespace
 
 /** The number of a tensor, or [number, offset, count] for a part of it. */
@@ -75,16 +128,15 @@ inline Tensor argument<Tensor>(const Napi::Value& value) {
   if (value.IsNumber()) {
     const auto number = argument<int64_t>(value);
     if (number == 0) return {};
-    Buffer* buffer = bufferAt(env, number);
-    deviceOf(env).context->awaitUpload(*buffer);
+    Buffer* buffer = readyBuffer(env, number);
     return {buffer, 0, buffer->count};
   }
   const auto part = listOf<int64_t>(value);
   expect(part.size() == 3, "a part of a tensor is [number, offset, count]");
   if (part[0] == 0) return {};
-  Buffer* buffer = bufferAt(env, part[0]);
-  expect(part[1] >= 0 && part[2] >= 0 && part[1] + part[2] <= buffer->count, "a part reaches out of its tensor");
-  deviceOf(env).context->awaitUpload(*buffer);
+  Buffer* buffer = readyBuffer(env, part[0]);
+  expect(part[1] >= 0 && part[2] >= 0 && part[1] <= buffer->count && part[2] <= buffer->count - part[1],
+         "a part reaches out of its tensor");
   return {buffer, part[1], part[2]};
 }
 
@@ -132,6 +184,7 @@ Napi::Value run(const Napi::CallbackInfo& info) {
 struct HostArray {
   void* data;
   int64_t bytes;
+  napi_typedarray_type type;
 };
 
 HostArray hostArray(const Napi::Value& value) {
@@ -143,17 +196,22 @@ HostArray hostArray(const Napi::Value& value) {
       (type != napi_float32_array && type != napi_int32_array && type != napi_uint8_array)) {
     throw std::invalid_argument("expected a Float32Array, Int32Array or Uint8Array");
   }
-  return {data, static_cast<int64_t>(length) * (type == napi_uint8_array ? 1 : 4)};
+  return {data, static_cast<int64_t>(length) * (type == napi_uint8_array ? 1 : 4), type};
 }
 
 /** open(number): opens the GPU of this number and says what it is. */
 Napi::Value open(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
     Device& device = deviceOf(info.Env());
+    const auto number = static_cast<int>(argument<int64_t>(info[0]));
     if (device.context == nullptr) {
-      device.context = std::make_unique<Context>(static_cast<int>(argument<int64_t>(info[0])));
-      device.transfers = std::make_unique<Transfers>(*device.context);
+      auto context = std::make_unique<Context>(number);
+      auto transfers = std::make_unique<Transfers>(*context);
+      device.uploads = std::make_unique<Uploads>(*context);
+      device.transfers = std::move(transfers);
+      device.context = std::move(context);
     }
+    expect(device.context->device() == number, "another GPU is open");
     return Napi::String::New(info.Env(), device.context->describe());
   });
 }
@@ -167,23 +225,41 @@ Napi::Value openBlas(const Napi::CallbackInfo& info) {
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     Context& context = contextOf(info);
-    Device& device = deviceOf(info.Env());
     const auto count = argument<int64_t>(info[0]), type = argument<int64_t>(info[1]);
     expect(count >= 0 && type >= 0 && type <= 3, "allocate: a size or a type that is none");
-    Buffer* buffer = nullptr;
     try {
-      buffer = context.allocate(count, static_cast<Type>(type));
+      return numberOf(info.Env(), context.allocate(count, static_cast<Type>(type)));
     } catch (const OutOfMemory&) {
       return info.Env().Null();
     }
-    if (device.freeNumbers.empty()) {
-      device.buffers.push_back(buffer);
-      return Napi::Number::New(info.Env(), static_cast<double>(device.buffers.size() - 1));
+  });
+}
+
+/**
+ * upload(values, type): the number of a new tensor of this type that gets the values of the array on the copy stream, while
+ * kernels run; null when the memory of the device is full. The array must not change until the tensor is first used, which
+ * waits for the upload and throws what went wrong with it.
+ */
+Napi::Value upload(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    contextOf(info);
+    Device& device = deviceOf(info.Env());
+    const HostArray from = hostArray(info[0]);
+    const auto type = static_cast<Type>(argument<int64_t>(info[1]));
+    const bool fits = from.type == napi_float32_array ? type == Type::float32 || type == Type::bfloat16
+                                                      : type == (from.type == napi_int32_array ? Type::int32 : Type::boolean);
+    expect(fits, "upload: an array that is not of this type");
+    dropSources(device);
+    Source source{nullptr, Napi::Persistent(info[0].As<Napi::Object>())};
+    device.sources.reserve(device.sources.size() + 1);
+    try {
+      Buffer* buffer = device.uploads->start(from.data, from.bytes / (type == Type::boolean ? 1 : 4), type);
+      source.upload = buffer->upload;
+      if (source.upload != nullptr) device.sources.push_back(std::move(source));
+      return numberOf(info.Env(), buffer);
+    } catch (const OutOfMemory&) {
+      return info.Env().Null();
     }
-    const uint32_t number = device.freeNumbers.back();
-    device.freeNumbers.pop_back();
-    device.buffers[number] = buffer;
-    return Napi::Number::New(info.Env(), number);
   });
 }
 
@@ -202,7 +278,11 @@ Napi::Value release(const Napi::CallbackInfo& info) {
 
 /** Keeps the promise of a read; called on the thread of JavaScript. */
 void deliver(Napi::Env env, Napi::Function, Device* device, Read* read) {
-  if (env == nullptr) return;  // JavaScript has ended; its handles went with it.
+  if (env == nullptr) {  // JavaScript has ended; its handles went with it.
+    read->target.SuppressDestruct();
+    delete read;
+    return;
+  }
   try {
     if (read->error.empty()) {
       read->deferred.Resolve(read->target.Value());
@@ -239,7 +319,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
 /** readNow(tensor, target): the same, but waits. */
 Napi::Value readNow(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
-    Context& context = contextOf(info);
+    contextOf(info);
     const auto from = argument<Tensor>(info[0]);
     const HostArray to = hostArray(info[1]);
     std::string problem;
@@ -255,7 +335,6 @@ Napi::Value readNow(const Napi::CallbackInfo& info) {
     std::unique_lock<std::mutex> lock(mutex);
     came.wait(lock, [&] { return done; });
     if (!problem.empty()) throw std::runtime_error(problem);
-    context.wait();
     return info.Env().Undefined();
   });
 }
@@ -281,17 +360,22 @@ Napi::Value wait(const Napi::CallbackInfo& info) {
 /** close(): gives the GPU back, at the end of the process. */
 Napi::Value close(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
-    Device& device = deviceOf(info.Env());
-    device.transfers.reset();
-    device.context.reset();
+    closeDevice(deviceOf(info.Env()));
     return info.Env().Undefined();
   });
 }
 
-/** usedBytes(): bytes of device memory in use by tensors. */
+/** usedBytes(): bytes of device memory in use by tensors, also those that are still on their way up. */
 Napi::Value usedBytes(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
     return Napi::Number::New(info.Env(), static_cast<double>(contextOf(info).usedBytes()));
+  });
+}
+
+/** takePeakBytes(): the most that those were at once since the last call. */
+Napi::Value takePeakBytes(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    return Napi::Number::New(info.Env(), static_cast<double>(contextOf(info).takePeakBytes()));
   });
 }
 
@@ -322,17 +406,16 @@ Napi::Value takeProfile(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
     contextOf(info).wait();
     std::map<std::string, std::pair<int64_t, double>> sums;
-    Device& device = deviceOf(info.Env());
-    for (const Timing& timing : device.timings) {
+    for (const Timing& timing : std::exchange(deviceOf(info.Env()).timings, {})) {
       float milliseconds = 0;
-      check(cudaEventElapsedTime(&milliseconds, timing.begin, timing.end), "timing a kernel");
+      const cudaError_t error = cudaEventElapsedTime(&milliseconds, timing.begin, timing.end);
       cudaEventDestroy(timing.begin);
       cudaEventDestroy(timing.end);
+      check(error, "timing a kernel");
       auto& [calls, seconds] = sums[timing.name];
       calls++;
       seconds += milliseconds / 1000.0;
     }
-    device.timings.clear();
     std::vector<std::pair<std::string, std::pair<int64_t, double>>> sorted(sums.begin(), sums.end());
     std::sort(sorted.begin(), sorted.end(),
               [](const auto& a, const auto& b) { return a.second.second > b.second.second; });
@@ -353,10 +436,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(device);
   device->deliveries = Deliveries::New(env, "memory3 reads", 0, 1, device);
   device->deliveries.Unref(env);
-  env.AddCleanupHook([device] {
-    device->transfers.reset();
-    device->context.reset();
-  });
+  env.AddCleanupHook([device] { closeDevice(*device); });
   const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     exports.Set(name, Napi::Function::New(env, function, name, const_cast<char*>(name)));
   };
@@ -366,6 +446,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("open", memory3::open);
   add("openBlas", openBlas);
   add("allocate", allocate);
+  add("upload", upload);
   add("release", release);
   add("read", memory3::read);
   add("readNow", readNow);
@@ -373,6 +454,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("wait", memory3::wait);
   add("close", memory3::close);
   add("usedBytes", usedBytes);
+  add("takePeakBytes", takePeakBytes);
   add("memoryInfo", memoryInfo);
   add("profile", profile);
   add("takeProfile", takeProfile);

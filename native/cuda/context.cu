@@ -1,6 +1,9 @@
 #include "context.h"
 
+#include <algorithm>
+
 #include "blas.h"
+#include "uploads.h"
 
 namespace memory3 {
 
@@ -68,16 +71,18 @@ Context::~Context() {
 
 std::string Context::describe() const { return description_; }
 
-void* Context::take(int64_t bytes) {
+void Context::makeCurrent() const { cudaSetDevice(device_); }
+
+void* Context::take(int64_t bytes, cudaStream_t stream) {
   void* data = nullptr;
   const auto size = static_cast<std::size_t>(bytes);
-  cudaError_t error = cudaMallocAsync(&data, size, stream_);
+  cudaError_t error = cudaMallocAsync(&data, size, stream);
   if (error == cudaErrorMemoryAllocation) {
     // Free memory of the pool may lie in pieces: give it all back and ask once more.
     cudaGetLastError();
     check(cudaStreamSynchronize(stream_), "waiting for the GPU");
     check(cudaMemPoolTrimTo(pool_, 0), "giving memory back");
-    error = cudaMallocAsync(&data, size, stream_);
+    error = cudaMallocAsync(&data, size, stream);
   }
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
@@ -90,6 +95,7 @@ void* Context::take(int64_t bytes) {
   check(error, "taking memory");
   sizes_.emplace(data, bytes);
   usedBytes_ += bytes;
+  peakBytes_ = std::max(peakBytes_, usedBytes_);
   return data;
 }
 
@@ -102,16 +108,19 @@ void Context::give(void* data) {
   cudaFreeAsync(data, stream_);
 }
 
-Buffer* Context::allocate(int64_t count, Type type) {
+Buffer* Context::allocate(int64_t count, Type type, cudaStream_t stream) {
   auto buffer = std::make_unique<Buffer>();
   buffer->count = count;
   buffer->type = type;
-  if (count > 0) buffer->data = take(count * bytesOf(type));
+  if (count > 0) buffer->data = take(count * bytesOf(type), stream);
   return buffer.release();
 }
 
-void Context::release(Buffer* buffer) {
-  awaitUpload(*buffer);
+void Context::release(Buffer* buffer) noexcept {
+  if (buffer->upload != nullptr) {
+    buffer->upload->cancel();
+    buffer->upload->orderBefore(stream_);
+  }
   if (buffer->half != nullptr) give(buffer->half);
   if (buffer->data != nullptr) give(buffer->data);
   delete buffer;
@@ -128,10 +137,10 @@ Bf16* Context::halfOf(Buffer& buffer) {
 }
 
 void Context::awaitUpload(Buffer& buffer) {
-  if (buffer.uploaded == nullptr) return;
-  check(cudaStreamWaitEvent(stream_, buffer.uploaded, 0), "waiting for an upload");
-  cudaEventDestroy(buffer.uploaded);
-  buffer.uploaded = nullptr;
+  if (buffer.upload == nullptr) return;
+  const std::string error = buffer.upload->orderBefore(stream_);
+  if (!error.empty()) throw std::runtime_error("an upload to the GPU failed: " + error);
+  buffer.upload.reset();
 }
 
 void Context::wait() {

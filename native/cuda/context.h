@@ -56,6 +56,8 @@ class OutOfMemory : public std::runtime_error {
 /** Throws std::runtime_error when a call of CUDA failed. */
 void check(cudaError_t error, const char* what);
 
+class Upload;
+
 /** The data of tensors: many tensors may share it. */
 struct Buffer {
   void* data = nullptr;
@@ -65,8 +67,8 @@ struct Buffer {
   Bf16* half = nullptr;
   /** Whether `half` is what `data` is now. */
   bool halfFresh = false;
-  /** Recorded behind the upload that fills it, when that goes through the copy stream; null when nobody need wait. */
-  cudaEvent_t uploaded = nullptr;
+  /** What fills it through the copy stream; null when nobody need wait for that. */
+  std::shared_ptr<Upload> upload;
 };
 
 /** Elements of a buffer as a kernel gets them. */
@@ -136,15 +138,24 @@ class Context {
   cudaStream_t copyStream() const { return copyStream_; }
   int multiprocessors() const { return multiprocessors_; }
   std::string describe() const;
+  int device() const { return device_; }
+
+  /** Makes this device the one that the calling thread's calls of CUDA mean; a new thread has another. */
+  void makeCurrent() const;
 
   /** Device memory, in the order of the stream. Throws OutOfMemory. */
-  void* take(int64_t bytes);
+  void* take(int64_t bytes) { return take(bytes, stream_); }
   void give(void* data);
   /** Bytes that `take` has handed out and not got back. */
   int64_t usedBytes() const { return usedBytes_; }
+  /** The most that those were at once since the last call. */
+  int64_t takePeakBytes() { return std::exchange(peakBytes_, usedBytes_); }
 
-  Buffer* allocate(int64_t count, Type type);
-  void release(Buffer* buffer);
+  Buffer* allocate(int64_t count, Type type) { return allocate(count, type, stream_); }
+  /** The same with memory that `stream` may use at once, without waiting for the work of the other stream. */
+  Buffer* allocate(int64_t count, Type type, cudaStream_t stream);
+  /** Gives a buffer's memory back when the stream is through with it; an upload under way is cut short. */
+  void release(Buffer* buffer) noexcept;
   /** A buffer was written to: its copy as bfloat16 no longer holds. */
   static void touch(const Tensor& tensor) {
     if (tensor.buffer != nullptr) tensor.buffer->halfFresh = false;
@@ -162,7 +173,7 @@ class Context {
   /** Products of matrices; loaded when the first one is asked for. */
   Blas& blas();
 
-  /** Lets the stream wait for the upload of a buffer. */
+  /** Lets the stream wait for the upload of a buffer. Throws std::runtime_error when that went wrong. */
   void awaitUpload(Buffer& buffer);
 
   /**
@@ -186,6 +197,8 @@ class Context {
   }
 
  private:
+  void* take(int64_t bytes, cudaStream_t stream);
+
   int device_;
   int multiprocessors_ = 0;
   std::string description_;
@@ -194,6 +207,7 @@ class Context {
   cudaMemPool_t pool_ = nullptr;
   Fault* fault_ = nullptr;
   int64_t usedBytes_ = 0;
+  int64_t peakBytes_ = 0;
   std::unordered_map<void*, int64_t> sizes_;
   std::unique_ptr<Blas> blas_;
 };

@@ -1,5 +1,6 @@
 #include "transfers.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -7,22 +8,18 @@ namespace memory3 {
 
 namespace {
 
-/** Pinned memory that is kept for the next copies. */
-constexpr int64_t kKeptBytes = int64_t{1} << 30;
-constexpr int64_t kSmallest = 4096;
+constexpr int64_t kMostBytes = int64_t{1} << 30;
+constexpr int64_t kKeptBytes = int64_t{1} << 28;
 
+/** `bytes` rounded up, by an eighth at most where it is much, so that few sizes occur. */
 int64_t sizeClass(int64_t bytes) {
-  int64_t size = kSmallest;
-  while (size < bytes) size *= 2;
-  return size;
+  int64_t step = 4096;
+  while (step * 16 < bytes) step *= 2;
+  return blocksFor(bytes, step) * step;
 }
 
 void widen(const Bf16* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; i++) to[i] = toFloat(from[i]);
-}
-
-void narrow(const float* from, Bf16* to, int64_t count) {
-  for (int64_t i = 0; i < count; i++) to[i] = roundToBf16(from[i]);
 }
 
 /** What is wrong after a copy with the fault that was read along: what CUDA says, or what a kernel said. */
@@ -35,67 +32,98 @@ std::string problemOf(cudaError_t error, const Fault& fault) {
 
 }  // namespace
 
-PinnedPool::~PinnedPool() {
-  for (const auto& [data, size] : sizes_) cudaFreeHost(data);
+void narrow(const float* from, Bf16* to, int64_t count) {
+  for (int64_t i = 0; i < count; i++) to[i] = roundToBf16(from[i]);
 }
 
-void* PinnedPool::take(int64_t bytes) {
-  const int64_t size = sizeClass(bytes);
-  const std::lock_guard<std::mutex> lock(mutex_);
-  auto& waiting = free_[size];
-  if (!waiting.empty()) {
-    void* data = waiting.front();
-    waiting.pop_front();
-    freeBytes_ -= size;
-    return data;
+PinnedPool::~PinnedPool() { drop(0); }
+
+Pinned PinnedPool::take(int64_t bytes) {
+  const int64_t size = sizeClass(std::max<int64_t>(bytes, 1));
+  unsigned char* data = nullptr;
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    came_.wait(lock, [&] { return usedBytes_ == 0 || usedBytes_ + size <= kMostBytes; });
+    data = find(size);
+    usedBytes_ += size;
   }
-  void* data = nullptr;
-  check(cudaHostAlloc(&data, static_cast<std::size_t>(size), cudaHostAllocDefault), "taking pinned memory");
-  sizes_.emplace(data, size);
+  if (data == nullptr) {
+    void* fresh = nullptr;
+    const cudaError_t error = cudaHostAlloc(&fresh, static_cast<std::size_t>(size), cudaHostAllocDefault);
+    if (error != cudaSuccess) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      usedBytes_ -= size;
+    }
+    check(error, "taking pinned memory");
+    data = static_cast<unsigned char*>(fresh);
+  }
+  return {data, [this, size](unsigned char* used) { give(used, size); }};
+}
+
+/** A free block of this size, or null. */
+unsigned char* PinnedPool::find(int64_t size) {
+  const auto found = free_.find(size);
+  if (found == free_.end()) return nullptr;
+  unsigned char* data = found->second.back();
+  found->second.pop_back();
+  if (found->second.empty()) free_.erase(found);
+  freeBytes_ -= size;
   return data;
 }
 
-void PinnedPool::give(void* data) {
+void PinnedPool::give(unsigned char* data, int64_t size) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const int64_t size = sizes_.at(data);
-  if (freeBytes_ + size > kKeptBytes) {
-    cudaFreeHost(data);
-    sizes_.erase(data);
-    return;
-  }
-  freeBytes_ += size;
+  usedBytes_ -= size;
   free_[size].push_back(data);
+  freeBytes_ += size;
+  drop(kKeptBytes);
+  came_.notify_all();
 }
 
-Transfers::Transfers(Context& context) : context_(context), thread_([this] { work(); }) {}
+/** Frees the largest blocks until no more than `keptBytes` wait: the small ones are those of every step. */
+void PinnedPool::drop(int64_t keptBytes) {
+  while (freeBytes_ > keptBytes) cudaFreeHost(find(free_.rbegin()->first));
+}
+
+Transfers::~Transfers() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
+  }
+  came_.notify_one();
+  thread_.join();
+}
 
 void Transfers::read(const Tensor& from, void* to, int64_t bytes, Done done) {
   const bool half = !from.empty() && from.type() == Type::bfloat16;
   const int64_t stored = from.empty() ? 0 : from.count * bytesOf(from.type());
   expect(bytes == (half ? 2 * stored : stored), "read: source and target differ in size");
+  if (stored > 0) context_.awaitUpload(*from.buffer);
   // The fault comes along, behind the numbers.
-  auto* pinned = static_cast<unsigned char*>(pinned_.take(stored + static_cast<int64_t>(sizeof(Fault)) + 16));
-  auto* fault = pinned + (stored + 15) / 16 * 16;
-  if (stored > 0) {
-    context_.awaitUpload(*from.buffer);
-    const auto* data = static_cast<const unsigned char*>(from.buffer->data) + from.offset * bytesOf(from.type());
-    check(cudaMemcpyAsync(pinned, data, static_cast<std::size_t>(stored), cudaMemcpyDeviceToHost, context_.stream()),
+  const int64_t faultAt = blocksFor(stored, 16) * 16;
+  const Pinned pinned = pinned_.take(faultAt + static_cast<int64_t>(sizeof(Fault)));
+  const auto copy = [&] {
+    if (stored > 0) {
+      const auto* data = static_cast<const unsigned char*>(from.buffer->data) + from.offset * bytesOf(from.type());
+      check(cudaMemcpyAsync(pinned.get(), data, static_cast<std::size_t>(stored), cudaMemcpyDeviceToHost,
+                            context_.stream()),
+            "reading from the GPU");
+    }
+    check(cudaMemcpyAsync(pinned.get() + faultAt, context_.fault(), sizeof(Fault), cudaMemcpyDeviceToHost,
+                          context_.stream()),
           "reading from the GPU");
-  }
-  check(cudaMemcpyAsync(fault, context_.fault(), sizeof(Fault), cudaMemcpyDeviceToHost, context_.stream()),
-        "reading from the GPU");
-  check(cudaMemsetAsync(context_.fault(), 0, sizeof(Fault), context_.stream()), "clearing memory");
-  add([this, pinned, fault, to, stored, half, done = std::move(done)](cudaError_t error) {
+    check(cudaMemsetAsync(context_.fault(), 0, sizeof(Fault), context_.stream()), "clearing memory");
+  };
+  add(copy, [pinned, faultAt, to, stored, half, done = std::move(done)](cudaError_t error) {
     Fault found{};
     if (error == cudaSuccess) {
-      std::memcpy(&found, fault, sizeof found);
+      std::memcpy(&found, pinned.get() + faultAt, sizeof found);
       if (half) {
-        widen(reinterpret_cast<const Bf16*>(pinned), static_cast<float*>(to), stored / 2);
+        widen(reinterpret_cast<const Bf16*>(pinned.get()), static_cast<float*>(to), stored / 2);
       } else if (stored > 0) {
-        std::memcpy(to, pinned, static_cast<std::size_t>(stored));
+        std::memcpy(to, pinned.get(), static_cast<std::size_t>(stored));
       }
     }
-    pinned_.give(pinned);
     done(problemOf(error, found));
   });
 }
@@ -108,41 +136,41 @@ void Transfers::write(const void* from, int64_t bytes, const Tensor& to) {
   const bool half = to.type() == Type::bfloat16;
   const int64_t stored = to.count * bytesOf(to.type());
   expect(bytes == (half ? 2 * stored : stored), "write: values and target differ in size");
-  void* pinned = pinned_.take(stored);
+  const Pinned pinned = pinned_.take(stored);
   if (half) {
-    narrow(static_cast<const float*>(from), static_cast<Bf16*>(pinned), to.count);
+    narrow(static_cast<const float*>(from), reinterpret_cast<Bf16*>(pinned.get()), to.count);
   } else {
-    std::memcpy(pinned, from, static_cast<std::size_t>(stored));
+    std::memcpy(pinned.get(), from, static_cast<std::size_t>(stored));
   }
   auto* data = static_cast<unsigned char*>(to.buffer->data) + to.offset * bytesOf(to.type());
-  check(cudaMemcpyAsync(data, pinned, static_cast<std::size_t>(stored), cudaMemcpyHostToDevice, context_.stream()),
-        "writing to the GPU");
   Context::touch(to);
-  add([this, pinned](cudaError_t) { pinned_.give(pinned); });
+  const auto copy = [&] {
+    check(cudaMemcpyAsync(data, pinned.get(), static_cast<std::size_t>(stored), cudaMemcpyHostToDevice,
+                          context_.stream()),
+          "writing to the GPU");
+  };
+  add(copy, [pinned](cudaError_t) {});
 }
 
-void Transfers::add(std::function<void(cudaError_t)> then) {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
-  check(cudaEventRecord(event, context_.stream()), "recording an event");
-  {
+void Transfers::add(const std::function<void()>& copy, std::function<void(cudaError_t)> then) {
+  Job job{nullptr, std::move(then)};
+  check(cudaEventCreateWithFlags(&job.event, cudaEventDisableTiming), "making an event");
+  try {
+    copy();
+    check(cudaEventRecord(job.event, context_.stream()), "recording an event");
     const std::lock_guard<std::mutex> lock(mutex_);
-    expect(!closed_, "the CUDA engine is closed");
-    jobs_.push_back({event, std::move(then)});
+    jobs_.push_back(std::move(job));
+  } catch (...) {
+    // A copy may be under way that uses the memory that goes back now.
+    cudaStreamSynchronize(context_.stream());
+    cudaEventDestroy(job.event);
+    throw;
   }
   came_.notify_one();
-}
-
-void Transfers::close() {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = true;
-  }
-  came_.notify_one();
-  if (thread_.joinable()) thread_.join();
 }
 
 void Transfers::work() {
+  context_.makeCurrent();
   for (;;) {
     Job job{};
     {

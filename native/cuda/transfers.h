@@ -6,27 +6,42 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "context.h"
 
 namespace memory3 {
 
-/** Memory of the host that the device reads and writes by itself. Blocks go round; a limit bounds those that wait. */
+/** Rounds numbers to bfloat16, ties to even. */
+void narrow(const float* from, Bf16* to, int64_t count);
+
+/** Memory of the host that the device reads and writes by itself; goes back to its pool with the last holder. */
+using Pinned = std::shared_ptr<unsigned char>;
+
+/** Pinned memory goes round. One limit bounds what is in use, another what waits. */
 class PinnedPool {
  public:
   ~PinnedPool();
-  /** At least `bytes` bytes. */
-  void* take(int64_t bytes);
-  void give(void* data);
+  /**
+   * At least `bytes` bytes. Waits while more is in use than may be, though one block is given at any size. The thread that
+   * gives blocks back must not call this.
+   */
+  Pinned take(int64_t bytes);
 
  private:
+  unsigned char* find(int64_t size);
+  void give(unsigned char* data, int64_t size);
+  void drop(int64_t keptBytes);
+
   std::mutex mutex_;
-  std::map<int64_t, std::deque<void*>> free_;
-  std::map<void*, int64_t> sizes_;
+  std::condition_variable came_;
+  std::map<int64_t, std::vector<unsigned char*>> free_;
   int64_t freeBytes_ = 0;
+  int64_t usedBytes_ = 0;
 };
 
 /**
@@ -38,8 +53,9 @@ class Transfers {
   /** Called on the thread of Transfers when a read is over; `error` is empty when it went well. */
   using Done = std::function<void(const std::string& error)>;
 
-  explicit Transfers(Context& context);
-  ~Transfers() { close(); }
+  explicit Transfers(Context& context) : context_(context), thread_([this] { work(); }) {}
+  /** Waits until all copies are through. */
+  ~Transfers();
   Transfers(const Transfers&) = delete;
   Transfers& operator=(const Transfers&) = delete;
 
@@ -47,15 +63,15 @@ class Transfers {
   void read(const Tensor& from, void* to, int64_t bytes, Done done);
   /** Brings what `from` holds now, `bytes` bytes, to `to` when the stream comes to it; float32 goes to bfloat16 rounded. */
   void write(const void* from, int64_t bytes, const Tensor& to);
-  /** Ends the thread when all copies are through. */
-  void close();
 
  private:
+  /** What waits for the stream to come to `event`. */
   struct Job {
     cudaEvent_t event;
     std::function<void(cudaError_t)> then;
   };
-  void add(std::function<void(cudaError_t)> then);
+  /** Puts copies into the stream by `copy` and calls `then` when they are through. */
+  void add(const std::function<void()>& copy, std::function<void(cudaError_t)> then);
   void work();
 
   Context& context_;

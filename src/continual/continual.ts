@@ -27,6 +27,7 @@ import { TextBatches, type TrainingText, timed } from '../train/text_batches.ts'
 import { meanLoss } from '../train/validation.ts';
 import { BatchReader, type OnlineTexts, type Place, type Reading } from './batch_reader.ts';
 import { Prefetcher } from './prefetch.ts';
+import { RowsAhead } from './rows_ahead.ts';
 import { StepRetrievals } from './step_retrievals.ts';
 import type { TrainingBank } from './training_bank.ts';
 
@@ -60,6 +61,8 @@ export class ContinualStage implements Stage {
   private readonly reader: BatchReader;
   /** Reads ahead; without it memories are read in the step. */
   private readonly prefetcher: Prefetcher | undefined;
+  /** The memories of the next micro-batch go to the engine while this one computes. */
+  private readonly rowsAhead = new RowsAhead();
   /** Milliseconds that the readings of the step took in the thread that reads ahead. */
   private prefetchMs = 0;
   /** What the micro-batches of the step have found so far. */
@@ -157,8 +160,9 @@ export class ContinualStage implements Stage {
     await this.options.bank.prune(states.map(({ bankVersion }) => Number(bankVersion)));
   }
 
-  /** Ends the thread that reads ahead. */
+  /** Ends the thread that reads ahead, and frees what was sent ahead. */
   async close(): Promise<void> {
+    this.rowsAhead.drop();
     await this.prefetcher?.close();
   }
 
@@ -201,6 +205,7 @@ export class ContinualStage implements Stage {
     const times = { dataMs, retrievalMs: ms - dataMs };
     const sequences = ids.length / sequenceLength;
     const { read, dispose } = stored ? this.precompiled(stored, sequences) : this.online(online!, sequences);
+    this.sendNext(place);
     return { input: { ...input, ...read }, ...times, dispose };
   }
 
@@ -214,10 +219,16 @@ export class ContinualStage implements Stage {
     return reading;
   }
 
+  private sendNext(place: Place): void {
+    const [next] = this.after(place);
+    this.rowsAhead.send(next && this.prefetcher?.coming(next));
+  }
+
   /** Memories of the bank: no gradient goes into them. */
   private precompiled(stored: StepMemories, sequences: number): Read {
     const { config, prefix, bank } = this.options;
-    const memories = memoryTensors(stored, bank.bank.identity, config.memory, sequences, prefix.length);
+    const rows = this.rowsAhead.take(stored);
+    const memories = memoryTensors(stored, bank.bank.identity, config.memory, sequences, prefix.length, rows);
     return { read: { memories }, dispose: () => disposeMemories(memories) };
   }
 

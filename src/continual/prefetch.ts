@@ -86,6 +86,11 @@ export class Prefetcher {
     return await reading;
   }
 
+  /** The reading of `place`, when it was asked for ahead and is still to be handed out. */
+  coming(place: Place): Promise<Reading> | undefined {
+    return this.readings.get(keyOf(place));
+  }
+
   /** Ends the thread, whatever it does. Harmless when it has ended. */
   async close(): Promise<void> {
     await this.thread.terminate();

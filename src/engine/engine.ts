@@ -60,7 +60,12 @@ const ENGINES: readonly Engine[] = [
     find: findCuda,
     open: async ({ precision }) => await openCuda(precision),
   },
-  { name: 'native', precisions: single, find: findNative, open: async ({ threads }) => void (await openNative(threads)) },
+  {
+    name: 'native',
+    precisions: single,
+    find: findNative,
+    open: async ({ threads }) => void (await openNative(threads)),
+  },
   { name: 'tensorflow', precisions: single, find: findTensorflow, open: openTensorflow },
   {
     name: 'wasm',

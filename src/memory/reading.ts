@@ -50,9 +50,20 @@ export function withPrefixIgnored(targets: Int32Array, prefixLength: number, tex
   return withPrefix(targets, new Int32Array(prefixLength).fill(-1), textLength);
 }
 
+/** Shape of the stored memories of a step, `[M, W]`. */
+export function rowsShape({ rows, count }: StepMemories): [memories: number, words: number] {
+  return [count, rows.length / count];
+}
+
+/** The stored memories of a step on the engine, as `unpackMemories` takes them. */
+export function rowsTensor(step: StepMemories): tf.Tensor2D {
+  return tf.tensor2d(step.rows, rowsShape(step), 'int32');
+}
+
 /**
  * Puts the memories of a step on the engine. The tensors belong to the caller; see `disposeMemories`.
  * @param start first token that belongs to a chunk, p when the prefix stands in front
+ * @param rows the rows of `step` where they are on the engine already; freed here
  */
 export function memoryTensors(
   step: StepMemories,
@@ -60,8 +71,8 @@ export function memoryTensors(
   memory: Pick<MemoryConfig, 'chunkLength' | 'memoriesPerChunk'>,
   sequences: number,
   start: number,
+  rows = rowsTensor(step),
 ): LayerMemories {
-  const rows = tf.tensor2d(step.rows, [step.count, step.rows.length / step.count], 'int32');
   const { keys, values } = unpackMemories(rows, { type: step.type, ...layout });
   rows.dispose();
   return {

@@ -58,16 +58,40 @@ const CASES: AttentionCase[] = [
   { name: 'memories, start behind the text', ...base, memory: { ...memory, start: 45 } },
   { name: 'memories, text longer than the chunks', ...base, memory: { ...memory, chunkLength: 5 } },
   { name: 'memories, chunks of one token', ...base, memory: { ...memory, chunkLength: 1 } },
-  { name: 'memories, chunks over halves of blocks', ...base, tokens: 140, batch: 1, memory: { ...memory, chunkLength: 50 } },
+  {
+    name: 'memories, chunks over halves of blocks',
+    ...base,
+    tokens: 140,
+    batch: 1,
+    memory: { ...memory, chunkLength: 50 },
+  },
   { name: 'memories, one chunk for all', ...base, tokens: 130, batch: 1, memory: { ...memory, chunkLength: 1000 } },
   { name: 'memories, several parts', ...base, batch: 1, memory: many(5, 33) },
   { name: 'memories, longer than a part', ...base, batch: 1, memory: many(3, 70) },
   { name: 'memories, more slots than are known', ...base, batch: 1, memory: many(70, 1) },
   { name: 'memories and cache', ...base, tokens: 20, keyTokens: 30, memory: { ...memory, start: 3 } },
   { name: 'memories, five heads a group', ...base, heads: 10, kvHeads: 2, tokens: 30, memory },
-  { name: 'documents', ...base, batch: 2, tokens: 201, documents: [[0, 63, 64, 65, 127, 128, 130], [17, 190]] },
+  {
+    name: 'documents',
+    ...base,
+    batch: 2,
+    tokens: 201,
+    documents: [
+      [0, 63, 64, 65, 127, 128, 130],
+      [17, 190],
+    ],
+  },
   { name: 'documents, each token its own', ...base, batch: 1, documents: [Array.from({ length: 45 }, (_, i) => i)] },
-  { name: 'documents and cache', ...base, tokens: 19, keyTokens: 90, documents: [[17, 80], [71, 72, 89]] },
+  {
+    name: 'documents and cache',
+    ...base,
+    tokens: 19,
+    keyTokens: 90,
+    documents: [
+      [17, 80],
+      [71, 72, 89],
+    ],
+  },
   { name: 'documents and memories', ...base, tokens: 140, batch: 1, documents: [[66, 101]], memory: paper(3) },
   { name: 'scores of ±100', ...base, magnitude: 7, memory },
 ];
@@ -89,7 +113,11 @@ describeCuda('attention of many queries on tensor cores', () => {
   });
 
   it('tells an index and a length that do not fit, and reads nothing for them', async () => {
-    const index = [[0, 9], [1, -1], [2, 3]];
+    const index = [
+      [0, 9],
+      [1, -1],
+      [2, 3],
+    ];
     const call = attentionCall({ ...base, batch: 1, memory: { ...memory, index } });
     (call.args[6] as Int32Array)[1] = 9;
     await expect(runOnCuda(call)).rejects.toThrow('index 9 does not lie below 5');

@@ -38,10 +38,14 @@ interface CudaAddon {
   open(device: number): string;
   openBlas(): string;
   allocate(count: number, type: number): Handle | null;
+  /** Null when the memory of the device is full. */
+  upload(values: TensorValues, type: number): Handle | null;
   release(handle: Handle): void;
   read<T extends TensorValues>(from: Handle, target: T): Promise<T>;
-  write(values: TensorValues, to: Handle): void;
+  write(values: TensorValues, to: Handle | number[]): void;
   usedBytes(): number;
+  takePeakBytes(): number;
+  close(): void;
 }
 
 const require = createRequire(import.meta.url);
@@ -80,7 +84,8 @@ export const output = (length: number): Float32Array => new Float32Array(length)
 /** The numbers as bfloat16 holds them. */
 export const rounded = (values: Float32Array): Float32Array => unpackHalf(packHalf(values, 'bfloat16'), 'bfloat16');
 
-const TYPES = { float32: 0, int32: 1, bool: 2, bfloat16: 3 } as const;
+/** How the addon names the types in which numbers are stored. */
+export const TYPES = { float32: 0, int32: 1, bool: 2, bfloat16: 3 } as const;
 
 function typeOf(values: TensorValues, storage: Storage): number {
   if (values instanceof Float32Array) return TYPES[storage];

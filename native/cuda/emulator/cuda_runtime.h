@@ -4,7 +4,7 @@
  * the kernels of this project use is there; nothing is fast. What a GPU leaves undefined is made to show:
  *
  * - fresh memory and fresh shared memory hold NaN; each block of memory has guards, looked at when it is freed;
- * - asynchronous copies into shared memory arrive as late as they may;
+ * - asynchronous copies into shared memory arrive as late as they may, and so do copies between host and device;
  * - threads run in an order that MEMORY3_EMULATOR_ORDER chooses (forward, backward, or a number that shuffles), so that a
  *   result that depends on a missing barrier changes;
  * - a barrier that not all threads reach ends the process with a message.
@@ -58,6 +58,8 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 extern thread_local uint3 threadIdx, blockIdx;
 extern thread_local dim3 blockDim, gridDim;
 
+using cudaStream_t = struct EmulatedStream*;
+
 namespace memory3::emulator {
 
 constexpr int kWarp = 32;
@@ -73,6 +75,9 @@ void* sharedMemory();
 void copyLater(void* to, const void* from, int bytes, int zeros);
 void copyCommit();
 void copyWait(int groupsLeft);
+
+/** Makes the copies that wait in a stream. */
+void finishCopies(cudaStream_t stream);
 
 void run(const char* what, dim3 grid, dim3 block, std::size_t sharedBytes, const std::function<void()>& kernel);
 
@@ -174,7 +179,7 @@ constexpr T max(T a, T b) {
   return a < b ? b : a;
 }
 
-// The runtime. All work is done when a function returns.
+// The runtime. All work but copies is done when a function returns.
 
 enum cudaError_t {
   cudaSuccess = 0,
@@ -183,7 +188,6 @@ enum cudaError_t {
   cudaErrorInsufficientDriver = 35,
   cudaErrorNotReady = 600,
 };
-using cudaStream_t = struct EmulatedStream*;
 using cudaEvent_t = struct EmulatedEvent*;
 using cudaMemPool_t = struct EmulatedPool*;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
@@ -253,6 +257,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       config->dynamicSmemBytes > 232448) {
     return cudaErrorInvalidValue;
   }
+  memory3::emulator::finishCopies(config->stream);
   memory3::emulator::run("kernel", config->gridDim, config->blockDim, config->dynamicSmemBytes,
                          [&] { kernel(static_cast<Parameters>(arguments)...); });
   return cudaSuccess;

@@ -4,10 +4,14 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -284,7 +288,8 @@ struct Header {
   void* begin;
 };
 
-std::size_t usedBytes = 0, limitBytes = 0;
+std::atomic<std::size_t> usedBytes{0};
+std::size_t limitBytes = 0;
 
 std::size_t limit() {
   if (limitBytes == 0) {
@@ -356,6 +361,44 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value)
 }
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; }
 
+// Streams. Copies between host and device wait in theirs until something has to come after them, so that whoever reads or
+// reuses memory too early sees it; everything else happens at once.
+
+struct EmulatedStream {
+  std::deque<std::function<void()>> copies;
+  int64_t added = 0, done = 0;
+};
+struct EmulatedEvent {
+  std::shared_ptr<EmulatedStream> stream;
+  int64_t after = 0;
+  std::chrono::steady_clock::time_point at;
+};
+
+namespace memory3::emulator {
+namespace {
+
+std::mutex streamsMutex;
+/** The streams that live; an event may outlive its own. */
+std::map<cudaStream_t, std::shared_ptr<EmulatedStream>> streams;
+
+void finish(EmulatedStream& stream, int64_t until) {
+  for (; stream.done < until; stream.done++) {
+    stream.copies.front()();
+    stream.copies.pop_front();
+  }
+}
+
+}  // namespace
+
+void finishCopies(cudaStream_t stream) {
+  const std::lock_guard<std::mutex> lock(streamsMutex);
+  const auto found = streams.find(stream);
+  if (found == streams.end()) fail("a call names a stream that is not there");
+  finish(*found->second, found->second->added);
+}
+
+}  // namespace memory3::emulator
+
 cudaError_t cudaMallocAsync(void** address, std::size_t bytes, cudaStream_t) {
   using namespace memory3::emulator;
   if (usedBytes + bytes > limit()) return cudaErrorMemoryAllocation;
@@ -378,8 +421,9 @@ cudaError_t cudaMallocAsync(void** address, std::size_t bytes, cudaStream_t) {
   return cudaSuccess;
 }
 
-cudaError_t cudaFreeAsync(void* address, cudaStream_t) {
+cudaError_t cudaFreeAsync(void* address, cudaStream_t stream) {
   if (address == nullptr) return cudaSuccess;
+  memory3::emulator::finishCopies(stream);
   auto* data = static_cast<unsigned char*>(address);
   Header header{};
   std::memcpy(&header, data - 256, sizeof header);
@@ -403,47 +447,68 @@ cudaError_t cudaFreeHost(void* address) {
   std::free(address);
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (bytes == 0) return cudaSuccess;
+  if (kind == cudaMemcpyDeviceToDevice) {
+    memory3::emulator::finishCopies(stream);
+    std::memcpy(to, from, bytes);
+    return cudaSuccess;
+  }
+  const std::lock_guard<std::mutex> lock(memory3::emulator::streamsMutex);
+  stream->copies.push_back([=] { std::memcpy(to, from, bytes); });
+  stream->added++;
   return cudaSuccess;
 }
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t toPitch, const void* from, std::size_t fromPitch, std::size_t width,
-                              std::size_t height, cudaMemcpyKind, cudaStream_t) {
+                              std::size_t height, cudaMemcpyKind, cudaStream_t stream) {
+  memory3::emulator::finishCopies(stream);
   if (width > toPitch || width > fromPitch) return cudaErrorInvalidValue;
   for (std::size_t row = 0; row < height; row++) {
     std::memcpy(static_cast<char*>(to) + row * toPitch, static_cast<const char*>(from) + row * fromPitch, width);
   }
   return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  memory3::emulator::finishCopies(stream);
   if (bytes > 0) std::memset(to, value, bytes);
   return cudaSuccess;
 }
 
-struct EmulatedStream {};
-struct EmulatedEvent {
-  std::chrono::steady_clock::time_point at;
-};
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new EmulatedStream;
+  auto made = std::make_shared<EmulatedStream>();
+  *stream = made.get();
+  const std::lock_guard<std::mutex> lock(memory3::emulator::streamsMutex);
+  memory3::emulator::streams.emplace(*stream, std::move(made));
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
+  memory3::emulator::finishCopies(stream);
+  const std::lock_guard<std::mutex> lock(memory3::emulator::streamsMutex);
+  memory3::emulator::streams.erase(stream);
   return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  memory3::emulator::finishCopies(stream);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) { return cudaEventSynchronize(event); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = new EmulatedEvent;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::lock_guard<std::mutex> lock(memory3::emulator::streamsMutex);
+  event->stream = memory3::emulator::streams.at(stream);
+  event->after = stream->added;
   event->at = std::chrono::steady_clock::now();
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const std::lock_guard<std::mutex> lock(memory3::emulator::streamsMutex);
+  if (event->stream != nullptr) memory3::emulator::finish(*event->stream, event->after);
+  return cudaSuccess;
+}
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
   *milliseconds = std::chrono::duration<float, std::milli>(to->at - from->at).count();
   return cudaSuccess;

@@ -25,6 +25,11 @@ export interface CudaAddon extends Kernels<CudaValues, CudaValues, CudaValues> {
   openBlas(): string;
   /** The number of new data; null when the memory of the GPU is full. */
   allocate(count: number, storage: number): number | null;
+  /**
+   * The number of new data that gets the values of `source` on a stream of its own, while kernels run; null when the memory
+   * of the GPU is full. `source` must not change before the data is used, which waits for it.
+   */
+  upload(source: TensorValues, storage: number): number | null;
   /** Gives data back, once the kernels called until now are done. */
   release(number: number): void;
   /** A promise of `target` with what `source` holds when the stream comes to it. */
@@ -39,6 +44,8 @@ export interface CudaAddon extends Kernels<CudaValues, CudaValues, CudaValues> {
   close(): void;
   /** Bytes of the GPU's memory that tensors use. */
   usedBytes(): number;
+  /** The most that those were at once since the last call. */
+  takePeakBytes(): number;
   /** Bytes of the GPU's memory as the driver tells. */
   memoryInfo(): { free: number; total: number };
   /** Whether kernels are timed from now on. */

@@ -1,6 +1,7 @@
 /** The tfjs backend of the CUDA engine: tensors are numbers that stand for memory of the GPU. */
 
 import { UserError } from '../../errors.ts';
+import type { WritesAhead } from '../ahead.ts';
 import { EngineBackend } from '../kernels/backend.ts';
 import type { TensorValues } from '../kernels/kernels.ts';
 import * as tf from '../tf.ts';
@@ -23,7 +24,7 @@ const FULL = 'the memory of the GPU is full';
 const MIB = 2 ** 20;
 
 /** Kernels run on the GPU while JavaScript goes on; reading waits until they are done. */
-export class CudaBackend extends EngineBackend<CudaValues, CudaValues, CudaValues, Storage> {
+export class CudaBackend extends EngineBackend<CudaValues, CudaValues, CudaValues, Storage> implements WritesAhead {
   readonly kernels: CudaAddon;
   readonly noFloats = 0;
   readonly noInts = 0;
@@ -70,6 +71,15 @@ export class CudaBackend extends EngineBackend<CudaValues, CudaValues, CudaValue
     return this.storageOf(x.dataId).type;
   }
 
+  writeAhead(values: Int32Array | Float32Array, shape: number[], dtype: tf.DataType): tf.DataId {
+    return this.run('a tensor of given values', () => {
+      const type = storageTypeOf(dtype);
+      const number = this.kernels.upload(values, STORAGE[type]);
+      if (number === null) throw new DeviceFull(this.describeFull(shape, type, values.length));
+      return this.make(shape, dtype, { number, count: values.length, type }).dataId;
+    });
+  }
+
   override readSync(dataId: tf.DataId): TensorValues {
     const storage = this.storageOf(dataId);
     const values = arrayFor(storage);
@@ -109,10 +119,7 @@ export class CudaBackend extends EngineBackend<CudaValues, CudaValues, CudaValue
   }
 
   protected override allocate(shape: readonly number[], dtype: tf.DataType): Storage {
-    if (dtype !== 'float32' && dtype !== 'int32' && dtype !== 'bool') {
-      throw new Error(`the cuda engine has no tensors of type ${dtype}`);
-    }
-    return this.take(shape, dtype);
+    return this.take(shape, storageTypeOf(dtype));
   }
 
   protected override free({ number }: Storage): void {
@@ -157,6 +164,11 @@ export class CudaBackend extends EngineBackend<CudaValues, CudaValues, CudaValue
     const rest = `${Math.floor(free / MIB)} of ${Math.floor(total / MIB)} MiB are free`;
     return `${FULL}: a tensor [${shape.join(', ')}] of ${type} needs ${wanted}; tensors use ${used}, ${rest}`;
   }
+}
+
+function storageTypeOf(dtype: tf.DataType): StorageType {
+  if (dtype === 'float32' || dtype === 'int32' || dtype === 'bool') return dtype;
+  throw new Error(`the cuda engine has no tensors of type ${dtype}`);
 }
 
 const arrayOf = (type: StorageType): Float32ArrayConstructor | Int32ArrayConstructor | Uint8ArrayConstructor =>

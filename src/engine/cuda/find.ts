@@ -25,8 +25,13 @@ export function findCuda(): CudaFound {
   const driver = cudaDriver();
   const [first] = 'devices' in driver ? driver.devices : [];
   if (!isCudaBuilt()) {
-    const what = 'not available: the addon for GPUs is not built; scripts/build_native.sh builds it where nvcc is (CUDA 12 or newer)';
-    return { ok: false, why: first ? `${what}. There is a GPU: ${describeDevice(first)}` : what, missed: first !== undefined };
+    const what =
+      'not available: the addon for GPUs is not built; scripts/build_native.sh builds it where nvcc is (CUDA 12 or newer)';
+    return {
+      ok: false,
+      why: first ? `${what}. There is a GPU: ${describeDevice(first)}` : what,
+      missed: first !== undefined,
+    };
   }
   if ('why' in driver) return { ok: false, why: `not available: ${driver.why}` };
   if (!first) return { ok: false, why: 'not available: the driver sees no GPU; look at CUDA_VISIBLE_DEVICES' };

@@ -121,6 +121,7 @@ export abstract class EngineBackend<F, I, V, Storage> extends tf.KernelBackend {
     this.run('a tensor of given values', () => {
       const storage = this.allocate(shape, dtype);
       this.stored.set(dataId, { storage, refCount });
+      this.made.push(dataId);
       this.fill(storage, values as TensorValues);
     });
   }
