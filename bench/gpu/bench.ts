@@ -1,5 +1,5 @@
 /**
- * `bench PART [options]` measures the CUDA engine and prints a line of JSON for each figure, as bench/peers/gpu/measure.py
+ * `bench PARTS [options]` measures the CUDA engine and prints a line of JSON for each figure, as bench/peers/gpu/measure.py
  * does; `bench table FILE` prints the figures of both sides beside what must be reached. Used by scripts/gpu/bench.sh.
  *
  * Legend: B batch, T tokens, H query heads, K key-value heads, D headDim, M memories, S kept tokens.
@@ -10,19 +10,19 @@ import type { CudaBackend, CudaPrecision } from '../../src/engine/cuda/backend.t
 import { openCuda } from '../../src/engine/cuda/cuda.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { type AttentionMemory, attention, embedding, linear } from '../../src/ops/index.ts';
-import { caseOf, type GpuCase, type Kind, range, Steps, weightsOf } from './cases.ts';
+import { caseOf, type GpuCase, type Kind, range, Steps } from './cases.ts';
 import { firstLine } from './check_operations.ts';
 import { withFewestRecomputed } from './check_training.ts';
 import { type Figure, median, printLine, quantile } from './compare.ts';
 import { printFigures } from './table.ts';
 
-const USAGE = `usage: bench PART [--shape NAME] [--precision bfloat16|float32] [--runs N] [--recompute]
+const USAGE = `usage: bench PART,… [--shape NAME] [--precision bfloat16|float32] [--runs N] [--recompute]
        bench table FILE
 
 parts: warmup, bank, online (steps), attention, gemm, profile (a warmup step by kernels)
 
 examples:
-  bench warmup --shape paper --runs 5
+  bench warmup,bank,online,profile --shape paper --runs 5
   bench profile --shape half
   bench table figures.jsonl
 `;
@@ -58,37 +58,24 @@ function spread(seconds: readonly number[]): Pick<Figure, 'median' | 'quartiles'
 }
 
 /** Whole steps by the clock of the host: each reads the loss and the norm of the gradient, so it has ended on the device. */
-async function measureSteps(given: GpuCase, kind: Kind): Promise<void> {
-  const weights = weightsOf(given.shape);
+async function measureSteps(given: GpuCase, steps: Steps, kind: Kind): Promise<void> {
+  const { kernels } = backend();
   const measure = async (recompute: boolean): Promise<Partial<Figure>> => {
-    const steps = new Steps(given, kind, { recompute, weights });
-    try {
-      const first = await steps.step();
-      for (let i = 0; i < warmups; i++) await steps.step();
-      const seconds: number[] = [];
-      for (let i = 0; i < runs; i++) {
-        const start = performance.now();
-        await steps.step();
-        backend().kernels.wait();
-        seconds.push((performance.now() - start) / 1000);
-      }
-      const { free, total } = backend().kernels.memoryInfo();
-      const tokensPerSecond = (given.batch * given.tokens) / median(seconds);
-      const recomputed = recompute ? given.shape.numLayers : 0;
-      return {
-        ...spread(seconds),
-        tokensPerSecond,
-        deviceBytes: total - free,
-        totalBytes: total,
-        recomputed,
-        ...first,
-      };
-    } finally {
-      steps.dispose();
+    const first = await steps.step(kind, { recompute });
+    for (let i = 0; i < warmups; i++) await steps.step(kind, { recompute });
+    const seconds: number[] = [];
+    for (let i = 0; i < runs; i++) {
+      const start = performance.now();
+      await steps.step(kind, { recompute });
+      kernels.wait();
+      seconds.push((performance.now() - start) / 1000);
     }
+    const { free, total } = kernels.memoryInfo();
+    const tokensPerSecond = (given.batch * given.tokens) / median(seconds);
+    const recomputed = recompute ? given.shape.numLayers : 0;
+    return { ...spread(seconds), tokensPerSecond, deviceBytes: total - free, totalBytes: total, recomputed, ...first };
   };
-  const figure = options.recompute ? await measure(true) : await withFewestRecomputed(measure);
-  add(kind, options.precision, figure);
+  add(kind, options.precision, options.recompute ? await measure(true) : (await withFewestRecomputed(measure)).result);
 }
 
 /** The same numbers, stored as activations are. */
@@ -164,54 +151,60 @@ function measureProducts(small: boolean): void {
 }
 
 /** A warmup step by kernels. */
-async function profile(given: GpuCase): Promise<void> {
-  const weights = weightsOf(given.shape);
+async function profile(steps: Steps): Promise<void> {
   const { kernels } = backend();
-  await withFewestRecomputed(async (recompute) => {
-    const steps = new Steps(given, 'warmup', { recompute: recompute || options.recompute, weights });
-    try {
-      for (let i = 0; i < 2; i++) await steps.step();
-      kernels.takeProfile();
-      kernels.profile(true);
-      const start = performance.now();
-      await steps.step();
-      const profiled = kernels.takeProfile();
-      kernels.profile(false);
-      add('profile', options.precision, { step: (performance.now() - start) / 1000, kernels: profiled });
-    } finally {
-      steps.dispose();
-    }
+  await withFewestRecomputed(async (fallback) => {
+    const recompute = fallback || options.recompute;
+    for (let i = 0; i < 2; i++) await steps.step('warmup', { recompute });
+    kernels.takeProfile();
+    kernels.profile(true);
+    const start = performance.now();
+    await steps.step('warmup', { recompute });
+    const profiled = kernels.takeProfile();
+    kernels.profile(false);
+    add('profile', options.precision, { step: (performance.now() - start) / 1000, kernels: profiled });
   });
 }
+
+/** Made once for all parts that train. */
+let model: Steps | undefined;
 
 async function run(part: string, given: GpuCase): Promise<void> {
   switch (part) {
     case 'warmup':
     case 'bank':
     case 'online':
-      return await measureSteps(given, part);
+      model ??= new Steps(given);
+      return await measureSteps(given, model, part);
+    case 'profile':
+      model ??= new Steps(given);
+      return await profile(model);
     case 'attention':
       return measureAttention(given);
     case 'gemm':
       return measureProducts(options.shape === 'tiny');
-    case 'profile':
-      return await profile(given);
     default:
       throw new Error(USAGE);
   }
 }
 
-const [part = '', file = ''] = positionals;
-if (options.help) console.log(USAGE);
-else if (part === 'table') failed = !printFigures(file, options.shape);
-else {
-  try {
-    device = await openCuda(options.precision as CudaPrecision);
-    await run(part, caseOf(options.shape));
-  } catch (error) {
-    console.error(error);
-    add(part, options.precision, { error: firstLine(error) });
-    failed = true;
+async function runAll(parts: readonly string[]): Promise<void> {
+  const given = caseOf(options.shape);
+  for (const part of parts) {
+    try {
+      device = await openCuda(options.precision as CudaPrecision);
+      await run(part, given);
+    } catch (error) {
+      console.error(error);
+      add(part, options.precision, { error: firstLine(error) });
+      failed = true;
+    }
   }
+  model?.dispose();
 }
+
+const [parts = '', file = ''] = positionals;
+if (options.help) console.log(USAGE);
+else if (parts === 'table') failed = !printFigures(file, options.shape);
+else await runAll(parts.split(','));
 if (failed) process.exitCode = 1;

@@ -78,44 +78,39 @@ export interface StepResult {
 }
 
 export interface StepOptions {
+  /** First token of the batch, so that steps may differ. */
+  seed?: number;
   recompute?: boolean;
-  weights?: ReadonlyMap<string, Float32Array>;
   learningRate?: number;
 }
 
-/** Training steps of the real code on one micro-batch of made-up tokens. */
+/** Training steps of the real code on one micro-batch of made-up tokens, of one model for all kinds of steps. */
 export class Steps {
   readonly model: Model;
   readonly optimizer: AdamW;
   private readonly given: GpuCase;
-  private readonly kind: Kind;
-  private readonly options: StepOptions;
-  private readonly stored: StepMemories | undefined;
+  private stored: StepMemories | undefined;
   /** Memories of the next step, on their way to the device while a step runs. */
   private coming: LayerMemories | undefined;
 
-  constructor(given: GpuCase, kind: Kind, options: StepOptions = {}) {
+  constructor(given: GpuCase, weights: ReadonlyMap<string, Float32Array> = weightsOf(given.shape)) {
     this.given = given;
-    this.kind = kind;
-    this.options = options;
-    this.model = new Model(given.shape, options.weights ?? weightsOf(given.shape));
+    this.model = new Model(given.shape, weights);
     const rates = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 };
     this.optimizer = new AdamW(this.model.parameters, { ...rates, weightDecay: 0.1, clipNorm: 1 });
-    if (kind === 'bank') this.stored = storedMemories(given);
   }
 
-  /** @param seed first token of the batch, so that steps may differ */
-  async step(seed = 0): Promise<StepResult> {
+  async step(kind: Kind, { seed = 0, recompute, learningRate = 1e-4 }: StepOptions = {}): Promise<StepResult> {
     const { batch: sequences, tokens, shape, referenceTokens } = this.given;
     const all = tokensOf(sequences * tokens + 1 + seed, shape.vocabSize).subarray(seed);
-    const positions = range(tokens, this.kind === 'warmup' ? 0 : referenceTokens);
-    const read = this.read();
+    const positions = range(tokens, kind === 'warmup' ? 0 : referenceTokens);
+    const read = this.read(kind);
     try {
       const text = { ids: all.subarray(0, -1), targets: all.subarray(1), positions };
-      const batch = { ...text, recompute: this.options.recompute, ...read.batch };
+      const batch = { ...text, recompute, ...read.batch };
       const { lossSum, count, gradients } = await lossAndGradients(this.model, batch);
       try {
-        const options = { learningRate: this.options.learningRate ?? 1e-4, clipNorm: 1, tokens: count };
+        const options = { learningRate, clipNorm: 1, tokens: count };
         const { gradientNorm } = await clipAndUpdate(this.optimizer, gradients, options);
         return { loss: lossSum / count, gradientNorm };
       } finally {
@@ -132,9 +127,9 @@ export class Steps {
     this.model.dispose();
   }
 
-  private read(): { batch: Partial<TrainingBatch>; dispose(): void } {
-    if (this.kind === 'online') return this.online();
-    if (this.kind === 'warmup') return { batch: {}, dispose: () => undefined };
+  private read(kind: Kind): { batch: Partial<TrainingBatch>; dispose(): void } {
+    if (kind === 'online') return this.online();
+    if (kind === 'warmup') return { batch: {}, dispose: () => undefined };
     const memories = this.coming ?? this.send();
     this.coming = this.send();
     return { batch: { memories }, dispose: () => disposeMemories(memories) };
@@ -144,7 +139,8 @@ export class Steps {
     const { shape, chunkLength, perChunk, keptTokens, batch } = this.given;
     const { memoryLayers, kvHeads, headDim } = shape;
     const layout = { memoryLayers, kvHeads, headDim, keptTokens };
-    return memoryTensors(this.stored!, { layout }, { chunkLength, memoriesPerChunk: perChunk }, batch, 0);
+    this.stored ??= storedMemories(this.given);
+    return memoryTensors(this.stored, { layout }, { chunkLength, memoriesPerChunk: perChunk }, batch, 0);
   }
 
   /** As many reference tokens as text tokens, read by several chunks. */

@@ -59,24 +59,35 @@ async function run(part: string): Promise<void> {
   }
 }
 
-/** One row a finding, in short: of operations that are right only how many and the worst. */
+/** One row a finding; of many that are right, or that fail alike, how many and the worst. */
 function table(path: string): void {
   const all = linesOf<Finding>(path);
   const rows = [['part', 'what', 'value', 'limit', '', 'note']];
   for (const part of new Set(all.map((finding) => finding.part))) {
     const own = all.filter((finding) => finding.part === part);
-    const good = own.filter(({ ok }) => ok);
-    const many = good.length > 8;
-    if (many) {
-      const worst = good.reduce((a, b) => ((b.value ?? 0) > (a.value ?? 0) ? b : a));
-      rows.push(rowOf({ ...worst, name: `${good.length} of ${own.length} right`, note: `worst: ${worst.name}` }));
+    for (const alike of grouped(own)) {
+      if (alike.length <= 8) rows.push(...alike.map(rowOf));
+      else {
+        const worst = alike.reduce((a, b) => ((b.value ?? 0) > (a.value ?? 0) ? b : a));
+        const note = worst.ok ? `worst: ${worst.name}` : `${worst.name}: ${worst.note}`;
+        rows.push(rowOf({ ...worst, name: `${alike.length} of ${own.length} ${worst.ok ? 'right' : 'alike'}`, note }));
+      }
     }
-    rows.push(...own.filter(({ ok }) => !many || !ok).map(rowOf));
   }
   printTable(rows);
   const failed = all.filter(({ ok }) => !ok).length;
   console.log(`\n${all.length - failed} passed, ${failed} failed`);
   if (failed > 0 || all.length === 0) process.exitCode = 1;
+}
+
+/** Those that are right together, and those together that fail with the same words. */
+function grouped(findings: readonly Finding[]): Finding[][] {
+  const groups = new Map<string, Finding[]>();
+  for (const finding of findings) {
+    const key = finding.ok ? '' : `failed ${finding.note}`;
+    groups.set(key, [...(groups.get(key) ?? []), finding]);
+  }
+  return [...groups.values()];
 }
 
 function rowOf({ part, name, value, limit, ok, note }: Finding): string[] {

@@ -309,7 +309,7 @@ function plainOperations(): Operation[] {
         [7, 12],
         [5, 12],
       ],
-      run: ([a, b]) => [tf.slice(a!, [1, 3], [4, 7]), tf.concat([a!, b!]), ...tf.split(a!, [5, 7], 1)],
+      run: ([a, b]) => [tf.slice(a!, [2, 0], [4, 12]), tf.concat([a!, b!]), ...tf.split(a!, [5, 7], 1)],
     },
     { name: 'argMax', inputs: [[9, 301]], run: ([x]) => [tf.argMax(x!, 1)] },
     {

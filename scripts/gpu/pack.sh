@@ -175,7 +175,7 @@ try_out() {
   "${inside[@]}" "$box/pack/run" run -c "$box/pack/configs/tiny.yaml" --set "runsFolder=$box/runs" --set engine=native \
     --set "data.sources=[{path: $box/texts}]" --set "data.references=[{path: $box/texts}]" > "$work/run" 2>&1 ||
     { tail -20 "$work/run" >&2 && fail "the tiny training failed"; }
-  "${inside[@]}" bash -c "source '$box/pack/scripts/gpu/runtime.sh' && run_program check --list" > "$work/list" ||
+  "${inside[@]}" bash -c "source '$box/pack/scripts/gpu/runtime.sh' && run_program check --help" > "$work/list" ||
     fail "the check program does not start"
   say "verified: --help, doctor, a tiny training and the check program ran without Node and without the repository"
 }
