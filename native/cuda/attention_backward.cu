@@ -1,3 +1,43 @@
+/**
+ * The gradient of attention in tiles of bfloat16 on tensor cores, float32 sums (attention.h has the legend). With
+ * P = exp(Q·Kᵀ/√D − lse) and δ = Σ_d dy·out of a query:
+ *
+ *   dS = P ∘ (dY·Vᵀ − δ)      dq = dS·K/√D      dk = dSᵀ·Q/√D      dv = Pᵀ·dY
+ *
+ * Four kernels, none of which two blocks write the same numbers of, so that nothing is atomic and each sum has one order:
+ *   statistics   lse·log₂e and δ of each query and head, once; reads dy and out, 4·B·T·H·D bytes, bound by memory
+ *   dq           a block has 64 queries of a head, a warp 16 of them with q and dy as fragments in registers; it goes over
+ *                the keys that they see, then over the memories of their chunks. 3 products
+ *   dk, dv       a block has 64 keys of a key-value head, a warp 16 of them; it goes over the queries that see them, those of
+ *                all heads of the group in turn. It computes Sᵀ and dPᵀ, whose C fragments are the A fragments of the sums.
+ *                4 products
+ *   memories     the same for 16 tokens of a memory and key-value head, where its gradient is wanted, over the queries of
+ *                each place of `index` where it stands, in order; the warps share the queries and add up at the end
+ * That are 7 products of 2·D operations a pair of query and key, instead of the 5 of a kernel that computes dq along with dk
+ * and dv. Its blocks would add to the same dq: with atomics the sum has no order; without, either the blocks of a head wait
+ * for each other in turn, or each leaves a float32 dq of its own, T/64 times the memory of dq (over parts of the heads, one
+ * after the other, that could be bounded). What bounds these kernels by design is the way from shared memory to the tensor
+ * cores: with 16 rows a warp each byte serves 16 operations, 2,048 a cycle and multiprocessor. 32 rows a warp would halve
+ * that for dq; for dk and dv the registers do not suffice.
+ *
+ * Per block and pair of tiles [64, 64] a stage of 2·64 rows is copied while the one before is worked on (cp.async, one barrier
+ * a turn). Rows take D + 8 elements (attention_tiles.cuh), so that ldmatrix meets no bank twice; D = 80 is not padded.
+ * Tiles of queries begin at the borders of chunks where these are multiples of 64, tiles of keys end at the diagonal: one tile
+ * in a row of them is cut, and of that a warp skips what none of its rows sees. Memories are S keys for each slot of each
+ * chunk of the tile, rounded up to 16 in all: 5 memories of 8 tokens are 48 keys beside on average 1,056 at T = 2,048.
+ * A query that is not there has lse = ∞, so that it weighs nothing anywhere; a key that is not there, or not seen, has the
+ * score −∞, or is a row that nobody stores.
+ *
+ * ptxas for sm_90a (sm_80 as many or up to 16 less): registers of dq | dk, dv | memories, shared memory; no spills, no stack.
+ *   D = 16    90 |  80 |  80   13 KB      D =  80   165 | 168 | 215   46 KB
+ *   D = 32   109 | 118 | 116   22 KB      D =  96   188 | 232 | 242   54 KB
+ *   D = 48   130 | 148 | 160   30 KB      D = 112   210 | 246 | 254   62 KB
+ *   D = 64   151 | 166 | 166   38 KB      D = 128   228 | 254 | 254   71 KB
+ * So 3 blocks of 4 warps a multiprocessor up to D = 80 and 2 above (memories: 3 up to 64), on either architecture.
+ */
+
+#include <cmath>
+
 #include "attention_tiles.cuh"
 
 namespace memory3 {
@@ -6,6 +46,9 @@ namespace {
 constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
 constexpr int kTile = 64;  // rows of a tile
 constexpr int kStep = 16;  // rows of the other side that a warp takes at a time
+/** Blocks of queries that a multiprocessor should hold: what registers and shared memory allow. */
+template <int D>
+constexpr int kBlocks = D <= 80 ? 3 : 2;
 constexpr float kLog2e = 1.44269504088896f;
 
 /** What all kernels here work on. */
@@ -21,6 +64,7 @@ struct Backward {
 
   __device__ int tokens() const { return static_cast<int>(in.shape.tokens); }
   __device__ int keyTokens() const { return static_cast<int>(in.shape.keyTokens); }
+  __device__ int batch() const { return static_cast<int>(in.shape.batch); }
   __device__ int heads() const { return static_cast<int>(in.shape.heads); }
   __device__ int kvHeads() const { return static_cast<int>(in.shape.kvHeads); }
   __device__ int group() const { return heads() / kvHeads(); }
@@ -66,17 +110,18 @@ struct Stage {
   }
 };
 
-/** Copies tile i + 1 while it works on tile i. The stages are free again behind the next barrier. */
+/** Copies a tile while it works on the one before. The stages are free again behind the next barrier. */
 template <int D, class Copy, class Work>
 __device__ __forceinline__ void forTiles(int count, const Copy& copy, const Work& work) {
-  if (count > 0) copy(0, Stage<D>(0));
-  copyCommit();
-  for (int i = 0; i < count; i++) {
+#pragma unroll 1
+  for (int i = 0; i <= count; i++) {
     copyWait<0>();
     __syncthreads();
-    if (i + 1 < count) copy(i + 1, Stage<D>((i + 1) % 2));
+    if (i < count) copy(i, Stage<D>(i % 2));
     copyCommit();
-    work(i, Stage<D>(i % 2));
+    // Not all threads of a warp copy, but all multiply.
+    __syncwarp();
+    if (i > 0) work(i - 1, Stage<D>((i - 1) % 2));
   }
 }
 
@@ -112,6 +157,18 @@ __device__ __forceinline__ void clear(float (&sums)[D / 8][4]) {
   for (int i = 0; i < D / 8; i++) {
 #pragma unroll
     for (int j = 0; j < 4; j++) sums[i][j] = 0;
+  }
+}
+
+/** Of scores [16, 16] those that are not visible become −∞, so that their weights are 0; `visible(r, column)` of row r. */
+template <class Visible>
+__device__ __forceinline__ void hide(float (&scores)[2][4], const Visible& visible) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (!visible(i / 2, 8 * half + laneColumn() + i % 2)) scores[half][i] = -INFINITY;
+    }
   }
 }
 
@@ -165,52 +222,49 @@ struct QueryRows {
   uint32_t q[D / 16][4], dy[D / 16][4];
   float dq[D / 8][4];
 
-  /** Adds what `kSteps`·16 keys from row `begin` of a stage give; `visible(r, column)` of a lane's row r, 0 or 1. */
-  template <int kSteps, bool kMasked, class Visible>
-  __device__ __forceinline__ void addKeys(const Stage<D>& stage, int begin, const QueryRow (&rows)[2], float factor,
-                                          const Visible& visible) {
+  /** Adds what 16 keys from row `key` of a stage give; if `masked`, of those that `visible(r, column)` of a lane's row r. */
+  template <class Visible>
+  __device__ __forceinline__ void addKeys(const Stage<D>& stage, int key, const QueryRow (&rows)[2], float factor,
+                                          bool masked, const Visible& visible) {
+    float p[2][4] = {}, ds[2][4] = {};
 #pragma unroll
-    for (int step = 0; step < kSteps; step++) {
-      const int key = begin + step * kStep;
-      float p[2][4] = {}, dp[2][4] = {};
+    for (int i = 0; i < D / 16; i++) {
+      uint32_t b[4];
+      loadAsColumns<D>(b, stage.left, key, 16 * i);
+      multiplyPair(p[0], p[1], q[i], b);
+      loadAsColumns<D>(b, stage.right, key, 16 * i);
+      multiplyPair(ds[0], ds[1], dy[i], b);
+    }
+    if (masked) hide(p, [&](int row, int column) { return visible(row, key + column); });
 #pragma unroll
-      for (int i = 0; i < D / 16; i++) {
-        uint32_t b[4];
-        loadAsColumns<D>(b, stage.left, key, 16 * i);
-        multiplyPair(p[0], p[1], q[i], b);
-        loadAsColumns<D>(b, stage.right, key, 16 * i);
-        multiplyPair(dp[0], dp[1], dy[i], b);
+    for (int half = 0; half < 2; half++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float weight = exp2Fast(p[half][i] * factor - rows[i / 2].lse);
+        ds[half][i] = weight * (ds[half][i] - rows[i / 2].delta);
       }
+    }
+    uint32_t gradients[4];
+    packRows(gradients, ds[0], ds[1]);
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          float weight = exp2Fast(p[half][i] * factor - rows[i / 2].lse);
-          if (kMasked && !visible(i / 2, key + 8 * half + laneColumn() + i % 2)) weight = 0;
-          dp[half][i] = weight * (dp[half][i] - rows[i / 2].delta);
-        }
-      }
-      uint32_t ds[4];
-      packRows(ds, dp[0], dp[1]);
-#pragma unroll
-      for (int i = 0; i < D / 16; i++) {
-        uint32_t b[4];
-        loadAsRows<D>(b, stage.left, key, 16 * i);
-        multiplyPair(dq[2 * i], dq[2 * i + 1], ds, b);
-      }
+    for (int i = 0; i < D / 16; i++) {
+      uint32_t b[4];
+      loadAsRows<D>(b, stage.left, key, 16 * i);
+      multiplyPair(dq[2 * i], dq[2 * i + 1], gradients, b);
     }
   }
 };
 
 /** dq; a block takes 64 queries of a head. */
 template <int D>
-__global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
+__global__ void __launch_bounds__(kThreads, kBlocks<D>) queryGradKernel(Backward given) {
   const AttentionInputs<Bf16>& in = given.in;
   const AttentionShape& s = in.shape;
-  const int head = static_cast<int>(blockIdx.x % s.heads), b = static_cast<int>(blockIdx.x / s.heads % s.batch);
+  const int block = static_cast<int>(blockIdx.x), head = block % given.heads();
+  const int b = block / given.heads() % given.batch();
   const int kvHead = head / given.group(), past = given.past();
   // The last queries have the most keys; they go first.
-  const int tile = given.tiles - 1 - static_cast<int>(blockIdx.x / (s.heads * s.batch));
+  const int tile = given.tiles - 1 - block / given.heads() / given.batch();
   const int begin = tile * kTile - given.shift;
   const int first = max(begin, 0), end = min(begin + kTile, given.tokens());
   const int own = begin + kStep * warpNumber();  // first query of the warp
@@ -229,11 +283,10 @@ __global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
   copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(b, begin + row, head); },
                                 TileSource{Stage<D>(0).left, in.q}, TileSource{Stage<D>(0).right, given.out.dy});
   copyCommit();
-  const QueryRow own2[2] = {{given, b, own + laneRow(), head}, {given, b, own + laneRow() + 8, head}};
+  const QueryRow laneRows[2] = {{given, b, own + laneRow(), head}, {given, b, own + laneRow() + 8, head}};
   copyWait<0>();
   __syncthreads();
   loadFragments<D>(rows.q, rows.dy, Stage<D>(0), kStep * warpNumber());
-  __syncthreads();
 
   // Where row `key` of the memories lies, negative for none; and the chunk that it belongs to.
   const auto memoryKey = [&](int key, int* chunk) -> int64_t {
@@ -264,25 +317,24 @@ __global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
     if (own >= end || own + kStep <= 0) return;
     if (i <= before) {
       const int key = contextBegin + i * kTile;
-      if (i < before && key >= lastFirstKey) {
-        rows.template addKeys<kTile / kStep, false>(stage, 0, own2, factor, [](int, int) { return true; });
-        return;
-      }
+      const bool masked = i == before || key < lastFirstKey;
+#pragma unroll 1
       for (int step = 0; step < kTile; step += kStep) {
         if (key + step > own + kStep - 1 + past || key + step + kStep <= firstKey) continue;
-        rows.template addKeys<1, true>(stage, step, own2, factor, [&](int row, int column) {
-          return key + column >= own2[row].first && key + column <= own2[row].last;
+        rows.addKeys(stage, step, laneRows, factor, masked, [&](int row, int column) {
+          return key + column >= laneRows[row].first && key + column <= laneRows[row].last;
         });
       }
       return;
     }
     const int from = (i - before - 1) * kTile;
+#pragma unroll 1
     for (int step = 0; step < kTile && from + step < memoryKeys; step += kStep) {
       const int firstChunk = chunks.first + (from + step) / (slots * kept);
       const int lastChunk = chunks.first + (from + step + kStep - 1) / (slots * kept);
       if (lastChunk < ownFirstChunk || firstChunk > ownLastChunk) continue;
-      rows.template addKeys<1, true>(stage, step, own2, factor, [&](int row, int column) {
-        return static_cast<const int32_t*>(stage.notes)[column] == own2[row].chunk;
+      rows.addKeys(stage, step, laneRows, factor, true, [&](int row, int column) {
+        return static_cast<const int32_t*>(stage.notes)[column] == laneRows[row].chunk;
       });
     }
   };
@@ -293,9 +345,42 @@ __global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
                lower < 0 ? nullptr : given.out.dq + lower);
 }
 
-/** Begins to copy 64 queries from an even `token`, with their dy and statistics. */
+/**
+ * The tiles of queries that see some keys: those of each head of the group in turn. It lies in shared memory behind the
+ * stages, since registers are what these kernels are short of.
+ */
+struct QueryTiles {
+  int batch, firstHead;
+  int begin, end;  // queries; begin is even, for the statistics
+  int tiles;       // of a head
+  int first;       // of the keys of the block, or of the queries that see its memory
+
+  __device__ int query(int i) const { return begin + i % tiles * kTile; }
+  __device__ int head(int i) const { return firstHead + i / tiles; }
+  __device__ void setQueries(int first, int behind) {
+    begin = first / 2 * 2;
+    end = behind;
+    tiles = max(end - begin + kTile - 1, 0) / kTile;
+  }
+};
+
+/** What keyGradKernel and memoryGradKernel have in shared memory behind the stages. */
 template <int D>
-__device__ __forceinline__ void copyQueries(const Backward& given, int b, int token, int head, const Stage<D>& stage) {
+__device__ QueryTiles* queryTiles() {
+  return reinterpret_cast<QueryTiles*>(sharedMemory<unsigned char>() + 2 * Stage<D>::kBytes);
+}
+constexpr int kWindow = 4096;  // places of `index` that are looked at together
+template <int D>
+__device__ uint32_t* marksOfPlaces() {
+  return reinterpret_cast<uint32_t*>(queryTiles<D>() + 1);
+}
+constexpr std::size_t kBehindStages = sizeof(QueryTiles), kMarksBytes = kWindow / 8;
+
+/** Begins to copy tile i of queries, with dy and statistics. */
+template <int D>
+__device__ __forceinline__ void copyQueries(const Backward& given, const QueryTiles& queries, int i,
+                                            const Stage<D>& stage) {
+  const int b = queries.batch, token = queries.query(i), head = queries.head(i);
   copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(b, token + row, head); },
                                 TileSource{stage.left, given.in.q}, TileSource{stage.right, given.out.dy});
   const int thread = static_cast<int>(threadIdx.x);
@@ -310,45 +395,42 @@ struct KeyRows {
   uint32_t keys[D / 16][4], values[D / 16][4];
   float dKeys[D / 8][4], dValues[D / 8][4];
 
-  /** Adds what `kSteps`·16 queries from row `begin` of a stage give; `visible(r, column)` of a lane's row r, 0 or 1. */
-  template <int kSteps, bool kMasked, class Visible>
-  __device__ __forceinline__ void addQueries(const Stage<D>& stage, int begin, float factor, const Visible& visible) {
+  /** Adds what 16 queries from row `query` of a stage give; if `masked`, to those keys that `visible(r, column)` tells. */
+  template <class Visible>
+  __device__ __forceinline__ void addQueries(const Stage<D>& stage, int query, float factor, bool masked,
+                                             const Visible& visible) {
+    float p[2][4] = {}, ds[2][4] = {};
 #pragma unroll
-    for (int step = 0; step < kSteps; step++) {
-      const int query = begin + step * kStep;
-      float p[2][4] = {}, ds[2][4] = {};
+    for (int i = 0; i < D / 16; i++) {
+      uint32_t b[4];
+      loadAsColumns<D>(b, stage.left, query, 16 * i);
+      multiplyPair(p[0], p[1], keys[i], b);
+      loadAsColumns<D>(b, stage.right, query, 16 * i);
+      multiplyPair(ds[0], ds[1], values[i], b);
+    }
+    if (masked) hide(p, [&](int row, int column) { return visible(row, query + column); });
 #pragma unroll
-      for (int i = 0; i < D / 16; i++) {
-        uint32_t b[4];
-        loadAsColumns<D>(b, stage.left, query, 16 * i);
-        multiplyPair(p[0], p[1], keys[i], b);
-        loadAsColumns<D>(b, stage.right, query, 16 * i);
-        multiplyPair(ds[0], ds[1], values[i], b);
+    for (int half = 0; half < 2; half++) {
+      // lse and δ of two queries
+      const float4 pair = *reinterpret_cast<const float4*>(static_cast<const float2*>(stage.notes) + query + 8 * half +
+                                                           laneColumn());
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float weight = exp2Fast(p[half][i] * factor - (i % 2 == 0 ? pair.x : pair.z));
+        p[half][i] = weight;
+        ds[half][i] = weight * (ds[half][i] - (i % 2 == 0 ? pair.y : pair.w));
       }
+    }
+    uint32_t weights[4], gradients[4];
+    packRows(weights, p[0], p[1]);
+    packRows(gradients, ds[0], ds[1]);
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const int column = query + 8 * half + laneColumn();
-        const float4 pair = *reinterpret_cast<const float4*>(static_cast<const float2*>(stage.notes) + column);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          const float lse = i % 2 == 0 ? pair.x : pair.z, delta = i % 2 == 0 ? pair.y : pair.w;
-          float weight = exp2Fast(p[half][i] * factor - lse);
-          if (kMasked && !visible(i / 2, column + i % 2)) weight = 0;
-          p[half][i] = weight;
-          ds[half][i] = weight * (ds[half][i] - delta);
-        }
-      }
-      uint32_t weights[4], gradients[4];
-      packRows(weights, p[0], p[1]);
-      packRows(gradients, ds[0], ds[1]);
-#pragma unroll
-      for (int i = 0; i < D / 16; i++) {
-        uint32_t b[4];
-        loadAsRows<D>(b, stage.right, query, 16 * i);
-        multiplyPair(dValues[2 * i], dValues[2 * i + 1], weights, b);
-        loadAsRows<D>(b, stage.left, query, 16 * i);
-        multiplyPair(dKeys[2 * i], dKeys[2 * i + 1], gradients, b);
-      }
+    for (int i = 0; i < D / 16; i++) {
+      uint32_t b[4];
+      loadAsRows<D>(b, stage.right, query, 16 * i);
+      multiplyPair(dValues[2 * i], dValues[2 * i + 1], weights, b);
+      loadAsRows<D>(b, stage.left, query, 16 * i);
+      multiplyPair(dKeys[2 * i], dKeys[2 * i + 1], gradients, b);
     }
   }
 };
@@ -370,90 +452,97 @@ __device__ inline int endOfQueries(const Backward& given, int b, int keyEnd) {
 
 /** dk and dv; a block takes 64 keys of a key-value head. */
 template <int D>
-__global__ void __launch_bounds__(kThreads, 2) keyGradKernel(Backward given) {
+__global__ void __launch_bounds__(kThreads, kBlocks<D>) keyGradKernel(Backward given) {
   const AttentionInputs<Bf16>& in = given.in;
-  const AttentionShape& s = in.shape;
-  const int kvHead = static_cast<int>(blockIdx.x % s.kvHeads), b = static_cast<int>(blockIdx.x / s.kvHeads % s.batch);
-  // The first keys have the most queries; they go first.
-  const int begin = static_cast<int>(blockIdx.x / (s.kvHeads * s.batch)) * kTile;
-  const int own = begin + kStep * warpNumber();  // first key of the warp
-  const int past = given.past(), group = given.group();
+  QueryTiles& queries = *queryTiles<D>();
+  if (threadIdx.x == 0) {
+    const int block = static_cast<int>(blockIdx.x), kvHead = block % given.kvHeads();
+    const int b = block / given.kvHeads() % given.batch();
+    // The first keys have the most queries; they go first.
+    const int begin = block / given.kvHeads() / given.batch() * kTile;
+    const int end = min(begin + kTile, given.keyTokens());
+    queries.batch = b;
+    queries.firstHead = kvHead * given.group();
+    queries.first = begin;
+    queries.setQueries(max(begin - given.past(), 0), begin < end ? endOfQueries(given, b, end) : 0);
+  }
+  __syncthreads();
+  const auto kvHead = [&] { return queries.firstHead / given.group(); };
+  const auto ownKey = [&] { return queries.first + kStep * warpNumber(); };
 
   KeyRows<D> rows;
   clear<D>(rows.dKeys);
   clear<D>(rows.dValues);
-  copyTiles<D, kThreads, kTile>([&](int row) { return given.keyAt(b, begin + row, kvHead); },
+  copyTiles<D, kThreads, kTile>([&](int row) { return given.keyAt(queries.batch, queries.first + row, kvHead()); },
                                 TileSource{Stage<D>(0).left, in.k}, TileSource{Stage<D>(0).right, in.v});
   copyCommit();
-  const int firstQuery = max(begin - past, 0) / 2 * 2;
-  const int end = begin < given.keyTokens() ? endOfQueries(given, b, min(begin + kTile, given.keyTokens())) : 0;
-  const int tiles = max(end - firstQuery + kTile - 1, 0) / kTile;
   copyWait<0>();
   __syncthreads();
   loadFragments<D>(rows.keys, rows.values, Stage<D>(0), kStep * warpNumber());
-  __syncthreads();
 
-  const auto copy = [&](int i, const Stage<D>& stage) {
-    copyQueries<D>(given, b, firstQuery + i % tiles * kTile, kvHead * group + i / tiles, stage);
-  };
   const float factor = given.scale * kLog2e;
+  const auto copy = [&](int i, const Stage<D>& stage) { copyQueries<D>(given, queries, i, stage); };
   const auto work = [&](int i, const Stage<D>& stage) {
-    const int query = firstQuery + i % tiles * kTile;
-    const auto firstSeen = [&](int token) { return firstVisibleTo(in, b, min(token, given.tokens() - 1)); };
-    if (begin + kTile - 1 <= query + past && firstSeen(query + kTile - 1) <= begin) {
-      rows.template addQueries<kTile / kStep, false>(stage, 0, factor, [](int, int) { return true; });
-      return;
-    }
+    const int query = queries.query(i), past = given.past();
+    const auto firstSeen = [&](int token) { return firstVisibleTo(in, queries.batch, min(token, given.tokens() - 1)); };
+    const bool masked = queries.first + kTile - 1 > query + past || firstSeen(query + kTile - 1) > queries.first;
+#pragma unroll 1
     for (int step = 0; step < kTile; step += kStep) {
-      if (query + step + kStep - 1 + past < own || firstSeen(query + step) >= own + kStep) continue;
-      rows.template addQueries<1, true>(stage, step, factor, [&](int row, int column) {
+      const int own = ownKey();
+      if (masked && (query + step + kStep - 1 + past < own || firstSeen(query + step) >= own + kStep)) continue;
+      rows.addQueries(stage, step, factor, masked, [&](int row, int column) {
         const int key = own + laneRow() + 8 * row;
         return key <= query + column + past && firstSeen(query + column) <= key;
       });
     }
   };
-  forTiles<D>(tiles * group, copy, work);
+  forTiles<D>(queries.tiles * given.group(), copy, work);
 
+  const int upper = ownKey() + laneRow(), lower = upper + 8;
   // Of keys that there is only room for nothing was computed that counts.
-  if (begin + kTile > given.keyTokens()) {
 #pragma unroll
-    for (int i = 0; i < D / 8; i++) {
+  for (int i = 0; i < D / 8; i++) {
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        if (own + laneRow() + j / 2 * 8 >= given.keyTokens()) rows.dKeys[i][j] = rows.dValues[i][j] = 0;
-      }
+    for (int j = 0; j < 4; j++) {
+      if ((j < 2 ? upper : lower) >= given.keyTokens()) rows.dKeys[i][j] = rows.dValues[i][j] = 0;
     }
   }
   const auto rowOf = [&](Bf16* gradients, int key) {
-    return key < s.room ? gradients + ((b * s.room + key) * s.kvHeads + kvHead) * D : nullptr;
+    const AttentionShape& s = in.shape;
+    return key < s.room ? gradients + ((queries.batch * s.room + key) * s.kvHeads + kvHead()) * D : nullptr;
   };
-  const int upper = own + laneRow(), lower = upper + 8;
   storeRows<D>(rows.dKeys, given.scale, rowOf(given.out.dk, upper), rowOf(given.out.dk, lower));
   storeRows<D>(rows.dValues, 1, rowOf(given.out.dv, upper), rowOf(given.out.dv, lower));
 }
 
-constexpr int kWindow = 4096;  // places of `index` that are looked at together
+/** The first set bit from `at` on, kWindow where there is none. */
+__device__ inline int nextMark(const uint32_t* marks, int at) {
+  if (at >= kWindow) return kWindow;
+  int word = at / kWarpSize;
+  uint32_t bits = marks[word] & kAllLanes << at % kWarpSize;
+  while (bits == 0) {
+    if (++word == kWindow / kWarpSize) return kWindow;
+    bits = marks[word];
+  }
+  return word * kWarpSize + __ffs(static_cast<int>(bits)) - 1;
+}
 
 /** Calls `body(place)` for all places of `index` where a memory stands, in their order. `marks` are kWindow bits. */
 template <class Body>
 __device__ __forceinline__ void forPlaces(const AttentionInputs<Bf16>& in, int memory, uint32_t* marks,
                                           const Body& body) {
-  const int64_t places = in.shape.batch * in.shape.chunks * in.shape.slots;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  for (int64_t window = 0; window < places; window += kWindow) {
-    const int words = static_cast<int>((min(places - window, int64_t{kWindow}) + kWarpSize - 1) / kWarpSize);
+  const int places = static_cast<int>(in.shape.batch * in.shape.chunks * in.shape.slots);
+#pragma unroll 1
+  for (int window = 0; window < places; window += kWindow) {
     __syncthreads();
-    for (int word = warpNumber(); word < words; word += kWarps) {
-      const int64_t place = window + word * kWarpSize + lane;
+    for (int word = warpNumber(); word < kWindow / kWarpSize; word += kWarps) {
+      const int lane = static_cast<int>(threadIdx.x) % kWarpSize, place = window + word * kWarpSize + lane;
       const uint32_t found = __ballot_sync(kAllLanes, place < places && in.index[place] == memory);
       if (lane == 0) marks[word] = found;
     }
     __syncthreads();
-    for (int word = 0; word < words; word++) {
-      for (uint32_t found = marks[word]; found != 0; found &= found - 1) {
-        body(window + word * kWarpSize + __ffs(static_cast<int>(found)) - 1);
-      }
-    }
+#pragma unroll 1
+    for (int at = nextMark(marks, 0); at < kWindow; at = nextMark(marks, at + 1)) body(window + at);
   }
 }
 
@@ -462,51 +551,55 @@ __device__ __forceinline__ void forPlaces(const AttentionInputs<Bf16>& in, int m
  * warps hold: of each tile of queries every warp takes 16, and their sums are added at the end, in order.
  */
 template <int D>
-__global__ void __launch_bounds__(kThreads, 2) memoryGradKernel(Backward given) {
+__global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2) memoryGradKernel(Backward given) {
   const AttentionInputs<Bf16>& in = given.in;
   const AttentionShape& s = in.shape;
-  const int begin = static_cast<int>(blockIdx.x % given.tiles) * kStep;
-  const int kvHead = static_cast<int>(blockIdx.x / given.tiles % s.kvHeads);
-  const int memory = static_cast<int>(blockIdx.x / given.tiles / s.kvHeads), group = given.group();
-  const int length = min(max(in.lengths[memory], 0), static_cast<int32_t>(s.kept));
+  const auto firstToken = [&] { return static_cast<int>(blockIdx.x) % given.tiles * kStep; };
+  const auto kvHead = [&] { return static_cast<int>(blockIdx.x) / given.tiles % given.kvHeads(); };
+  const auto memory = [&] { return static_cast<int>(blockIdx.x) / given.tiles / given.kvHeads(); };
+  const int length = min(max(in.lengths[memory()], 0), static_cast<int32_t>(s.kept));
 
   KeyRows<D> rows;
   clear<D>(rows.dKeys);
   clear<D>(rows.dValues);
-  const auto tokenAt = [&](int row) {
-    return begin + row < length ? given.memoryAt(memory, kvHead, begin + row) : int64_t{-1};
-  };
-  copyTiles<D, kThreads, kStep>(tokenAt, TileSource{Stage<D>(0).left, in.memoryKeys},
-                                TileSource{Stage<D>(0).right, in.memoryValues});
+  copyTiles<D, kThreads, kStep>(
+      [&](int row) {
+        const int token = firstToken() + row;
+        return token < length ? given.memoryAt(memory(), kvHead(), token) : int64_t{-1};
+      },
+      TileSource{Stage<D>(0).left, in.memoryKeys}, TileSource{Stage<D>(0).right, in.memoryValues});
   copyCommit();
   copyWait<0>();
   __syncthreads();
   loadFragments<D>(rows.keys, rows.values, Stage<D>(0), 0);
 
   const float factor = given.scale * kLog2e;
-  const int row = kStep * warpNumber();  // of a tile of queries
-  const auto addPlace = [&](int64_t place) {
-    const int b = static_cast<int>(place / (s.chunks * s.slots)), chunk = static_cast<int>(place / s.slots % s.chunks);
-    const int64_t firstOfChunk = s.start + chunk * s.chunkLength, endOfChunk = firstOfChunk + s.chunkLength;
-    if (firstOfChunk >= s.tokens) return;
-    const int first = static_cast<int>(firstOfChunk);
-    const int end = chunk == s.chunks - 1 ? given.tokens() : static_cast<int>(min(endOfChunk, s.tokens));
-    const int firstTile = first / 2 * 2, tiles = (end - firstTile + kTile - 1) / kTile;
+  QueryTiles& queries = *queryTiles<D>();
+  const auto addPlace = [&](int place) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      const int chunks = static_cast<int>(s.chunks), slots = static_cast<int>(s.slots);
+      const int chunk = place / slots % chunks;
+      queries.batch = place / slots / chunks;
+      queries.firstHead = kvHead() * given.group();
+      queries.first = static_cast<int>(min(s.start + chunk * s.chunkLength, s.tokens));
+      const int behind = static_cast<int>(min(queries.first + s.chunkLength, s.tokens));
+      queries.setQueries(queries.first, chunk == chunks - 1 ? given.tokens() : behind);
+    }
     __syncthreads();
     forTiles<D>(
-        tiles * group,
+        queries.tiles * given.group(),
+        [&](int i, const Stage<D>& stage) { copyQueries<D>(given, queries, i, stage); },
         [&](int i, const Stage<D>& stage) {
-          copyQueries<D>(given, b, firstTile + i % tiles * kTile, kvHead * group + i / tiles, stage);
-        },
-        [&](int i, const Stage<D>& stage) {
-          const int query = firstTile + i % tiles * kTile;
-          if (query + row >= end) return;
-          rows.template addQueries<1, true>(
-              stage, row, factor, [&](int, int column) { return query + column >= first && query + column < end; });
+          const int query = queries.query(i), row = kStep * warpNumber();
+          if (query + row >= queries.end) return;
+          const bool masked = query < queries.first || query + kTile > queries.end;
+          rows.addQueries(stage, row, factor, masked, [&](int, int column) {
+            return query + column >= queries.first && query + column < queries.end;
+          });
         });
   };
-  auto* marks = reinterpret_cast<uint32_t*>(sharedMemory<unsigned char>() + 2 * Stage<D>::kBytes);
-  if (begin < length) forPlaces(in, memory, marks, addPlace);
+  if (firstToken() < length) forPlaces(in, memory(), marksOfPlaces<D>(), addPlace);
 
   // The sums of the warps, [4, 2, 16, D], in place of the stages.
   auto* sums = sharedMemory<float>();
@@ -522,14 +615,14 @@ __global__ void __launch_bounds__(kThreads, 2) memoryGradKernel(Backward given) 
   }
   __syncthreads();
   for (int at = static_cast<int>(threadIdx.x); at < kStep * D; at += kThreads) {
-    const int token = begin + at / D;
+    const int token = firstToken() + at / D;
     if (token >= s.kept) break;
     float dKey = 0, dValue = 0;
     for (int warp = 0; warp < kWarps && token < length; warp++) {
       dKey += sums[2 * warp * kStep * D + at];
       dValue += sums[(2 * warp + 1) * kStep * D + at];
     }
-    const int64_t to = given.memoryAt(memory, kvHead, token) + at % D;
+    const int64_t to = given.memoryAt(memory(), kvHead(), token) + at % D;
     given.out.dMemoryKeys[to] = fromFloat<Bf16>(dKey * given.scale);
     given.out.dMemoryValues[to] = fromFloat<Bf16>(dValue);
   }
@@ -545,11 +638,12 @@ void launchAll(Context& context, Backward given) {
   given.shift = readsMemories ? static_cast<int>((kTile - s.start % kTile) % kTile) : 0;
   given.tiles = static_cast<int>(blocksFor(s.tokens + given.shift, kTile));
   context.launch(queryGradKernel<D>, blocks(given.tiles * s.heads * s.batch), kThreads, kStages, given);
-  context.launch(keyGradKernel<D>, blocks(blocksFor(s.room, kTile) * s.kvHeads * s.batch), kThreads, kStages, given);
+  context.launch(keyGradKernel<D>, blocks(blocksFor(s.room, kTile) * s.kvHeads * s.batch), kThreads,
+                 kStages + kBehindStages, given);
   if (given.out.dMemoryKeys == nullptr) return;
   given.tiles = static_cast<int>(blocksFor(s.kept, kStep));
-  context.launch(memoryGradKernel<D>, blocks(given.tiles * s.kvHeads * s.memories), kThreads, kStages + kWindow / 8,
-                 given);
+  context.launch(memoryGradKernel<D>, blocks(given.tiles * s.kvHeads * s.memories), kThreads,
+                 kStages + kBehindStages + kMarksBytes, given);
 }
 
 }  // namespace
@@ -558,6 +652,8 @@ void attendTilesGrad(Context& context, const AttentionInputs<Bf16>& in, const At
   AttentionInputs<Bf16> checked = in;
   checked.shape = shapeForTiles(in.shape);
   const AttentionShape& s = checked.shape;
+  expect(s.batch * s.chunks * s.slots < int64_t{1} << 30 && s.slots * s.kept < int64_t{1} << 24,
+         "Attention: too many slots of memories for the kernels of tensor cores");
   for (const Bf16* rows : {in.q, in.k, in.v, in.memoryKeys, in.memoryValues, out.dy, out.out}) {
     expect(isAligned(rows), "Attention: an array does not lie at a multiple of 16 bytes");
   }

@@ -14,6 +14,7 @@ export function crossFieldProblems(config: RunConfig): CrossFieldProblem[] {
   const require = (holds: boolean, paths: string[], what: string) => {
     if (!holds) problems.push({ paths, what });
   };
+  checkEngine(config, require);
   checkData(config, require);
   checkModel(config, require);
   checkMemory(config, require);
@@ -25,6 +26,13 @@ export function crossFieldProblems(config: RunConfig): CrossFieldProblem[] {
 }
 
 type Require = (holds: boolean, paths: string[], what: string) => void;
+
+function checkEngine({ engine, precision }: RunConfig, require: Require): void {
+  require(precision !== 'bfloat16' || engine === 'cuda' || engine === 'auto', [
+    'precision',
+    'engine',
+  ], `the engine ${engine} computes in float32 only; take auto or float32, or engine cuda on a machine with a GPU`);
+}
 
 function checkData({ data }: RunConfig, require: Require): void {
   require(data.validationShare < 1, ['data.validationShare'], '1 leaves nothing to train on');

@@ -50,7 +50,7 @@ interface Engine {
 const TENSORFLOW_PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'] as const;
 const require = createRequire(import.meta.url);
 
-const single: Engine['precisions'] = ['float32'];
+const FLOAT32: Engine['precisions'] = ['float32'];
 
 /** Best first; `auto` takes the first that is there. */
 const ENGINES: readonly Engine[] = [
@@ -62,20 +62,20 @@ const ENGINES: readonly Engine[] = [
   },
   {
     name: 'native',
-    precisions: single,
+    precisions: FLOAT32,
     find: findNative,
     open: async ({ threads }) => void (await openNative(threads)),
   },
-  { name: 'tensorflow', precisions: single, find: findTensorflow, open: openTensorflow },
+  { name: 'tensorflow', precisions: FLOAT32, find: findTensorflow, open: openTensorflow },
   {
     name: 'wasm',
-    precisions: single,
+    precisions: FLOAT32,
     find: () => ({ ok: true, why: 'TensorFlow.js WebAssembly, one thread' }),
     open: openWasm,
   },
   {
     name: 'cpu',
-    precisions: single,
+    precisions: FLOAT32,
     find: () => ({ ok: true, why: 'TensorFlow.js in plain JavaScript, slow' }),
     open: openCpu,
   },
@@ -95,33 +95,48 @@ export async function openEngine(
   threads: number,
   precision: Precision = 'auto',
 ): Promise<EngineInfo> {
-  const found = ENGINES.map((engine) => ({ engine, ...engine.find() }));
-  const available = found.map(({ engine: { name }, ok, why }) => ({ name, ok, why }));
-  const missed = found.flatMap(({ engine: { name }, missed: is, why }) => (is ? [`${name} is ${why}`] : []));
-  for (const [i, { engine, ok }] of found.entries()) {
-    if (choice === 'auto' ? !ok || !hasPrecision(engine, precision) : engine.name !== choice) continue;
-    if (!hasPrecision(engine, precision)) throw wrongPrecision(engine, precision);
-    if (!ok) throw unavailable(choice, available[i]!.why, available);
-    const used = precision === 'auto' ? engine.precisions[0] : precision;
+  const found: Found[] = ENGINES.map((engine) => ({ engine, ...engine.find() }));
+  for (const candidate of candidates(found, choice, precision)) {
+    const { engine } = candidate;
+    const settings = { threads, precision: precision === 'auto' ? engine.precisions[0] : precision };
     try {
-      const opened = await engine.open({ threads, precision: used });
-      available[i]!.why = opened ?? available[i]!.why;
+      candidate.why = (await engine.open(settings)) ?? candidate.why;
+      return { name: engine.name, precision: settings.precision, ...told(found, candidate, choice) };
     } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause);
-      available[i] = { name: engine.name, ok: false, why: `it is installed but does not start: ${why}` };
-      if (choice !== 'auto') throw unavailable(choice, available[i].why, available, cause);
-      missed.push(`${engine.name} does not start: ${why}`);
-      continue;
+      const what = cause instanceof Error ? cause.message : String(cause);
+      Object.assign(candidate, { ok: false, missed: true, why: `it is installed but does not start: ${what}` });
+      if (choice !== 'auto') throw unavailable(choice, candidate.why, found, cause);
     }
-    const reason = [`${choice === 'auto' ? 'first available' : 'chosen'} (${available[i]!.why})`];
-    if (choice === 'auto') reason.push(...missed);
-    return { name: engine.name, precision: used, reason: reason.join('; '), available };
   }
-  throw unavailable(choice, `no engine here computes in ${precision}: cuda is ${available[0]!.why}`, available);
+  throw unavailable(choice, `nothing here computes in ${precision}; cuda: ${found[0]!.why}`, found);
 }
 
-const hasPrecision = ({ precisions }: Engine, precision: Precision): boolean =>
-  precision === 'auto' || precisions.includes(precision);
+/** An engine and what was found out about it. */
+type Found = Availability & { engine: Engine };
+
+/** What to open, best first. @throws UserError when the engine that was chosen cannot be */
+function candidates(found: Found[], choice: EngineName, precision: Precision): Found[] {
+  const suits = ({ engine: { precisions } }: Found): boolean => precision === 'auto' || precisions.includes(precision);
+  if (choice === 'auto') return found.filter((candidate) => candidate.ok && suits(candidate));
+  const chosen = found.filter(({ engine: { name } }) => name === choice);
+  for (const candidate of chosen) {
+    if (!suits(candidate)) throw wrongPrecision(candidate.engine, precision);
+    if (!candidate.ok) throw unavailable(choice, candidate.why, found);
+  }
+  return chosen;
+}
+
+function told(found: Found[], { why }: Found, choice: EngineName): Pick<EngineInfo, 'reason' | 'available'> {
+  const missed = choice === 'auto' ? found.filter((other) => other.missed) : [];
+  const reasons = [
+    `${choice === 'auto' ? 'first available' : 'chosen'} (${why})`,
+    ...missed.map(({ engine, why: problem }) => `${engine.name}: ${problem}`),
+  ];
+  return {
+    reason: reasons.join('; '),
+    available: found.map(({ engine: { name }, ok, why: of }) => ({ name, ok, why: of })),
+  };
+}
 
 function wrongPrecision({ name, precisions }: Engine, precision: Precision): UserError {
   return new UserError('config_invalid', {
@@ -131,20 +146,14 @@ function wrongPrecision({ name, precisions }: Engine, precision: Precision): Use
   });
 }
 
-function unavailable(choice: EngineName, what: string, available: EngineInfo['available'], cause?: unknown): UserError {
+function unavailable(choice: EngineName, what: string, found: Found[], cause?: unknown): UserError {
+  const usable = found.filter(({ ok }) => ok).map(({ engine: { name } }) => name);
   return new UserError('engine_unavailable', {
     where: `engine: ${choice}`,
     what,
-    action: `Available here: ${usable(available)}. Repair it, choose one of these, or use engine: auto.`,
+    action: `Available here: ${usable.join(', ')}. Choose one of these, use engine: auto, or repair it.`,
     cause,
   });
-}
-
-function usable(available: EngineInfo['available']): string {
-  return available
-    .filter(({ ok }) => ok)
-    .map(({ name }) => name)
-    .join(', ');
 }
 
 function findNative(): Availability {

@@ -30,8 +30,11 @@ export const describeCuda: typeof describe.skip = built
       )) as typeof describe.skip);
 
 export type Storage = 'float32' | 'bfloat16';
+export const STORAGES: readonly Storage[] = ['float32', 'bfloat16'];
 type Argument = number | boolean | TensorValues | Float32Array[] | number[];
 type Handle = number;
+/** A part of a tensor: elements `offset` to `offset + count`. */
+type Part = [handle: Handle, offset: number, count: number];
 type RawKernels = Record<string, (...args: unknown[]) => unknown>;
 
 interface CudaAddon {
@@ -41,8 +44,8 @@ interface CudaAddon {
   /** Null when the memory of the device is full. */
   upload(values: TensorValues, type: number): Handle | null;
   release(handle: Handle): void;
-  read<T extends TensorValues>(from: Handle, target: T): Promise<T>;
-  write(values: TensorValues, to: Handle | number[]): void;
+  read<T extends TensorValues>(from: Handle | Part, target: T): Promise<T>;
+  write(values: TensorValues, to: Handle | Part): void;
   usedBytes(): number;
   takePeakBytes(): number;
   close(): void;
@@ -105,22 +108,53 @@ export interface KernelCall {
   storage: Storage;
   /** Float arrays that are float32 on the device in any case. */
   float32?: Float32Array[];
+  /** Outputs that hold an input first. */
+  inPlace?: Float32Array[];
+  /** Elements that stand before and behind each array in its buffer; a kernel must neither touch them nor count on 0. */
+  offset?: number;
+}
+
+const OUTSIDE = 7;
+
+/** What is written into the buffer of an array: fill that must stay, the values, fill. */
+function between(values: TensorValues, offset: number, given: boolean): TensorValues {
+  const all = new (values.constructor as typeof Float32Array)(values.length + 2 * offset).fill(OUTSIDE);
+  if (given) all.set(values, offset);
+  return all;
 }
 
 /** What a kernel writes on the device, as float32 or integers. */
-export async function runOnCuda({ name, args, outputs, storage, float32 = [] }: KernelCall): Promise<TensorValues[]> {
+export async function runOnCuda({
+  name,
+  args,
+  outputs,
+  storage,
+  float32 = [],
+  inPlace = [],
+  offset = 0,
+}: KernelCall): Promise<TensorValues[]> {
   const addon = cudaAddon();
   const used = addon.usedBytes();
   const handles = new Map<TensorValues, Handle>();
-  const place = (values: TensorValues): Handle => {
-    const known = handles.get(values);
-    if (known !== undefined) return known;
+  const allocate = (values: TensorValues): Handle => {
     const stored = float32.includes(values as Float32Array) ? 'float32' : storage;
-    const handle = values.length === 0 ? 0 : addon.allocate(values.length, typeOf(values, stored));
+    const handle = values.length === 0 ? 0 : addon.allocate(values.length + 2 * offset, typeOf(values, stored));
     if (handle === null) throw new Error('the memory of the device is full');
-    if (handle !== 0 && !outputs.includes(values)) addon.write(values, handle);
-    handles.set(values, handle);
+    const given = !outputs.includes(values) || inPlace.includes(values as Float32Array);
+    if (handle !== 0 && (given || offset > 0)) addon.write(between(values, offset, given), handle);
     return handle;
+  };
+  const place = (values: TensorValues): Handle | Part => {
+    const handle = handles.get(values) ?? allocate(values);
+    handles.set(values, handle);
+    return offset > 0 ? [handle, handle === 0 ? 0 : offset, values.length] : handle;
+  };
+  const readBack = async (values: TensorValues): Promise<TensorValues> => {
+    if (values.length === 0) return values;
+    const all = await addon.read(handles.get(values)!, between(values, offset, false));
+    const last = all.length - offset;
+    if (offset > 0) expect([...all.slice(0, offset), ...all.slice(last)]).toEqual(Array(2 * offset).fill(OUTSIDE));
+    return offset > 0 ? all.slice(offset, last) : all;
   };
   const placed = args.map((argument) => {
     if (isArray(argument)) return place(argument);
@@ -128,11 +162,7 @@ export async function runOnCuda({ name, args, outputs, storage, float32 = [] }: 
   });
   try {
     addon[name]!(...placed);
-    return await Promise.all(
-      outputs.map((values) =>
-        addon.read(handles.get(values)!, new (values.constructor as typeof Float32Array)(values.length)),
-      ),
-    );
+    return await Promise.all(outputs.map(readBack));
   } finally {
     for (const handle of new Set(handles.values())) if (handle !== 0) addon.release(handle);
     expect(addon.usedBytes()).toBe(used);
@@ -140,12 +170,13 @@ export async function runOnCuda({ name, args, outputs, storage, float32 = [] }: 
 }
 
 /** What the native engine's kernel writes for the same call; with bfloat16 storage, for the rounded inputs. */
-export function runOnNative({ name, args, outputs, storage, float32 = [] }: KernelCall): TensorValues[] {
+export function runOnNative({ name, args, outputs, storage, float32 = [], inPlace = [] }: KernelCall): TensorValues[] {
   const addon = nativeAddon();
   const copies = new Map<TensorValues, TensorValues>();
   const copy = (values: TensorValues): TensorValues => {
     const halved = storage === 'bfloat16' && values instanceof Float32Array && !float32.includes(values);
-    const made = copies.get(values) ?? (halved && !outputs.includes(values) ? rounded(values) : values.slice());
+    const given = !outputs.includes(values) || inPlace.includes(values as Float32Array);
+    const made = copies.get(values) ?? (halved && given ? rounded(values) : values.slice());
     copies.set(values, made);
     return made;
   };
@@ -161,6 +192,12 @@ export function runOnNative({ name, args, outputs, storage, float32 = [] }: Kern
 /** Largest normalised error that a kernel may make, by how numbers are stored. */
 export const TOLERANCE: Record<Storage, number> = { float32: 1e-5, bfloat16: 1e-2 };
 
+/** Expects the same bits; vitest's own comparison is slow for long arrays. */
+function expectSame(actual: TensorValues, expected: TensorValues, what: string): void {
+  const bytesOf = (values: TensorValues): Buffer => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+  if (!bytesOf(actual).equals(bytesOf(expected))) expect(actual, what).toEqual(expected);
+}
+
 /**
  * Runs a kernel on both engines and twice on the device: results agree within the tolerance, integers exactly, and both
  * runs give the same bits. Returns what the device wrote.
@@ -168,13 +205,20 @@ export const TOLERANCE: Record<Storage, number> = { float32: 1e-5, bfloat16: 1e-
 export async function expectAsNative(call: KernelCall, tolerance = TOLERANCE[call.storage]): Promise<TensorValues[]> {
   const expected = runOnNative(call);
   const actual = await runOnCuda(call);
-  expect(await runOnCuda(call)).toEqual(actual);
+  const again = await runOnCuda(call);
   for (const [i, values] of actual.entries()) {
+    expectSame(again[i]!, values, `output ${i} of ${call.name}, run twice`);
     if (values instanceof Float32Array) {
       expect(normalisedError(values, expected[i] as Float32Array), `output ${i} of ${call.name}`).toBeLessThan(
         tolerance,
       );
-    } else expect(values).toEqual(expected[i]);
+    } else expectSame(values, expected[i]!, `output ${i} of ${call.name}`);
   }
   return actual;
+}
+
+/** The same, and once more with each array in the midst of a buffer, at an address that no vector begins at. */
+export async function expectAsNativeAnywhere(call: KernelCall, tolerance?: number): Promise<TensorValues[]> {
+  await expectAsNative({ ...call, offset: 3 }, tolerance);
+  return expectAsNative(call, tolerance);
 }

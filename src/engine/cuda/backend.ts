@@ -127,8 +127,8 @@ export class CudaBackend extends EngineBackend<CudaValues, CudaValues, CudaValue
   }
 
   protected override fill({ number, type }: Storage, values: TensorValues): void {
-    const Array = arrayOf(type);
-    this.kernels.write(values instanceof Array ? values : (Array as typeof Float32Array).from(values), number);
+    const Wanted = arrayOf(type);
+    this.kernels.write(values instanceof Wanted ? values : (Wanted as typeof Float32Array).from(values), number);
   }
 
   protected override explain(error: unknown, where: string): unknown {
