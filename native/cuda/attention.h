@@ -23,6 +23,8 @@ struct AttentionShape {
   int64_t chunkLength;
   int64_t room;      // tokens that k and v hold, the first Tk of them real
   int64_t memories;  // M
+
+  __host__ __device__ int64_t group() const { return heads / kvHeads; }
 };
 
 /** What kernels read. */

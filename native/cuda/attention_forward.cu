@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "attention_softmax.cuh"
 
 namespace memory3 {
@@ -10,8 +8,6 @@ constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
 constexpr int kHalfRows = 16 * kWarps, kBlockRows = 2 * kHalfRows;
 /** Slots of memories that a block looks up once, at its start; further ones are looked up as they are needed. */
 constexpr int kKnownSlots = 64;
-/** log₂(e) and its inverse. */
-constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 /** Up to which head dimension the registers hold the fragments of the queries beside all else. */
 constexpr int kMostHeldDim = 80;
@@ -33,11 +29,13 @@ struct BlockPlan {
   /** A token, for those before the first and behind the last the nearest that is there. */
   __device__ int real(int token) const { return min(max(token, 0), tokens - 1); }
 
+  __device__ int contextItems() const { return contextTiles - contextSkipped; }
+
   __device__ void make(const AttentionInputs<Bf16>& in, unsigned block, unsigned blocks, int origin) {
     const AttentionShape& s = in.shape;
     const auto heads = static_cast<unsigned>(s.heads), rows = static_cast<unsigned>(s.batch) * heads;
     head = static_cast<int>(block % heads);
-    kvHead = head / static_cast<int>(s.heads / s.kvHeads);
+    kvHead = head / static_cast<int>(s.group());
     batch = static_cast<int>(block % rows / heads);
     first = origin + static_cast<int>(blocks / rows - 1 - block / rows) * kBlockRows;
     tokens = static_cast<int>(s.tokens);
@@ -51,7 +49,7 @@ struct BlockPlan {
     chunks[1] = chunksOf(s, first + kHalfRows, min(first + kBlockRows, tokens));
     firstChunk = chunks[0].count > 0 ? chunks[0].first : chunks[1].first;
     parts = partsOfChunk(s);
-    items = contextTiles - contextSkipped + (chunks[0].count + chunks[1].count) * parts;
+    items = contextItems() + (chunks[0].count + chunks[1].count) * parts;
   }
 };
 
@@ -101,7 +99,7 @@ struct Block {
   /** The half and the part of memories of an item behind those of the context. */
   __device__ MemoryPart memoryPart(int item, int* half) const {
     const ChunkRange first = plan().chunks[0], second = plan().chunks[1];
-    const int part = item - (plan().contextTiles - plan().contextSkipped), chunk = part / plan().parts;
+    const int part = item - plan().contextItems(), chunk = part / plan().parts;
     *half = chunk < first.count ? 0 : 1;
     return {in.shape, *half == 0 ? first.first + chunk : second.first + chunk - first.count, part % plan().parts};
   }
@@ -126,6 +124,15 @@ struct Block {
     };
     copyMemories<D, kThreads>(in, part, plan().kvHead, find, shared.keys[stage], shared.values[stage],
                               shared.slotOf[stage]);
+  }
+
+  /** Waits for the tiles of an item and begins to copy those of the next. */
+  __device__ __forceinline__ void turnTo(int item) const {
+    copyWait<0>();
+    // All copies are there, and all warps are done with the tiles that the next copies replace.
+    __syncthreads();
+    if (item + 1 < plan().items) copyItem(item + 1, (item + 1) % 2);
+    copyCommit();
   }
 };
 
@@ -166,7 +173,7 @@ struct Warp {
   }
 
   template <int kFrom, int kTo, bool kWhole>
-  __device__ __forceinline__ void attendContext(int contextTile, int stage) {
+  __device__ __forceinline__ void attendTile(int contextTile, int stage) {
     Scores<2> scores;
     scoreKeys<kFrom, kTo, kWhole>(scores, queries, block.shared.keys[stage], kTileKeys);
 #pragma unroll
@@ -177,7 +184,7 @@ struct Warp {
 
   /** The memories of a chunk of one half, for those of its rows that belong to the chunk. */
   template <int kTile>
-  __device__ __forceinline__ void attendMemories(const MemoryPart& part, int stage) {
+  __device__ __forceinline__ void attendPart(const MemoryPart& part, int stage) {
     const int32_t* slotOf = block.shared.slotOf[stage];
     const bool reads[2] = {chunkOf(block.in.shape, token(kTile, 0)) == part.chunk,
                            chunkOf(block.in.shape, token(kTile, 1)) == part.chunk};
@@ -189,18 +196,19 @@ struct Warp {
     addShares(rows, scores, kTile, part, slotOf, [&](int half) { return reads[half] ? share(kTile, half) : nullptr; });
   }
 
-  __device__ void attend(int item, int stage) {
+  __device__ __forceinline__ void attendContext(int item, int stage) {
     const int contextTile = item + plan().contextSkipped;
-    if (contextTile < plan().contextTiles) {
-      const bool firstHalf = contextTile > 0;
-      const bool secondHalf = plan().contextSkipped == 0 && plan().keysEnd(contextTile) > plan().secondVisible;
-      if (firstHalf && secondHalf) return attendContext<0, 2, true>(contextTile, stage);
-      if (secondHalf) return attendContext<1, 2, false>(contextTile, stage);
-      return attendContext<0, 1, false>(contextTile, stage);
-    }
+    const bool firstHalf = contextTile > 0;
+    const bool secondHalf = plan().contextSkipped == 0 && plan().keysEnd(contextTile) > plan().secondVisible;
+    if (firstHalf && secondHalf) return attendTile<0, 2, true>(contextTile, stage);
+    if (secondHalf) return attendTile<1, 2, false>(contextTile, stage);
+    attendTile<0, 1, false>(contextTile, stage);
+  }
+
+  __device__ __forceinline__ void attendMemories(int item, int stage) {
     int half;
     const MemoryPart part = block.memoryPart(item, &half);
-    half == 0 ? attendMemories<0>(part, stage) : attendMemories<1>(part, stage);
+    half == 0 ? attendPart<0>(part, stage) : attendPart<1>(part, stage);
   }
 
   /** Where the shares of a row's slots go, null where there is no such row. */
@@ -273,14 +281,14 @@ __global__ void __launch_bounds__(kThreads, 2)
   copyWait<0>();
   __syncthreads();
   Warp<D> warp(block, scale);
-  for (int item = 0, items = block.plan().items; item < items; item++) {
-    const int stage = item % 2;
-    copyWait<0>();
-    // All copies are there, and all warps are done with the tile that the next copies replace.
-    __syncthreads();
-    if (item + 1 < items) block.copyItem(item + 1, 1 - stage);
-    copyCommit();
-    warp.attend(item, stage);
+  int item = 0;
+  for (; item < block.plan().contextItems(); item++) {
+    block.turnTo(item);
+    warp.attendContext(item, item % 2);
+  }
+  for (; item < block.plan().items; item++) {
+    block.turnTo(item);
+    warp.attendMemories(item, item % 2);
   }
   warp.write();
 }
@@ -288,21 +296,17 @@ __global__ void __launch_bounds__(kThreads, 2)
 }  // namespace
 
 void attendTiles(Context& context, const AttentionInputs<Bf16>& given, const AttentionOutputs<Bf16>& out) {
-  AttentionInputs<Bf16> in = given;
-  in.shape = shapeForTiles(given.shape);
-  expect(isAligned(in.q) && isAligned(in.k) && isAligned(in.v) && isAligned(in.memoryKeys) && isAligned(in.memoryValues) &&
-             isAligned(out.out),
-         "Attention: a tensor does not begin at a multiple of 16 bytes");
+  const AttentionInputs<Bf16> in = inputsForTiles(given);
+  expect(isAligned(out.out), "Attention: the result does not begin at a multiple of 16 bytes");
   const AttentionShape& s = in.shape;
   // Rows count from the first query of a chunk, so that chunks of 64 tokens are halves of blocks.
   const auto origin = -(kHalfRows - s.start % kHalfRows) % kHalfRows;
   const int64_t blocks = blocksFor(s.tokens - origin, kBlockRows) * s.batch * s.heads;
   expect(blocks < int64_t{1} << 31, "Attention: more rows than a grid has blocks for");
-  const float scale = kLog2E / std::sqrt(static_cast<float>(s.dim));
   withDimension(s.dim, [&](auto dim) {
     constexpr int D = decltype(dim)::value;
     context.launch(attendTilesKernel<D>, static_cast<unsigned>(blocks), kThreads, sizeof(SharedTiles<D>), in, out,
-                   static_cast<int>(origin), scale);
+                   static_cast<int>(origin), scaleOfScores(s));
   });
 }
 

@@ -7,9 +7,25 @@
  */
 #pragma once
 
+#include <cmath>
+
 #include "attention_tiles.cuh"
 
 namespace memory3 {
+
+/** log₂(e) and its inverse. */
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+/** What products of queries and keys are multiplied by. */
+inline float scaleOfScores(const AttentionShape& s) { return kLog2E / std::sqrt(static_cast<float>(s.dim)); }
+
+/** Inputs whose shape is one for tiles; throws std::invalid_argument where they are not. */
+inline AttentionInputs<Bf16> inputsForTiles(AttentionInputs<Bf16> in) {
+  in.shape = shapeForTiles(in.shape);
+  expect(isAligned(in.q) && isAligned(in.k) && isAligned(in.v) && isAligned(in.memoryKeys) && isAligned(in.memoryValues),
+         "Attention: a tensor does not begin at a multiple of 16 bytes");
+  return in;
+}
 
 /** Scores of a tile of keys, and then their exponentials. */
 template <int kTiles>
@@ -76,7 +92,8 @@ __device__ __forceinline__ void scoreKeys(Scores<kTiles>& scores, const QueryFra
       for (int i = 0; i < 4; i++) scores[tile][n][i] = 0;
     }
   }
-#pragma unroll
+  // Whole where the fragments of all k lie in registers; otherwise this many loads are enough to have under way.
+#pragma unroll(kHeld ? D / 16 : 2)
   for (int k = 0; k < D / 16; k++) {
     uint32_t a[kTiles][4];
 #pragma unroll

@@ -25,6 +25,17 @@ constexpr int tileElements(int rows) {
   return rows * kTileStride<D>;
 }
 
+/** The number of the thread, asked for anew each time: what follows from it is not kept in registers from tile to tile. */
+__device__ __forceinline__ int threadNow() {
+#if defined(__CUDA_ARCH__)
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+#else
+  return static_cast<int>(threadIdx.x);
+#endif
+}
+
 /** Rows of global memory and the tile that they are for. */
 struct TileSource {
   Bf16* tile;
@@ -39,7 +50,7 @@ struct TileSource {
 template <int D, int kThreads, int kRows, class OffsetOf, class... Sources>
 __device__ __forceinline__ void copyFirstRows(int rows, const OffsetOf& offsetOf, const Sources&... sources) {
   constexpr int kPieces = D / 8, kStep = kThreads / kPieces;
-  const int thread = static_cast<int>(threadIdx.x), first = thread / kPieces, column = thread % kPieces * 8;
+  const int thread = threadNow(), first = thread / kPieces, column = thread % kPieces * 8;
   if (first >= kStep) return;
 #pragma unroll
   for (int i = 0; i < kRows; i += kStep) {

@@ -5,7 +5,8 @@
 
 import { expect, it } from 'vitest';
 import { type AttentionCase, CASES, forwardCall, type MemoryCase, memory } from './attention_cases.ts';
-import { describeCuda, expectAsNative, type KernelCall, runOnCuda } from './support.ts';
+import { poisoned } from './attention_poison.ts';
+import { describeCuda, expectAsNative, runOnCuda } from './support.ts';
 
 const base = { tokens: 45, heads: 2, kvHeads: 1, dim: 16 };
 /** Five memories of eight tokens for each 64 tokens: the paper's. */
@@ -74,24 +75,6 @@ const OWN_CASES: AttentionCase[] = [
   { name: 'documents and memories', ...base, tokens: 140, batch: 1, documents: [[66, 101]], memory: paper(3) },
   { name: 'scores of ±100', ...base, scale: 30, memory },
 ];
-
-/** The call with what nobody may read, tokens behind Tk and behind the lengths of memories, not a number. */
-function poisoned(call: KernelCall): KernelCall {
-  const [, k, v, memoryKeys, memoryValues, lengths] = call.args as [...Float32Array[], Int32Array];
-  const [batch, , keyTokens, , kvHeads, dim, kept, , , , , room] = call.args[8] as number[];
-  for (const x of [k!, v!]) {
-    for (let b = 0; b < batch!; b++) {
-      x.fill(Number.NaN, (b * room! + keyTokens!) * kvHeads! * dim!, (b + 1) * room! * kvHeads! * dim!);
-    }
-  }
-  for (const x of [memoryKeys!, memoryValues!]) {
-    for (let i = 0; i < lengths!.length * kvHeads!; i++) {
-      const length = lengths![Math.floor(i / kvHeads!)]!;
-      x.fill(Number.NaN, (i * kept! + length) * dim!, (i + 1) * kept! * dim!);
-    }
-  }
-  return call;
-}
 
 describeCuda('attention of many queries on tensor cores', () => {
   it.each([...CASES, ...OWN_CASES])('$name', async (shape) => {
