@@ -46,9 +46,6 @@ namespace {
 constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
 constexpr int kTile = 64;  // rows of a tile
 constexpr int kStep = 16;  // rows of the other side that a warp takes at a time
-/** Blocks of queries that a multiprocessor should hold: what registers and shared memory allow. */
-template <int D>
-constexpr int kBlocks = D <= 80 ? 3 : 2;
 constexpr float kLog2e = 1.44269504088896f;
 
 /** What all kernels here work on. */
@@ -195,114 +192,161 @@ __global__ void __launch_bounds__(kThreads) statisticsKernel(Backward given) {
   given.statistics[(b * s.heads + head) * given.statisticsStride + token] = make_float2(lse, delta);
 }
 
-/** One of the two query rows of a lane. */
-struct QueryRow {
-  float lse, delta;
-  int first, last;  // of the keys of the context that it sees
-  int chunk;
+/** Halves of a block's queries, 64 each; a warp has 16 of each, so that it reads keys and values once for both. */
+template <int D>
+constexpr int kHalves = D <= 80 ? 2 : 1;
 
-  __device__ QueryRow(const Backward& given, int b, int token, int head) {
-    // Of a row that is not there all weights are 0.
-    lse = INFINITY;
-    delta = 0;
-    first = last = chunk = -1;
-    if (token < 0 || token >= given.tokens()) return;
-    const float2 statistics = *given.statisticsAt(b, token, head);
-    lse = statistics.x;
-    delta = statistics.y;
-    first = firstVisibleTo(given.in, b, token);
-    last = token + given.past();
-    chunk = chunkOf(given.in.shape, token);
-  }
-};
-
-/** 16 queries of a warp, and the gradient that gathers in them. */
+/** 16 queries of each half for a warp, and the gradients that gather in them. */
 template <int D>
 struct QueryRows {
-  uint32_t q[D / 16][4], dy[D / 16][4];
-  float dq[D / 8][4];
+  uint32_t q[kHalves<D>][D / 16][4], dy[kHalves<D>][D / 16][4];
+  float dq[kHalves<D>][D / 8][4];
+  float2 statistics[kHalves<D>][2];  // of the two rows of a lane
 
-  /** Adds what 16 keys from row `key` of a stage give; if `masked`, of those that `visible(r, column)` of a lane's row r. */
-  template <class Visible>
-  __device__ __forceinline__ void addKeys(const Stage<D>& stage, int key, const QueryRow (&rows)[2], float factor,
-                                          bool masked, const Visible& visible) {
-    float p[2][4] = {}, ds[2][4] = {};
+  /**
+   * Adds what 16 keys from row `key` of a stage give to halves kFirst … kEnd − 1; if `masked`, of those keys that
+   * `visible(half, r, column)` of a lane's row r, 0 or 1.
+   */
+  template <int kFirst, int kEnd, class Visible>
+  __device__ __forceinline__ void addKeys(const Stage<D>& stage, int key, float factor, bool masked,
+                                          const Visible& visible) {
+    float p[kHalves<D>][2][4] = {}, ds[kHalves<D>][2][4] = {};
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
       uint32_t b[4];
       loadAsColumns<D>(b, stage.left, key, 16 * i);
-      multiplyPair(p[0], p[1], q[i], b);
+#pragma unroll
+      for (int half = kFirst; half < kEnd; half++) multiplyPair(p[half][0], p[half][1], q[half][i], b);
       loadAsColumns<D>(b, stage.right, key, 16 * i);
-      multiplyPair(ds[0], ds[1], dy[i], b);
+#pragma unroll
+      for (int half = kFirst; half < kEnd; half++) multiplyPair(ds[half][0], ds[half][1], dy[half][i], b);
     }
-    if (masked) hide(p, [&](int row, int column) { return visible(row, key + column); });
+    uint32_t gradients[kHalves<D>][4];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
+    for (int half = kFirst; half < kEnd; half++) {
+      if (masked) hide(p[half], [&](int row, int column) { return visible(half, row, key + column); });
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const float weight = exp2Fast(p[half][i] * factor - rows[i / 2].lse);
-        ds[half][i] = weight * (ds[half][i] - rows[i / 2].delta);
+      for (int i = 0; i < 8; i++) {
+        const float2 own = statistics[half][i % 4 / 2];
+        const float weight = exp2Fast(p[half][i / 4][i % 4] * factor - own.x);
+        ds[half][i / 4][i % 4] = weight * (ds[half][i / 4][i % 4] - own.y);
       }
+      packRows(gradients[half], ds[half][0], ds[half][1]);
     }
-    uint32_t gradients[4];
-    packRows(gradients, ds[0], ds[1]);
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
       uint32_t b[4];
       loadAsRows<D>(b, stage.left, key, 16 * i);
-      multiplyPair(dq[2 * i], dq[2 * i + 1], gradients, b);
+#pragma unroll
+      for (int half = kFirst; half < kEnd; half++) {
+        multiplyPair(dq[half][2 * i], dq[half][2 * i + 1], gradients[half], b);
+      }
     }
+  }
+
+  /** The same to those halves for which `sees(half)`. */
+  template <class Sees, class Visible>
+  __device__ __forceinline__ void addKeysWhere(const Sees& sees, const Stage<D>& stage, int key, float factor,
+                                               bool masked, const Visible& visible) {
+    const bool first = sees(0);
+    if constexpr (kHalves<D> == 2) {
+      const bool second = sees(1);
+      if (first && second) return addKeys<0, 2>(stage, key, factor, masked, visible);
+      if (second) return addKeys<1, 2>(stage, key, factor, masked, visible);
+    }
+    if (first) addKeys<0, 1>(stage, key, factor, masked, visible);
   }
 };
 
-/** dq; a block takes 64 queries of a head. */
+/**
+ * The tiles of keys that a block's queries see: those of the context, then those of memories. It lies in shared memory behind
+ * the stages, since registers are what these kernels are short of.
+ */
+struct KeyTiles {
+  int batch, head;
+  int begin, end;       // queries; the first ones may not be there
+  int contextBegin;     // key of the first tile, may not be there either
+  int full, context;    // tiles that the diagonal does not cut, and all of the context
+  int firstChunk;       // of the queries
+  int memoryKeys;       // S for each slot of each chunk of the queries, there or not
+
+  __device__ int tiles() const { return context + (memoryKeys + kTile - 1) / kTile; }
+  /** Tiles of the context end with the last key of the last query, so that the diagonal cuts one of them for each half. */
+  __device__ void set(const Backward& given, int block, int rows) {
+    const AttentionShape& s = given.in.shape;
+    head = block % given.heads();
+    batch = block / given.heads() % given.batch();
+    // The last queries have the most keys; they go first.
+    begin = (given.tiles - 1 - block / given.heads() / given.batch()) * rows - given.shift;
+    end = min(begin + rows, given.tokens());
+    const int first = max(begin, 0), diagonal = begin + given.past();
+    full = max(diagonal - firstVisibleTo(given.in, batch, first) + kTile - 1, 0) / kTile;
+    context = full + (end - begin + kTile - 1) / kTile;
+    contextBegin = diagonal - full * kTile;
+    const ChunkRange chunks = chunksOf(s, first, end);
+    firstChunk = chunks.first;
+    memoryKeys = chunks.count * static_cast<int>(s.slots * s.kept);
+  }
+};
+
+/** What lies in shared memory behind the stages. */
+template <int D, class What>
+__device__ What* behindStages() {
+  return reinterpret_cast<What*>(sharedMemory<unsigned char>() + 2 * Stage<D>::kBytes);
+}
+
+/** dq; a block takes 64 queries of a head, or two times 64. */
 template <int D>
-__global__ void __launch_bounds__(kThreads, kBlocks<D>) queryGradKernel(Backward given) {
+__global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
+  constexpr int kRows = kTile * kHalves<D>;
   const AttentionInputs<Bf16>& in = given.in;
   const AttentionShape& s = in.shape;
-  const int block = static_cast<int>(blockIdx.x), head = block % given.heads();
-  const int b = block / given.heads() % given.batch();
-  const int kvHead = head / given.group(), past = given.past();
-  // The last queries have the most keys; they go first.
-  const int tile = given.tiles - 1 - block / given.heads() / given.batch();
-  const int begin = tile * kTile - given.shift;
-  const int first = max(begin, 0), end = min(begin + kTile, given.tokens());
-  const int own = begin + kStep * warpNumber();  // first query of the warp
-
-  // Tiles of the context end with the last key of the last query, so that only one of them is cut by the diagonal.
-  const int firstKey = firstVisibleTo(in, b, first), lastFirstKey = firstVisibleTo(in, b, end - 1);
-  const int before = max(begin + past - firstKey + kTile - 1, 0) / kTile;
-  const int contextBegin = begin + past - before * kTile;
-  // Keys of memories: S for each slot of each chunk of the tile, there or not.
-  const ChunkRange chunks = chunksOf(s, first, end);
-  const int kept = static_cast<int>(s.kept), slots = static_cast<int>(s.slots);
-  const int memoryKeys = chunks.count * slots * kept;
+  KeyTiles& keys = *behindStages<D, KeyTiles>();
+  if (threadIdx.x == 0) keys.set(given, static_cast<int>(blockIdx.x), kRows);
+  __syncthreads();
+  const auto ownQuery = [&](int half) { return keys.begin + half * kTile + kStep * warpNumber(); };
+  const auto firstSeen = [&](int token) {
+    return firstVisibleTo(in, keys.batch, min(max(token, 0), given.tokens() - 1));
+  };
 
   QueryRows<D> rows;
-  clear<D>(rows.dq);
-  copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(b, begin + row, head); },
-                                TileSource{Stage<D>(0).left, in.q}, TileSource{Stage<D>(0).right, given.out.dy});
+#pragma unroll
+  for (int half = 0; half < kHalves<D>; half++) {
+    const Stage<D> stage(half);
+    copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(keys.batch, keys.begin + half * kTile + row, keys.head); },
+                                  TileSource{stage.left, in.q}, TileSource{stage.right, given.out.dy});
+    clear<D>(rows.dq[half]);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      const int token = ownQuery(half) + laneRow() + 8 * i;
+      const bool isReal = token >= 0 && token < given.tokens();
+      rows.statistics[half][i] = isReal ? *given.statisticsAt(keys.batch, token, keys.head) : make_float2(INFINITY, 0);
+    }
+  }
   copyCommit();
-  const QueryRow laneRows[2] = {{given, b, own + laneRow(), head}, {given, b, own + laneRow() + 8, head}};
   copyWait<0>();
   __syncthreads();
-  loadFragments<D>(rows.q, rows.dy, Stage<D>(0), kStep * warpNumber());
+#pragma unroll
+  for (int half = 0; half < kHalves<D>; half++) {
+    loadFragments<D>(rows.q[half], rows.dy[half], Stage<D>(half), kStep * warpNumber());
+  }
 
   // Where row `key` of the memories lies, negative for none; and the chunk that it belongs to.
   const auto memoryKey = [&](int key, int* chunk) -> int64_t {
-    const int place = key / kept, token = key - place * kept;
-    if (key >= memoryKeys) return -1;
-    *chunk = chunks.first + place / slots;
-    const MemorySlot slot = memorySlot(in, b, *chunk, place % slots);
-    return token < slot.length ? given.memoryAt(slot.memory, kvHead, token) : -1;
+    if (key >= keys.memoryKeys) return -1;
+    const int kept = static_cast<int>(s.kept), slots = static_cast<int>(s.slots), place = key / kept;
+    *chunk = keys.firstChunk + place / slots;
+    const MemorySlot slot = memorySlot(in, keys.batch, *chunk, place % slots);
+    return key % kept < slot.length ? given.memoryAt(slot.memory, keys.head / given.group(), key % kept) : -1;
   };
   const auto copy = [&](int i, const Stage<D>& stage) {
-    if (i <= before) {
-      copyTiles<D, kThreads, kTile>([&](int row) { return given.keyAt(b, contextBegin + i * kTile + row, kvHead); },
+    if (i < keys.context) {
+      const int b = keys.batch, first = keys.contextBegin + i * kTile, kvHead = keys.head / given.group();
+      copyTiles<D, kThreads, kTile>([&](int row) { return given.keyAt(b, first + row, kvHead); },
                                     TileSource{stage.left, in.k}, TileSource{stage.right, in.v});
       return;
     }
-    const int from = (i - before - 1) * kTile;
+    const int from = (i - keys.context) * kTile;
     int chunk = 0;
     copyTiles<D, kThreads, kTile>([&](int row) { return memoryKey(from + row, &chunk); },
                                   TileSource{stage.left, in.memoryKeys}, TileSource{stage.right, in.memoryValues});
@@ -311,44 +355,53 @@ __global__ void __launch_bounds__(kThreads, kBlocks<D>) queryGradKernel(Backward
       static_cast<int32_t*>(stage.notes)[threadIdx.x] = at < 0 ? -2 : chunk;
     }
   };
+
   const float factor = given.scale * kLog2e;
-  const int ownFirstChunk = chunkOf(s, max(own, 0)), ownLastChunk = chunkOf(s, min(own + kStep, end) - 1);
+  const auto isThere = [&](int half) { return ownQuery(half) < keys.end && ownQuery(half) + kStep > 0; };
   const auto work = [&](int i, const Stage<D>& stage) {
-    if (own >= end || own + kStep <= 0) return;
-    if (i <= before) {
-      const int key = contextBegin + i * kTile;
-      const bool masked = i == before || key < lastFirstKey;
+    if (i < keys.context) {
+      const int tile = keys.contextBegin + i * kTile, past = given.past();
+      const bool masked = i >= keys.full || tile < firstSeen(keys.begin + kRows - 1);
 #pragma unroll 1
-      for (int step = 0; step < kTile; step += kStep) {
-        if (key + step > own + kStep - 1 + past || key + step + kStep <= firstKey) continue;
-        rows.addKeys(stage, step, laneRows, factor, masked, [&](int row, int column) {
-          return key + column >= laneRows[row].first && key + column <= laneRows[row].last;
+      for (int key = 0; key < kTile; key += kStep) {
+        const auto sees = [&](int half) {
+          const int own = ownQuery(half);
+          return isThere(half) && (!masked || (tile + key < own + kStep + past && tile + key + kStep > firstSeen(own)));
+        };
+        rows.addKeysWhere(sees, stage, key, factor, masked, [&](int half, int row, int column) {
+          const int token = ownQuery(half) + laneRow() + 8 * row;
+          return tile + column <= token + past && tile + column >= firstSeen(token);
         });
       }
       return;
     }
-    const int from = (i - before - 1) * kTile;
+    const int from = (i - keys.context) * kTile;
 #pragma unroll 1
-    for (int step = 0; step < kTile && from + step < memoryKeys; step += kStep) {
-      const int firstChunk = chunks.first + (from + step) / (slots * kept);
-      const int lastChunk = chunks.first + (from + step + kStep - 1) / (slots * kept);
-      if (lastChunk < ownFirstChunk || firstChunk > ownLastChunk) continue;
-      rows.addKeys(stage, step, laneRows, factor, true, [&](int row, int column) {
-        return static_cast<const int32_t*>(stage.notes)[column] == laneRows[row].chunk;
+    for (int key = 0; key < kTile && from + key < keys.memoryKeys; key += kStep) {
+      const int keysOfChunk = static_cast<int>(s.slots * s.kept);
+      const int firstChunk = keys.firstChunk + (from + key) / keysOfChunk;
+      const int lastChunk = keys.firstChunk + (from + key + kStep - 1) / keysOfChunk;
+      const auto sees = [&](int half) {
+        return isThere(half) && chunkOf(s, max(ownQuery(half), 0)) <= lastChunk &&
+               chunkOf(s, min(ownQuery(half) + kStep, keys.end) - 1) >= firstChunk;
+      };
+      rows.addKeysWhere(sees, stage, key, factor, true, [&](int half, int row, int column) {
+        return static_cast<const int32_t*>(stage.notes)[column] == chunkOf(s, ownQuery(half) + laneRow() + 8 * row);
       });
     }
   };
-  forTiles<D>(before + 1 + (memoryKeys + kTile - 1) / kTile, copy, work);
+  forTiles<D>(keys.tiles(), copy, work);
 
-  const int64_t upper = given.queryAt(b, own + laneRow(), head), lower = given.queryAt(b, own + laneRow() + 8, head);
-  storeRows<D>(rows.dq, given.scale, upper < 0 ? nullptr : given.out.dq + upper,
-               lower < 0 ? nullptr : given.out.dq + lower);
+#pragma unroll
+  for (int half = 0; half < kHalves<D>; half++) {
+    const int64_t upper = given.queryAt(keys.batch, ownQuery(half) + laneRow(), keys.head);
+    const int64_t lower = given.queryAt(keys.batch, ownQuery(half) + laneRow() + 8, keys.head);
+    storeRows<D>(rows.dq[half], given.scale, upper < 0 ? nullptr : given.out.dq + upper,
+                 lower < 0 ? nullptr : given.out.dq + lower);
+  }
 }
 
-/**
- * The tiles of queries that see some keys: those of each head of the group in turn. It lies in shared memory behind the
- * stages, since registers are what these kernels are short of.
- */
+/** The tiles of queries that see some keys, those of each head of the group in turn; in shared memory like KeyTiles. */
 struct QueryTiles {
   int batch, firstHead;
   int begin, end;  // queries; begin is even, for the statistics
@@ -364,17 +417,13 @@ struct QueryTiles {
   }
 };
 
-/** What keyGradKernel and memoryGradKernel have in shared memory behind the stages. */
-template <int D>
-__device__ QueryTiles* queryTiles() {
-  return reinterpret_cast<QueryTiles*>(sharedMemory<unsigned char>() + 2 * Stage<D>::kBytes);
-}
 constexpr int kWindow = 4096;  // places of `index` that are looked at together
-template <int D>
-__device__ uint32_t* marksOfPlaces() {
-  return reinterpret_cast<uint32_t*>(queryTiles<D>() + 1);
-}
-constexpr std::size_t kBehindStages = sizeof(QueryTiles), kMarksBytes = kWindow / 8;
+
+/** What memoryGradKernel has behind the stages. */
+struct PlacesAndTiles {
+  uint32_t marks[kWindow / kWarpSize];
+  QueryTiles queries;
+};
 
 /** Begins to copy tile i of queries, with dy and statistics. */
 template <int D>
@@ -452,9 +501,9 @@ __device__ inline int endOfQueries(const Backward& given, int b, int keyEnd) {
 
 /** dk and dv; a block takes 64 keys of a key-value head. */
 template <int D>
-__global__ void __launch_bounds__(kThreads, kBlocks<D>) keyGradKernel(Backward given) {
+__global__ void __launch_bounds__(kThreads, D <= 80 ? 3 : 2) keyGradKernel(Backward given) {
   const AttentionInputs<Bf16>& in = given.in;
-  QueryTiles& queries = *queryTiles<D>();
+  QueryTiles& queries = *behindStages<D, QueryTiles>();
   if (threadIdx.x == 0) {
     const int block = static_cast<int>(blockIdx.x), kvHead = block % given.kvHeads();
     const int b = block / given.kvHeads() % given.batch();
@@ -574,7 +623,8 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2) memoryGradKernel(Ba
   loadFragments<D>(rows.keys, rows.values, Stage<D>(0), 0);
 
   const float factor = given.scale * kLog2e;
-  QueryTiles& queries = *queryTiles<D>();
+  auto& shared = *behindStages<D, PlacesAndTiles>();
+  QueryTiles& queries = shared.queries;
   const auto addPlace = [&](int place) {
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -599,7 +649,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2) memoryGradKernel(Ba
           });
         });
   };
-  if (firstToken() < length) forPlaces(in, memory(), marksOfPlaces<D>(), addPlace);
+  if (firstToken() < length) forPlaces(in, memory(), shared.marks, addPlace);
 
   // The sums of the warps, [4, 2, 16, D], in place of the stages.
   auto* sums = sharedMemory<float>();
@@ -636,14 +686,15 @@ void launchAll(Context& context, Backward given) {
   constexpr std::size_t kStages = 2 * Stage<D>::kBytes;
   const bool readsMemories = s.slots > 0 && s.chunks > 0;
   given.shift = readsMemories ? static_cast<int>((kTile - s.start % kTile) % kTile) : 0;
-  given.tiles = static_cast<int>(blocksFor(s.tokens + given.shift, kTile));
-  context.launch(queryGradKernel<D>, blocks(given.tiles * s.heads * s.batch), kThreads, kStages, given);
+  given.tiles = static_cast<int>(blocksFor(s.tokens + given.shift, kTile * kHalves<D>));
+  context.launch(queryGradKernel<D>, blocks(given.tiles * s.heads * s.batch), kThreads,
+                 kStages + sizeof(KeyTiles), given);
   context.launch(keyGradKernel<D>, blocks(blocksFor(s.room, kTile) * s.kvHeads * s.batch), kThreads,
-                 kStages + kBehindStages, given);
+                 kStages + sizeof(QueryTiles), given);
   if (given.out.dMemoryKeys == nullptr) return;
   given.tiles = static_cast<int>(blocksFor(s.kept, kStep));
   context.launch(memoryGradKernel<D>, blocks(given.tiles * s.kvHeads * s.memories), kThreads,
-                 kStages + kBehindStages + kMarksBytes, given);
+                 kStages + sizeof(PlacesAndTiles), given);
 }
 
 }  // namespace

@@ -21,6 +21,9 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kRows = kThreads / kWarpSize;  // of a block
+/** Blocks that a multiprocessor should hold: 64 registers for up to 3 pieces of a row, 128 for more; ptxas spills none. */
+template <int Pieces>
+constexpr int kBlocks = Pieces <= 3 ? 8 : 4;
 
 /** Of a row of D numbers those of one lane: lane, lane + 32, … */
 template <int Pieces>
@@ -160,7 +163,7 @@ struct Query {
 };
 
 template <class T, int Pieces>
-__global__ void __launch_bounds__(kThreads) plainKernel(Plain<T> in, AttentionOutputs<T> out) {
+__global__ void __launch_bounds__(kThreads, kBlocks<Pieces>) plainKernel(Plain<T> in, AttentionOutputs<T> out) {
   const AttentionShape& s = in.shape;
   const auto [b, head, token] = Query(s);
   if (b >= s.batch) return;
@@ -194,7 +197,7 @@ __global__ void __launch_bounds__(kThreads) plainKernel(Plain<T> in, AttentionOu
 
 /** dq, and δ [B, H, T]. */
 template <class T, int Pieces>
-__global__ void __launch_bounds__(kThreads) plainQueryGradKernel(Plain<T> in, AttentionGradients<T> out, float* delta) {
+__global__ void __launch_bounds__(kThreads, kBlocks<Pieces>) plainQueryGradKernel(Plain<T> in, AttentionGradients<T> out, float* delta) {
   const AttentionShape& s = in.shape;
   const auto [b, head, token] = Query(s);
   if (b >= s.batch) return;
@@ -234,7 +237,7 @@ struct KeyRow {
 
 /** dk and dv, of all tokens that there is room for. */
 template <class T, int Pieces>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks<Pieces>)
     plainKeyGradKernel(Plain<T> in, AttentionGradients<T> out, const float* delta) {
   const AttentionShape& s = in.shape;
   const int64_t row = rowOfWarp();
@@ -254,7 +257,7 @@ __global__ void __launch_bounds__(kThreads)
 
 /** Gradients of memories; a warp a token. */
 template <class T, int Pieces>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks<Pieces>)
     plainMemoryGradKernel(Plain<T> in, AttentionGradients<T> out, const float* delta) {
   const AttentionShape& s = in.shape;
   const int64_t row = rowOfWarp();
