@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kThreads = 256, kRounds = 2;
 constexpr int64_t kBlock = kThreads * kGroup * kRounds;  // numbers of a block
-constexpr int kMostParameters = 40;
+constexpr int kMostParameters = 48;
 
 struct Parameter {
   const float* parameter;

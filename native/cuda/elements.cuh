@@ -41,6 +41,7 @@ __device__ inline Group<T, N> loadGroup(const T* from) {
   return group;
 }
 
+/** To global memory. The compiler would take an assignment apart and not always find together again, so it is asked by name. */
 template <int N, class T>
 __device__ inline void storeGroup(T* to, const Group<T, N>& group) {
   if constexpr (N == 1) {
@@ -48,10 +49,10 @@ __device__ inline void storeGroup(T* to, const Group<T, N>& group) {
   } else {
 #pragma unroll
     for (int i = 0; i < N; i += kVector<T>) {
-      Vector<T> part;
-#pragma unroll
-      for (int j = 0; j < kVector<T>; j++) part.at[j] = group.at[i + j];
-      storeVector(to + i, part);
+      expectAligned(to + i);
+      uint4 words;
+      memcpy(&words, group.at + i, sizeof words);
+      __stwb(reinterpret_cast<uint4*>(to + i), words);
     }
   }
 }

@@ -19,9 +19,9 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kKept = 4;  // groups of a row that a thread keeps
-constexpr int kMostThreads = 512;
+constexpr int kMostThreads = 384;
 constexpr int64_t kMostWidth = int64_t{kMostThreads} * kKept * kGroup;
-constexpr int kBlocksOfProcessor = 4;
+constexpr int kResident = 512;  // threads that a processor holds of the gradient
 constexpr unsigned kAcross = 32, kDown = 16;  // threads that add partial sums up
 
 /** The sums over a block of two numbers of each thread, in all threads; `room` is that of blockSum, twice. */
@@ -224,24 +224,25 @@ void rmsNormGrad(Context& context, Tensor x, Tensor weight, Tensor dy, double ep
   expect(dy.count == x.count && dx.count == x.count, "rmsNormGrad: x and its gradients differ in size");
   expect(dWeight.count == weight.count, "rmsNormGrad: the weight and its gradient differ in size");
   const int64_t width = weight.count, rows = x.count / width;
-  const int64_t blocks = std::min<int64_t>(rows, kBlocksOfProcessor * context.multiprocessors());
   Context::touch(dx);
   Context::touch(dWeight);
+  if (rows == 0) return fill(context, 0, dWeight);
   const Operand<float> scale(context, weight);
-  const Scratch<float> partial(context, blocks * width);
-  if (blocks > 0) {
-    withType(dx.type(), [&](auto type) {
-      using T = decltype(type);
-      const Operand<T> values(context, x), upstream(context, dy);
-      const Gradient<T> given{values.data(), scale.data(), upstream.data(), rows, width, static_cast<float>(epsilon),
-                              dx.as<T>(),    partial.data()};
-      const unsigned threads = threadsFor(width, aligned(given.x, given.weight, given.dy, given.dx));
-      context.launch(threads > 0 ? rmsNormGradKernel<T> : plainRmsNormGradKernel<T>, static_cast<unsigned>(blocks),
-                     threads > 0 ? threads : kThreads, 64 * sizeof(float), given);
-    });
-  }
-  context.launch(addPartialsKernel, static_cast<unsigned>(blocksFor(width, kAcross)), dim3(kAcross, kDown),
-                 kAcross * kDown * sizeof(float), partial.data(), blocks, width, dWeight.as<float>());
+  withType(dx.type(), [&](auto type) {
+    using T = decltype(type);
+    const Operand<T> values(context, x), upstream(context, dy);
+    Gradient<T> given{values.data(), scale.data(), upstream.data(), rows,   width, static_cast<float>(epsilon),
+                      dx.as<T>(),    nullptr};
+    const unsigned kept = threadsFor(width, aligned(given.x, given.weight, given.dy, given.dx));
+    const unsigned threads = kept > 0 ? kept : kThreads;
+    const int64_t blocks = std::min<int64_t>(rows, std::max(1u, kResident / threads) * context.multiprocessors());
+    const Scratch<float> partial(context, blocks * width);
+    given.partial = partial.data();
+    context.launch(kept > 0 ? rmsNormGradKernel<T> : plainRmsNormGradKernel<T>, static_cast<unsigned>(blocks), threads,
+                   64 * sizeof(float), given);
+    context.launch(addPartialsKernel, static_cast<unsigned>(blocksFor(width, kAcross)), dim3(kAcross, kDown),
+                   kAcross * kDown * sizeof(float), partial.data(), blocks, width, dWeight.as<float>());
+  });
 }
 
 }  // namespace memory3

@@ -81,21 +81,15 @@ struct Tile<Bf16> {
   }
 };
 
-/** Rows of D numbers, `stride` apart. */
-template <class T>
-struct Rows {
-  const T* first;
-  int64_t stride;
-};
-
-/** The group of dimensions from `d` on of a row of D numbers, 0 behind its end. */
+/** The group of dimensions from `d` on of a row of D numbers; 0 behind its end, and of no row. */
 template <class T>
 __device__ Group<T, kGroup> groupOf(const T* row, int64_t d, int64_t dim, bool vectors) {
-  if (vectors && d < dim) return loadGroup<kGroup>(row + d);
   Group<T, kGroup> group{};
+  if (row == nullptr || d >= dim) return group;
+  if (vectors) return loadGroup<kGroup>(row + d);
 #pragma unroll
   for (int j = 0; j < kGroup; j++) {
-    if (!vectors && d + j < dim) group.at[j] = row[d + j];
+    if (d + j < dim) group.at[j] = row[d + j];
   }
   return group;
 }
@@ -111,14 +105,34 @@ struct Scores {
   float* scratch;  // [blocks, 64, tokens − skip], null where shared memory holds the scores
 
   __device__ int64_t group() const { return heads / kvHeads; }
-  /** Query `row` of the G·real of a task, where it has one. */
-  __device__ const T* query(int64_t task, int64_t row, int64_t real) const {
-    const int64_t head = task % kvHeads * group() + row / real;
-    return q + ((task / kvHeads * tokens + skip + row % real) * heads + head) * dim;
+};
+
+/** What a block works at: a reference and key-value head, the tokens of it that take part, its G·real queries. */
+template <class T>
+struct Task {
+  const T* q;  // of the first token that takes part and the first head
+  const T* k;
+  int64_t qStride, kStride;  // from token to token
+  int64_t dim;
+  uint32_t real, rows;
+  bool vectors;
+
+  __device__ Task(const Scores<T>& given, int64_t task, int64_t real_)
+      : qStride(given.heads * given.dim),
+        kStride(given.kvHeads * given.dim),
+        dim(given.dim),
+        real(static_cast<uint32_t>(real_)),
+        rows(static_cast<uint32_t>(given.group() * real_)),
+        vectors(given.vectors) {
+    const int64_t token = task / given.kvHeads * given.tokens + given.skip, head = task % given.kvHeads;
+    q = given.q + token * qStride + head * given.group() * given.dim;
+    k = given.k + token * kStride + head * given.dim;
   }
-  __device__ const T* key(int64_t task, int64_t token) const {
-    return k + ((task / kvHeads * tokens + skip + token) * kvHeads + task % kvHeads) * dim;
+  /** Queries are numbered [G, real]; null where there is none of this number. */
+  __device__ const T* query(uint32_t row) const {
+    return row < rows ? q + row % real * qStride + row / real * dim : nullptr;
   }
+  __device__ const T* key(uint32_t token) const { return token < real ? k + token * kStride : nullptr; }
 };
 
 /** Puts a thread's group of a piece into shared memory. */
@@ -126,39 +140,49 @@ template <class T>
 __device__ void putGroup(T* piece, int row, int group, const Group<T, kGroup>& values) {
   T* to = piece + row * Tile<T>::kStride + group * kGroup;
   if constexpr (std::is_same_v<T, Bf16>) {
-    storeGroup(to, values);
+    Vector<T> vector;
+#pragma unroll
+    for (int j = 0; j < kGroup; j++) vector.at[j] = values.at[j];
+    storeVector(to, vector);
   } else {
 #pragma unroll
     for (int j = 0; j < kGroup; j++) to[j] = values.at[j];
   }
 }
 
-/** scores [64, real] of the queries from `first` on with all keys, and a barrier. Rows behind the last query are left. */
+/**
+ * scores [64, real] of the queries from `first` on with all keys, and a barrier. Rows behind the last query are left. While
+ * a piece is multiplied the next one is on its way to the registers.
+ */
 template <class T>
-__device__ void scoreRows(const Scores<T>& given, int64_t task, int64_t first, int64_t rows, int64_t real, T* queries,
-                          T* keys, float* scores) {
+__device__ void scoreRows(const Task<T>& task, uint32_t first, T* queries, T* keys, float* scores) {
   const int row = static_cast<int>(threadIdx.x) / (kDepth / kGroup), group = static_cast<int>(threadIdx.x) % (kDepth / kGroup);
-  const float scale = 1.0f / sqrtf(static_cast<float>(given.dim));
-  for (int64_t firstKey = 0; firstKey < real; firstKey += kRows) {
+  const float scale = 1.0f / sqrtf(static_cast<float>(task.dim));
+  const T* query = task.query(first + row);
+  for (uint32_t firstKey = 0; firstKey < task.real; firstKey += kRows) {
+    const T* key = task.key(firstKey + row);
     float sums[4][4] = {};
-    for (int64_t d = 0; d < given.dim; d += kDepth) {
-      Group<T, kGroup> query{}, key{};
-      const int64_t at = d + group * kGroup;
-      if (first + row < rows) query = groupOf(given.query(task, first + row, real), at, given.dim, given.vectors);
-      if (firstKey + row < real) key = groupOf(given.key(task, firstKey + row), at, given.dim, given.vectors);
+    int64_t at = group * kGroup;
+    Group<T, kGroup> nextQuery = groupOf(query, at, task.dim, task.vectors);
+    Group<T, kGroup> nextKey = groupOf(key, at, task.dim, task.vectors);
+    for (int64_t d = 0; d < task.dim; d += kDepth) {
       __syncthreads();
-      putGroup(queries, row, group, query);
-      putGroup(keys, row, group, key);
+      putGroup(queries, row, group, nextQuery);
+      putGroup(keys, row, group, nextKey);
       __syncthreads();
+      at += kDepth;
+      nextQuery = groupOf(query, at, task.dim, task.vectors);
+      nextKey = groupOf(key, at, task.dim, task.vectors);
       Tile<T>::multiply(queries, keys, sums);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        const int64_t column = firstKey + Tile<T>::column(i, j);
-        const int place = Tile<T>::row(i, j);
-        if (column < real && first + place < rows) scores[place * real + column] = sums[i][j] * scale;
+        const uint32_t column = firstKey + Tile<T>::column(i, j), place = Tile<T>::row(i, j);
+        if (column < task.real && first + place < task.rows) {
+          scores[static_cast<int64_t>(place) * task.real + column] = sums[i][j] * scale;
+        }
       }
     }
   }
@@ -203,11 +227,12 @@ __global__ void tokenScoresKernel(const __grid_constant__ Scores<T> given) {
     const int64_t end = min(length, given.tokens), real = end - given.skip;
     float* out = given.out + task * given.tokens;
     for (int64_t j = threadIdx.x; j < given.tokens; j += kThreads) out[j] = j >= given.skip && j < end ? 0.0f : -1.0f;
-    const int64_t rows = real > 0 ? given.group() * real : 0;
+    if (real <= 0) continue;
+    const Task<T> own(given, task, real);
     float largest = -INFINITY;
-    for (int64_t first = 0; first < rows; first += kRows) {
-      scoreRows(given, task, first, rows, real, queries, keys, scores);
-      const int64_t here = min(rows - first, static_cast<int64_t>(kRows));
+    for (uint32_t first = 0; first < own.rows; first += kRows) {
+      scoreRows(own, first, queries, keys, scores);
+      const int64_t here = min(own.rows - first, static_cast<uint32_t>(kRows));
       float factor = 1.0f;
       if (given.softmax) {
         softmaxRows(scores, here, real);
@@ -223,7 +248,6 @@ __global__ void tokenScoresKernel(const __grid_constant__ Scores<T> given) {
         out[given.skip + j] = sum;
       }
     }
-    __syncthreads();
   }
 }
 
@@ -234,7 +258,7 @@ void launchScores(Context& context, Scores<T> given) {
   const int64_t scores = kRows * std::max<int64_t>(given.tokens - given.skip, 0);
   const bool fits = pieces + scores * static_cast<int64_t>(sizeof(float)) <= kMostShared;
   const int64_t blocks = fits ? given.tasks : std::min<int64_t>(given.tasks, 4 * context.multiprocessors());
-  expect(blocks < (int64_t{1} << 31), "tokenScores: too many references");
+  expect(blocks < (int64_t{1} << 31) && given.heads * given.tokens < (int64_t{1} << 31), "tokenScores: too many tokens");
   const Scratch<float> scratch(context, fits ? 0 : blocks * scores);
   given.scratch = scratch.data();
   context.launch(tokenScoresKernel<T>, static_cast<unsigned>(blocks), kThreads,

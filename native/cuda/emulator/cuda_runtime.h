@@ -136,6 +136,10 @@ template <class T>
 T __ldg(const T* address) {
   return *address;
 }
+template <class T>
+void __stwb(T* address, T value) {
+  memcpy(address, &value, sizeof value);
+}
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 inline float __fdividef(float a, float b) { return a / b; }
