@@ -5,15 +5,17 @@
  * For each block: logits [R, V] = hidden · weightᵀ in float32 by cuBLASLt; one kernel that makes losses of them and, when
  * gradients are wanted, softmax − onehot in the type of the operands; then dHidden = that · weight and
  * dWeight += thatᵀ · hidden, again by cuBLASLt, in float32. 2·N·V·d operations without gradients, 6·N·V·d with them. The
- * kernel reads each logit twice (the second time mostly from the second-level cache: the rows at work are some tens of MB)
- * and writes it once, 4 + 2 bytes a logit in bfloat16 beside 4 that the product wrote: a few per cent of the products' time.
+ * kernel reads each logit twice, 8 bytes (of the second time some come from the second-level cache), and in bfloat16 writes
+ * 2: for d in the thousands a few per cent of the time of the products.
  *
  * R is bounded by kLogitsBytes of logits and, where there are enough rows, a multiple of 128, which is what the tiles of
  * the products want. dWeight [V, d] is read and written once a block, so that larger blocks are cheaper; 256 MiB are about
  * 1,000 rows of a vocabulary of 60,000. Rows of logits begin at multiples of 256 bytes whatever V is.
  *
- * A row is one thread block's: it keeps the largest logit and the sum of exponentials in one pass over vectors of 16 bytes
- * (each thread its own, joined once at the end), so that logits are not read a third time. sm_90a: see scripts/gpu/inspect.sh.
+ * A row is one thread block's: each thread keeps the largest logit and the sum of exponentials of its own in one pass over
+ * vectors of 16 bytes, and they are joined at the end, so that logits are not read a third time. 1,024 threads a row rather
+ * than fewer, for fewer rows at work at once leave more of them in the cache. ptxas for sm_90a: 32 registers, no spills, two
+ * blocks a multiprocessor.
  */
 
 #include <cstdlib>
@@ -24,8 +26,8 @@
 namespace memory3 {
 namespace {
 
-constexpr int kThreads = 512;
-constexpr int kSumThreads = 1024;
+/** Of a block, at most. */
+constexpr int kThreads = 1024;
 constexpr int64_t kLogitsBytes = int64_t{256} << 20;
 constexpr int64_t kRowMultiple = 128;
 /** Rows of logits are padded to this many. */
@@ -37,12 +39,22 @@ struct Normaliser {
   float largest = -INFINITY;
   float sum = 0;
 
+  /** Makes `candidate` the largest if it is. */
+  __device__ void raiseTo(float candidate) {
+    if (!(candidate > largest)) return;
+    sum *= expf(largest - candidate);
+    largest = candidate;
+  }
+
   __device__ void add(float logit) {
-    if (logit > largest) {
-      sum *= expf(largest - logit);
-      largest = logit;
-    }
+    raiseTo(logit);
     sum += expf(logit - largest);
+  }
+
+  __device__ void add(const Vector<float>& logits) {
+    raiseTo(fmaxf(fmaxf(logits.at[0], logits.at[1]), fmaxf(logits.at[2], logits.at[3])));
+    sum += (expf(logits.at[0] - largest) + expf(logits.at[1] - largest)) +
+           (expf(logits.at[2] - largest) + expf(logits.at[3] - largest));
   }
 };
 
@@ -51,9 +63,7 @@ __device__ Normaliser normaliserOf(const float* logits, int64_t vocabulary, floa
   Normaliser own;
   const int64_t vectors = vocabulary / kVector<float>;
   for (int64_t i = threadIdx.x; i < vectors; i += blockDim.x) {
-    const Vector<float> some = loadVector(logits + i * kVector<float>);
-#pragma unroll
-    for (int j = 0; j < kVector<float>; j++) own.add(some.at[j]);
+    own.add(loadVector(logits + i * kVector<float>));
   }
   for (int64_t i = vectors * kVector<float> + threadIdx.x; i < vocabulary; i += blockDim.x) own.add(logits[i]);
   Normaliser all;
@@ -107,12 +117,17 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/** The sum of N losses by one block: each thread every kSumThreads-th, then the threads in order. */
-__global__ void __launch_bounds__(kSumThreads) sumKernel(const float* losses, int64_t count, float* sum) {
+/** The sum of N losses by one block: each thread a fixed share of them, then the threads in order. */
+__global__ void __launch_bounds__(kThreads) sumKernel(const float* losses, int64_t count, float* sum) {
   float own = 0;
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) own += losses[i];
   own = blockSum(own, sharedMemory<float>());
   if (threadIdx.x == 0) *sum = own;
+}
+
+/** Whole warps for so much work, no more than a block has. */
+unsigned threadsFor(int64_t work) {
+  return static_cast<unsigned>(std::min<int64_t>(kThreads, blocksFor(work, kWarpSize) * kWarpSize));
 }
 
 /** MEMORY3_CUDA_LOGITS_BYTES sets another bound, for tests and measurements. */
@@ -151,8 +166,8 @@ void inBlocks(Context& context, const Head& head) {
     const T* own = hidden.data() + first * width;
     context.blas().multiply(context, rowsOf(own, rows), rowsOf(weight.data(), vocabulary, true),
                             {logits.data(), Type::float32, rows, vocabulary, stride}, nullptr, 0);
-    context.launch(lossKernel<T>, static_cast<unsigned>(rows), kThreads, 32 * sizeof(float), logits.data(),
-                   head.targets.as<int32_t>() + first, vocabulary, stride, gradients,
+    context.launch(lossKernel<T>, static_cast<unsigned>(rows), threadsFor(blocksFor(vocabulary, kVector<float>)),
+                   32 * sizeof(float), logits.data(), head.targets.as<int32_t>() + first, vocabulary, stride, gradients,
                    head.losses.as<float>() + first, context.fault());
     if (!wanted) continue;
     context.blas().multiply(
@@ -193,7 +208,7 @@ void crossEntropy(Context& context, Tensor hidden, Tensor weight, Tensor targets
     inBlocks<decltype(type)>(context,
                              {hidden, weight, targets, losses, dHidden, dWeight, tokens, width, vocabulary});
   });
-  context.launch(sumKernel, 1, kSumThreads, 32 * sizeof(float), losses.as<float>(), tokens, sum.as<float>());
+  context.launch(sumKernel, 1, threadsFor(tokens), 32 * sizeof(float), losses.as<float>(), tokens, sum.as<float>());
 }
 
 }  // namespace memory3

@@ -1,5 +1,6 @@
 import { beforeAll, expect, it } from 'vitest';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
+import { normalisedError } from '../native/support.ts';
 import { cudaAddon, describeCuda, expectAsNative, openBlas, output, runOnCuda } from './support.ts';
 
 const normals = (count: number, seed: number, scale = 1): Float32Array =>
@@ -62,8 +63,12 @@ describeCuda('crossEntropy on CUDA', () => {
 
   // More rows than fit into a block need a vocabulary for which the emulated device would take minutes: the size of blocks
   // is a setting for this test.
-  it.each([1, 3, 128])('gives the same in blocks of about %i rows', async (rows) => {
-    const [tokens, width, vocabulary] = [257, 4, 5];
+  it.each([
+    [1, 3],
+    [3, 7],
+    [150, 130],
+  ])('gives the same in blocks of %i rows at most for %i tokens', async (rows, tokens) => {
+    const [width, vocabulary] = [4, 5];
     const [hidden, weight] = [normals(tokens * width, 1), normals(vocabulary * width, 2)];
     const targets = targetsOf(tokens, vocabulary);
     const [sum, losses, dHidden, dWeight] = [output(1), output(tokens), output(tokens * width), output(20)];
@@ -96,8 +101,9 @@ describeCuda('crossEntropy on CUDA', () => {
     addon.write(targets, t);
     addon.crossEntropy!(h, w, t, s, l, [state, 0, 15], [state, 15, 35]);
     const both = await addon.read(state, output(tokens * width + vocabulary * width));
-    expect(both.subarray(0, 15)).toEqual(ofHidden);
-    expect(both.subarray(15)).toEqual(ofWeight);
+    // A product into a place that is less aligned may be computed by another algorithm.
+    expect(normalisedError(both.slice(0, 15), ofHidden as Float32Array)).toBeLessThan(1e-5);
+    expect(normalisedError(both.slice(15), ofWeight as Float32Array)).toBeLessThan(1e-5);
     for (const handle of handles) addon.release(handle);
   });
 

@@ -12,7 +12,7 @@ const SOURCE = fileURLToPath(new URL('fake_libcuda.cpp', import.meta.url));
 /** What the driver is found to say in a process of its own, with libraries of `folder` before those of the system. */
 function driverWith(folder: string, environment: Record<string, string> = {}): CudaDriver {
   const script = 'console.log(JSON.stringify(require(process.argv[1]).cudaDriver()))';
-  const env = { ...process.env, LD_LIBRARY_PATH: folder, LD_PRELOAD: '', ...environment };
+  const env = { ...process.env, LD_LIBRARY_PATH: folder, ...environment };
   return JSON.parse(
     execFileSync(process.execPath, ['-e', script, ADDON_PATH], { env, encoding: 'utf8' }),
   ) as CudaDriver;

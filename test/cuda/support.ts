@@ -6,6 +6,7 @@
 
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect } from 'vitest';
 import { ADDON_PATH, type NativeAddon, type TensorValues } from '../../src/engine/native/addon.ts';
@@ -17,8 +18,10 @@ export const EMULATED_PATH = fileURLToPath(new URL('../../build/native/memory3_c
 export const CUDA_PATH = process.env.MEMORY3_TEST_CUDA ?? EMULATED_PATH;
 const built = existsSync(CUDA_PATH) && existsSync(ADDON_PATH);
 /** Where the libraries of NVIDIA that tests stand in for are. */
-export const FAKE_LIBRARIES = fileURLToPath(new URL('../../build/native/fake_cuda_libs', import.meta.url));
-if (CUDA_PATH === EMULATED_PATH) process.env.MEMORY3_CUDA_LIBS = FAKE_LIBRARIES;
+export const FAKE_LIBRARIES = join(dirname(EMULATED_PATH), 'fake_cuda_libs');
+if (basename(CUDA_PATH) === basename(EMULATED_PATH)) {
+  process.env.MEMORY3_CUDA_LIBS = join(dirname(CUDA_PATH), 'fake_cuda_libs');
+}
 
 /** A suite that needs both addons. */
 export const describeCuda: typeof describe.skip = built
