@@ -6,7 +6,7 @@
  */
 
 import type * as tf from '../engine/tf.ts';
-import { type AttentionMemory, attention, linear, linears, rmsNorm, rope, swiglu } from '../ops/index.ts';
+import { type AttentionMemory, attention, linear, linears, rmsNorm, rope, swiglu, view } from '../ops/index.ts';
 import type { KeyValueCache } from './cache.ts';
 import type { LayerWeights } from './model.ts';
 import type { ModelShape } from './shape.ts';
@@ -22,7 +22,7 @@ export interface Projections {
 export function project(shape: ModelShape, weights: LayerWeights, x: tf.Tensor2D, tokens: number): Projections {
   const normed = rmsNorm(x, weights.inputNorm, shape.normEpsilon);
   const [query, key, value] = linears(normed, [weights.query, weights.key, weights.value]).map((rows) =>
-    rows.reshape<tf.Tensor4D>([-1, tokens, rows.shape[1] / shape.headDim, shape.headDim]),
+    view<tf.Rank.R4>(rows, [-1, tokens, rows.shape[1] / shape.headDim, shape.headDim]),
   );
   return { query: query!, key: key!, value: value! };
 }

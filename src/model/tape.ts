@@ -6,6 +6,7 @@
 
 import { setImmediate } from 'node:timers/promises';
 import * as tf from '../engine/tf.ts';
+import { readsGradientOf } from '../ops/kernel.ts';
 
 type TapeNode = NonNullable<ReturnType<typeof tf.engine>['state']['activeTape']>[number];
 
@@ -151,8 +152,10 @@ function inputGradients(
 ): tf.Tensor[] {
   if (!gradient) throw new Error(`kernel ${kernelName} has no gradient`);
   return tf.tidy(() => {
-    // Not tf.zeros, which makes them in JavaScript.
-    const upstream = outputs.map(({ id, shape, dtype }) => gradients.get(id) ?? tf.fill(shape, 0, dtype as 'float32'));
+    // Not tf.zeros, which makes them in JavaScript. An output may be large that only the gradient kernel wants to keep.
+    const zeros = ({ shape, dtype }: tf.Tensor, i: number): tf.Tensor =>
+      tf.fill(readsGradientOf(kernelName, i) ? shape : [], 0, dtype as 'float32');
+    const upstream = outputs.map((output, i) => gradients.get(output.id) ?? zeros(output, i));
     const thunks = gradient(upstream);
     // A gradient that is passed on as it came belongs to the node above.
     return names.map((name) => {

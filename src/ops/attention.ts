@@ -69,6 +69,7 @@ function defineAttention<I extends ContextInputs & KernelInputs>(name: string, i
     gradient: {
       inputs,
       outputs: [0, 2],
+      differentiable: [0],
       backward: ([dy], saved, [out, state], attributes) => {
         const given = { ...(saved as I), dy: dy!, out: out!, state: state! };
         if (given.k.shape[1] !== attributes.keyTokens)

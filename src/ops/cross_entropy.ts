@@ -32,6 +32,7 @@ const headLoss = defineKernel<Inputs, Attributes>({
   gradient: {
     inputs: ['hidden', 'weight', 'targets'],
     outputs: [2],
+    differentiable: [0],
     backward: ([dy], { hidden, weight, targets }, [state], attributes) => {
       const inputs = { hidden: hidden!, weight: weight!, targets: targets!, dy: dy!, state: state! };
       const [dHidden, dWeight] = headLossGrad(inputs, attributes);

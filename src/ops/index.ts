@@ -15,3 +15,4 @@ export { selectTokens } from './select_tokens.ts';
 export { swiglu } from './swiglu.ts';
 export { type TokenScoreRule, tokenScores } from './token_scores.ts';
 export { type StorageType, unpackMemories } from './unpack_memories.ts';
+export { view } from './view.ts';

@@ -15,8 +15,10 @@ export interface KernelGradient<I extends KernelInputs, A extends KernelAttribut
   inputs: readonly (keyof I & string)[];
   /** Numbers of the outputs that `backward` needs. */
   outputs?: readonly number[];
+  /** Numbers of the outputs whose gradients `backward` reads; by default all. */
+  differentiable?: readonly number[];
   /**
-   * @param dy gradients of all outputs, zeros where an output was not used
+   * @param dy gradients of all outputs, zeros where a differentiable output was not used
    * @param saved the inputs named above, by name
    * @param outputs the outputs named above, in order
    * @returns one thunk per differentiable input; integer inputs are left out
@@ -35,6 +37,13 @@ export interface KernelDefinition<I extends KernelInputs, A extends KernelAttrib
   /** The portable composition. It runs with the tape off, inside `tf.tidy`. */
   forward(inputs: I, attributes: A): tf.Tensor[];
   gradient?: KernelGradient<I, A>;
+}
+
+const differentiableOutputs = new Map<string, readonly number[]>();
+
+/** Whether the gradient of a kernel reads that of its output `output`, so that zeros must stand in for one that is not there. */
+export function readsGradientOf(kernelName: string, output: number): boolean {
+  return differentiableOutputs.get(kernelName)?.includes(output) ?? true;
 }
 
 /**
@@ -72,6 +81,7 @@ function registerGradient<I extends KernelInputs, A extends KernelAttributes>(
   gradient: KernelGradient<I, A>,
 ): void {
   const { inputs, outputs = [], backward } = gradient;
+  if (gradient.differentiable) differentiableOutputs.set(name, gradient.differentiable);
   const outputsToSave: boolean[] = [];
   for (const number of outputs) outputsToSave[number] = true;
   tf.registerGradient({

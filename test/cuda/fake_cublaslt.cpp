@@ -279,10 +279,14 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(HandleData* handle, DescData* desc
   return CUBLAS_STATUS_SUCCESS;
 }
 
+/** A stream of the emulated device begins with the function that makes the copies which wait in it. */
+void comeBehindCopies(void* stream) { (*static_cast<void (**)(void*)>(stream))(stream); }
+
 cublasStatus_t cublasLtMatmul(HandleData* handle, DescData* desc, const void* alpha, const void* A, LayoutData* a,
                               const void* B, LayoutData* b, const void* beta, const void* C, LayoutData* c, void* D,
                               LayoutData* d, const MatmulAlgo* algo, void* workspace, size_t workspaceBytes,
-                              void* /*stream*/) {
+                              void* stream) {
+  comeBehindCopies(stream);
   if (!alive(handle)) return refuse("the handle is none", CUBLAS_STATUS_NOT_INITIALIZED);
   Problem problem{};
   const cublasStatus_t status = problemOf(desc, a, b, c, d, &problem);

@@ -365,6 +365,8 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; 
 // reuses memory too early sees it; everything else happens at once.
 
 struct EmulatedStream {
+  /** Stands first: so a library that computes in a stream (test/cuda/fake_cublaslt.cpp) finds it, knowing nothing else. */
+  void (*finishCopies)(cudaStream_t) = memory3::emulator::finishCopies;
   std::deque<std::function<void()>> copies;
   int64_t added = 0, done = 0;
 };
