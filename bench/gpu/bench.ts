@@ -64,6 +64,7 @@ async function measureSteps(given: GpuCase, steps: Steps, kind: Kind): Promise<v
     const first = await steps.step(kind, { recompute });
     for (let i = 0; i < warmups; i++) await steps.step(kind, { recompute });
     const seconds: number[] = [];
+    kernels.takePeakBytes();
     for (let i = 0; i < runs; i++) {
       const start = performance.now();
       await steps.step(kind, { recompute });
@@ -73,7 +74,15 @@ async function measureSteps(given: GpuCase, steps: Steps, kind: Kind): Promise<v
     const { free, total } = kernels.memoryInfo();
     const tokensPerSecond = (given.batch * given.tokens) / median(seconds);
     const recomputed = recompute ? given.shape.numLayers : 0;
-    return { ...spread(seconds), tokensPerSecond, deviceBytes: total - free, totalBytes: total, recomputed, ...first };
+    return {
+      ...spread(seconds),
+      tokensPerSecond,
+      deviceBytes: total - free,
+      peakBytes: kernels.takePeakBytes(),
+      totalBytes: total,
+      recomputed,
+      ...first,
+    };
   };
   add(kind, options.precision, options.recompute ? await measure(true) : (await withFewestRecomputed(measure)).result);
 }

@@ -5,7 +5,9 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { disposeMemories, memoryTensors, slotTensor } from '../../src/memory/reading.ts';
+import { canPutAhead, putAhead } from '../../src/engine/ahead.ts';
+import type * as tf from '../../src/engine/tf.ts';
+import { disposeMemories, memoryTensors, rowsShape, slotTensor } from '../../src/memory/reading.ts';
 import type { StepMemories } from '../../src/memory/step_memories.ts';
 import type { LayerMemories } from '../../src/model/forward.ts';
 import { Model } from '../../src/model/model.ts';
@@ -90,8 +92,8 @@ export class Steps {
   readonly optimizer: AdamW;
   private readonly given: GpuCase;
   private stored: StepMemories | undefined;
-  /** Memories of the next step, on their way to the device while a step runs. */
-  private coming: LayerMemories | undefined;
+  /** Rows of the memories of the next step, on their way to the device while a step runs. */
+  private coming: tf.Tensor2D | undefined;
 
   constructor(given: GpuCase, weights: ReadonlyMap<string, Float32Array> = weightsOf(given.shape)) {
     this.given = given;
@@ -122,7 +124,7 @@ export class Steps {
   }
 
   dispose(): void {
-    if (this.coming) disposeMemories(this.coming);
+    this.coming?.dispose();
     this.optimizer.dispose();
     this.model.dispose();
   }
@@ -130,17 +132,18 @@ export class Steps {
   private read(kind: Kind): { batch: Partial<TrainingBatch>; dispose(): void } {
     if (kind === 'online') return this.online();
     if (kind === 'warmup') return { batch: {}, dispose: () => undefined };
-    const memories = this.coming ?? this.send();
-    this.coming = this.send();
+    const memories = this.take();
+    if (canPutAhead()) this.coming = putAhead(this.stored!.rows, rowsShape(this.stored!)) as tf.Tensor2D;
     return { batch: { memories }, dispose: () => disposeMemories(memories) };
   }
 
-  private send(): LayerMemories {
+  private take(): LayerMemories {
     const { shape, chunkLength, perChunk, keptTokens, batch } = this.given;
     const { memoryLayers, kvHeads, headDim } = shape;
     const layout = { memoryLayers, kvHeads, headDim, keptTokens };
     this.stored ??= storedMemories(this.given);
-    return memoryTensors(this.stored, { layout }, { chunkLength, memoriesPerChunk: perChunk }, batch, 0);
+    const reading = { chunkLength, memoriesPerChunk: perChunk };
+    return memoryTensors(this.stored, { layout }, reading, batch, 0, this.coming);
   }
 
   /** As many reference tokens as text tokens, read by several chunks. */
