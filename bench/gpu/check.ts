@@ -5,7 +5,7 @@
 
 import { parseArgs } from 'node:util';
 import type { Kind } from './cases.ts';
-import { checkOperations } from './check_operations.ts';
+import { checkOperations, firstLine } from './check_operations.ts';
 import { checkErrors, checkResume, checkShape, checkTraining } from './check_training.ts';
 import { type Finding, linesOf, printLine, printTable } from './compare.ts';
 import type { Size } from './operations.ts';
@@ -99,6 +99,11 @@ const [part = '', ...rest] = positionals;
 if (options.help) console.log(USAGE);
 else if (part === 'table') table(rest[0] ?? '');
 else {
-  await run(part);
+  try {
+    await run(part);
+  } catch (error) {
+    console.error(error);
+    report({ part, name: 'the whole part', ok: false, note: firstLine(error) });
+  }
   if (findings.length === 0 || findings.some(({ ok }) => !ok)) process.exitCode = 1;
 }

@@ -209,7 +209,7 @@ class Training:
             self.references = tokens_of(count * s["referenceTokens"], s["vocabSize"], device).view(count, -1)
             return
         size = (2 * s["memoryLayers"], count, s["kvHeads"], s["keptTokens"], s["headDim"])
-        self.stored = torch.full(size, 0.1, dtype=self.options.dtype)
+        self.stored = torch.full(size, 0.1, dtype=torch.bfloat16).to(self.options.dtype)
         if device.type == "cuda":
             self.stored, self.copies = self.stored.pin_memory(), torch.cuda.Stream()
         self.coming = None
