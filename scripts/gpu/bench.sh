@@ -2,6 +2,7 @@
 # Measures the CUDA engine and its peers in PyTorch in turn on one GPU and prints one table with what must be reached;
 # ends with 1 when a figure is missing or misses.
 set -uo pipefail
+# shellcheck source=scripts/gpu/runtime.sh
 source "$(dirname "${BASH_SOURCE[0]}")/runtime.sh"
 
 usage() {

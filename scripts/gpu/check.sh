@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the CUDA engine on a GPU and prints one table; ends with 1 when anything failed, was cut off or was left out.
 set -uo pipefail
+# shellcheck source=scripts/gpu/runtime.sh
 source "$(dirname "${BASH_SOURCE[0]}")/runtime.sh"
 
 usage() {
@@ -41,6 +42,8 @@ mkdir -p "$out" || fail "cannot write to $out"
 out=$(cd "$out" && pwd)
 rm -f "$out"/*.jsonl "$out"/*.log "$out/table.txt"
 began=$SECONDS
+export -f run_node run_program
+export node_binary node_libraries root
 
 # finding PART NAME NOTE: a line for something that failed.
 finding() { printf '{"part":"%s","name":"%s","ok":false,"note":"%s"}\n' "$1" "$2" "${3//[\"\\]/ }"; }
@@ -54,9 +57,7 @@ part() {
     finding "$name" 'not run' "no time was left of $seconds s" >> "$out/$name.jsonl"
     return
   fi
-  export -f run_node run_program
-  node_binary=$node_binary node_libraries=$node_libraries root=$root \
-    timeout --kill-after=5 "$limit" bash -c "$*" > "$out/$name.jsonl" 2> "$out/$name.log"
+  timeout --kill-after=5 "$limit" bash -c "$*" > "$out/$name.jsonl" 2> "$out/$name.log"
   status=$?
   if [ $status -eq 124 ] || [ $status -eq 137 ]; then
     finding "$name" 'cut off' "after $limit s" >> "$out/$name.jsonl"
