@@ -109,7 +109,7 @@ add_dependencies() {
       tokenizers) copy_files "$path" \( -name '*.js' -o -name package.json -o -name '*.linux-x64-gnu.node' \) ;;
       *)
         copy_files "$path" ! -name '*.map' ! -name '*.ts' ! -name '*.cts' ! -name '*.mts' ! -name '*.md' ! -name '*.flow' \
-          ! -name 'LICENSE*' ! -path "$path/src/*" ! -path "$path/node_modules/*" ! -path '*/test/*' ! -path '*/bundles/*' \
+          ! -name 'LICENSE*' ! -path '*/zod/src/*' ! -path '*/apache-arrow/src/*' ! -path "$path/node_modules/*" ! -path '*/test/*' ! -path '*/bundles/*' \
           ! -path '*/docs/*' ! -path '*/Arrow.es*'
         ;;
     esac
@@ -134,7 +134,7 @@ add_runtime() {
       *) cp -L "$library" "$runtime/lib/$name" && strip --strip-unneeded "$runtime/lib/$name" ;;
     esac
   done < <(libraries_of build/native/memory3_native.node "$(command -v node)" node_modules/tokenizers/*.linux-x64-gnu.node)
-  tar -c -C "$runtime" . | xz -6 -T0 > "$pack/runtime.tar.xz"
+  tar -c -C "$runtime" . | xz -9 -T0 > "$pack/runtime.tar.xz"
 }
 
 # add_launcher: `run`, which is memory3.
