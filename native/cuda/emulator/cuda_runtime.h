@@ -4,10 +4,12 @@
  * the kernels of this project use is there; nothing is fast. What a GPU leaves undefined is made to show:
  *
  * - fresh memory and fresh shared memory hold NaN; each block of memory has guards, looked at when it is freed;
- * - asynchronous copies into shared memory arrive as late as they may, and so do copies between host and device;
+ * - asynchronous copies into shared memory arrive as late as they may, or with MEMORY3_EMULATOR_COPIES=early at once, so that
+ *   they meet whoever still reads what they replace; copies between host and device arrive as late as they may;
  * - threads run in an order that MEMORY3_EMULATOR_ORDER chooses (forward, backward, or a number that shuffles), so that a
  *   result that depends on a missing barrier changes;
- * - a barrier that not all threads reach ends the process with a message.
+ * - a barrier that not all threads reach ends the process with a message, and so do lanes of a warp that meet at different
+ *   instructions for all of them, and a block that wants more shared memory than the smallest of the GPUs has.
  */
 #pragma once
 
@@ -63,6 +65,8 @@ using cudaStream_t = struct EmulatedStream*;
 namespace memory3::emulator {
 
 constexpr int kWarp = 32;
+/** Shared memory that a block may have where the compute capability is 8.0. */
+constexpr int kMostShared = 163 * 1024;
 
 /** The number of the running thread in its block. */
 int threadNumber();
@@ -258,7 +262,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   if (config->gridDim.x == 0 || config->gridDim.y == 0 || config->gridDim.z == 0 || config->gridDim.y > 65535 ||
       config->gridDim.z > 65535 || config->blockDim.x * config->blockDim.y * config->blockDim.z > 1024 ||
-      config->dynamicSmemBytes > 232448) {
+      config->dynamicSmemBytes > memory3::emulator::kMostShared) {
     return cudaErrorInvalidValue;
   }
   memory3::emulator::finishCopies(config->stream);

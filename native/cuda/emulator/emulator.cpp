@@ -64,6 +64,7 @@ struct Fiber {
 struct Warp {
   unsigned char slots[2][kWarp * kSlotBytes];
   unsigned arrived = 0, mask = 0;
+  std::size_t bytes = 0;  // that each lane puts down
 };
 
 struct Block {
@@ -208,8 +209,12 @@ const unsigned char* exchange(unsigned mask, const void* data, std::size_t bytes
   Fiber& fiber = *b.fibers[number];
   unsigned char* slots = warp.slots[fiber.exchanges++ % 2];
   std::memcpy(slots + kSlotBytes * lane, data, bytes);
-  if (warp.arrived == 0) warp.mask = mask;
+  if (warp.arrived == 0) {
+    warp.mask = mask;
+    warp.bytes = bytes;
+  }
   if (warp.mask != mask) fail("the lanes of a warp give different masks");
+  if (warp.bytes != bytes) fail("the lanes of a warp are at different instructions for all of them");
   warp.arrived |= 1u << lane;
   if (warp.arrived != mask) {
     fiber.state = State::atWarp;
@@ -229,12 +234,20 @@ void* sharedMemory() {
   return reinterpret_cast<void*>((address + 127) / 128 * 128);
 }
 
+static void make(const Copy& copy) {
+  std::memcpy(copy.to, copy.from, static_cast<std::size_t>(copy.bytes));
+  std::memset(copy.to + copy.bytes, 0, static_cast<std::size_t>(copy.zeros));
+}
+
 void copyLater(void* to, const void* from, int bytes, int zeros) {
   if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
     fail("an asynchronous copy is not aligned to 16 bytes");
   }
-  block().fibers[block().current]->groups.back().push_back(
-      {static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes, zeros});
+  static const char* const wanted = std::getenv("MEMORY3_EMULATOR_COPIES");
+  static const bool early = wanted != nullptr && std::string(wanted) == "early";
+  const Copy copy{static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes, zeros};
+  if (early) return make(copy);
+  block().fibers[block().current]->groups.back().push_back(copy);
 }
 
 void copyCommit() { block().fibers[block().current]->groups.emplace_back(); }
@@ -243,10 +256,7 @@ void copyWait(int groupsLeft) {
   auto& groups = block().fibers[block().current]->groups;
   // The last one is still open.
   while (static_cast<int>(groups.size()) - 1 > groupsLeft) {
-    for (const Copy& copy : groups.front()) {
-      std::memcpy(copy.to, copy.from, static_cast<std::size_t>(copy.bytes));
-      std::memset(copy.to + copy.bytes, 0, static_cast<std::size_t>(copy.zeros));
-    }
+    for (const Copy& copy : groups.front()) make(copy);
     groups.erase(groups.begin());
   }
 }
@@ -354,7 +364,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrMultiProcessorCount: *value = 3; break;
     case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
     case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 232448; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = memory3::emulator::kMostShared; break;
   }
   return cudaSuccess;
 }
