@@ -31,11 +31,12 @@
  * score −∞, or is a row that nobody stores.
  *
  * ptxas for sm_90a (sm_80 as many or up to 16 less): registers of dq | dk, dv | memories, shared memory; no spills, no stack.
- *   D = 16   114 |  80 |  80   13 KB      D =  80   244 | 168 | 211   46 KB
- *   D = 32   147 | 112 | 114   22 KB      D =  96   168 | 228 | 238   54 KB
- *   D = 48   181 | 144 | 156   30 KB      D = 112   190 | 244 | 254   62 KB
- *   D = 64   217 | 168 | 168   38 KB      D = 128   210 | 255 | 255   71 KB
- * So a multiprocessor holds 2 blocks of 4 warps of dq, of dk and dv 3 up to D = 80 and 2 above, on either architecture.
+ *   D = 16   116 |  80 |  80   13 KB      D =  80   243 | 168 | 210   46 KB
+ *   D = 32   149 | 114 | 114   22 KB      D =  96   168 | 226 | 238   54 KB
+ *   D = 48   183 | 144 | 154   30 KB      D = 112   190 | 244 | 254   62 KB
+ *   D = 64   217 | 168 | 168   38 KB      D = 128   209 | 255 | 255   71 KB
+ * So a multiprocessor holds at least 2 blocks of 4 warps of dq, of dk and dv 3 up to D = 80 and 2 above, on either
+ * architecture.
  */
 
 #include <cmath>
@@ -159,7 +160,10 @@ __device__ __forceinline__ void clear(float (&sums)[D / 8][4]) {
   }
 }
 
-/** Of scores [16, 16] those that are not visible become −∞, so that their weights are 0; `visible(r, column)` of row r. */
+/**
+ * Of scores [16, 16] those that are not visible become −∞, so that their weights are 0; `visible(r, column)` of row r. Lanes
+ * may go their own ways there; they come together again for the next product.
+ */
 template <class Visible>
 __device__ __forceinline__ void hide(float (&scores)[2][4], const Visible& visible) {
 #pragma unroll
@@ -169,6 +173,7 @@ __device__ __forceinline__ void hide(float (&scores)[2][4], const Visible& visib
       if (!visible(i / 2, 8 * half + laneColumn() + i % 2)) scores[half][i] = -INFINITY;
     }
   }
+  __syncwarp();
 }
 
 /** 16 lanes a query and head, heads side by side as in memory. */

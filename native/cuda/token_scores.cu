@@ -174,6 +174,8 @@ __device__ void scoreRows(const Task<T>& task, uint32_t first, T* queries, T* ke
       at += kDepth;
       nextQuery = groupOf(query, at, task.dim, task.vectors);
       nextKey = groupOf(key, at, task.dim, task.vectors);
+      // Not all lanes have a row to read, but all multiply.
+      __syncwarp();
       Tile<T>::multiply(queries, keys, sums);
     }
 #pragma unroll
