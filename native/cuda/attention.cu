@@ -71,7 +71,8 @@ AttentionShape checked(Context& context, Tensor q, Tensor k, Tensor v, Tensor me
   if (!firstVisible.empty()) expectSize("firstVisible", firstVisible.count, s.batch * s.tokens);
   if (s.slots > 0) expect(s.chunks > 0 && s.chunkLength > 0 && s.start >= 0, "Attention: an impossible chunk");
   if (s.slots > 0 || !firstVisible.empty()) {
-    context.launch(checkIndicesKernel, 4, 256, 0, s, lengths.as<int32_t>(), index.as<int32_t>(),
+    const auto blocks = static_cast<unsigned>(context.multiprocessors());
+    context.launch(checkIndicesKernel, blocks, 256, 0, s, lengths.as<int32_t>(), index.as<int32_t>(),
                    firstVisible.as<int32_t>(), context.fault());
   }
   return s;

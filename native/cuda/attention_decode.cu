@@ -217,7 +217,8 @@ __global__ void mergePartsKernel(AttentionInputs<Bf16> in, AttentionOutputs<Bf16
   }
   sum = blockSum(sum, room);
   __syncthreads();
-  const float factor = sum > 0 ? 1.0f / sum : 0.0f, normaliser = top + log2f(sum);
+  // What is not a number stays so, for whoever looks for it.
+  const float factor = sum == 0 ? 0.0f : 1.0f / sum, normaliser = top + log2f(sum);
   const int dim = static_cast<int>(s.dim);
   if (thread < dim) {
     float value = 0;

@@ -23,7 +23,7 @@ constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
 constexpr int kRows = 64, kDepth = 32;  // queries or keys, and dimensions, of a piece
 constexpr int kPieceGroups = kRows * kDepth / kGroup;
 static_assert(kPieceGroups == kThreads, "a thread brings one group");
-constexpr int64_t kMostShared = 96 * 1024;  // so that two blocks fit a processor
+constexpr int64_t kMostShared = 96 * 1024;  // so that two blocks fit a multiprocessor of sm_90
 
 /** How the 16 sums of a thread lie in a tile of 64 queries and 64 keys, and how they are made of a piece of each. */
 template <class T>

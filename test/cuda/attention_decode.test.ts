@@ -47,6 +47,13 @@ describeCuda('attention of a few tokens over a cache', () => {
     await expectAsNative(poisoned(forwardCall(shape, 'bfloat16')));
   });
 
+  it('gives no number for a query that is none', async () => {
+    const call = forwardCall({ name: '', ...base, memory }, 'bfloat16');
+    (call.args[0] as Float32Array).fill(Number.NaN, 0, base.dim);
+    const [out] = (await runOnCuda(call)) as Float32Array[];
+    expect([...out!].map(Number.isNaN)).toEqual([...out!.keys()].map((i) => i < base.dim));
+  });
+
   it('tells an index that does not fit, and reads nothing for it', async () => {
     const call = forwardCall({ name: '', ...base, memory: { ...memory, index: [[0, 1]] } }, 'bfloat16');
     (call.args[6] as Int32Array)[1] = 2e9; // far outside of all memory there is

@@ -1,6 +1,7 @@
 /**
  * Attention of many queries on tensor cores beside that of the native engine. With MEMORY3_EMULATOR_ORDER=backward or a
- * number the emulated device runs threads in another order; results must not change.
+ * number the emulated device runs threads in another order, with MEMORY3_EMULATOR_COPIES=early it does not put off copies
+ * into shared memory; results must not change.
  */
 
 import { expect, it } from 'vitest';
@@ -90,6 +91,13 @@ describeCuda('attention of many queries on tensor cores', () => {
     const empty = share!.filter((_, i) => i % 4 === 1 || (i % 4 === 2 && i < base.tokens * perToken));
     expect(empty.every((value) => value === 0)).toBe(true);
     expect(share!.some((value) => value > 0)).toBe(true);
+  });
+
+  it('gives no number for a query that is none', async () => {
+    const call = forwardCall({ name: '', ...base, batch: 1, memory }, 'bfloat16');
+    (call.args[0] as Float32Array).fill(Number.NaN, 0, base.dim);
+    const [out] = (await runOnCuda(call)) as Float32Array[];
+    expect([...out!].map(Number.isNaN)).toEqual([...out!.keys()].map((i) => i < base.dim));
   });
 
   it('tells an index and a length that do not fit, and reads nothing for them', async () => {
