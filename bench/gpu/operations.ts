@@ -103,7 +103,7 @@ function rowOperations(size: Size): Operation[] {
       name: 'rope',
       inputs: [[2, rows, 4, 80]],
       differentiable: [0],
-      run: ([x]) => [rope(x as tf.Tensor4D, range(rows, 7), 10_000)],
+      run: ([x]) => [rope(x as tf.Tensor4D, tf.tensor1d(range(rows, 7), 'int32'), 10_000)],
     },
     {
       name: 'crossEntropy',

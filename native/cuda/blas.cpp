@@ -28,7 +28,7 @@ using Layout = struct LtLayout*;
 using Preference = struct LtPreference*;
 
 // cublasStatus_t
-constexpr int kSuccess = 0, kNotSupported = 15;
+constexpr int kSuccess = 0, kAllocationFailed = 3, kInvalidValue = 7, kNotSupported = 15;
 // cudaDataType_t, cublasComputeType_t and cublasOperation_t
 constexpr int kReal32 = 0, kRealBf16 = 14, kCompute32 = 68;
 constexpr int32_t kAsStored = 0, kTransposed = 1;
@@ -300,8 +300,18 @@ void Blas::multiply(Context& context, const Matrix& a, const Matrix& b, const Ma
                     alignmentOf(added), alignmentOf(out.data)};
   Library& library = *library_;
   if (library.workspace.data() == nullptr) library.workspace = Scratch<unsigned char>(context, kWorkspaceBytes);
-  const int status = library.planFor(shape).run(library.handle, b.data, a.data, beta, added,
-                                                const_cast<void*>(out.data), library.workspace.data(), context.stream());
+  Plan& plan = library.planFor(shape);
+  const auto run = [&] {
+    return plan.run(library.handle, b.data, a.data, beta, added, const_cast<void*>(out.data), library.workspace.data(),
+                    context.stream());
+  };
+  int status = run();
+  if (status != kSuccess && status != kInvalidValue && status != kNotSupported) {
+    // Either the device has failed, which this tells, or there was no room for the code of an algorithm.
+    context.trim();
+    status = run();
+  }
+  if (status == kAllocationFailed) throw context.full("cuBLASLt wanted some");
   if (status != kSuccess) library.functions.check(status, shape.describe());
 }
 

@@ -78,25 +78,30 @@ void* Context::take(int64_t bytes, cudaStream_t stream) {
   const auto size = static_cast<std::size_t>(bytes);
   cudaError_t error = cudaMallocAsync(&data, size, stream);
   if (error == cudaErrorMemoryAllocation) {
-    // Free memory of the pool may lie in pieces: give it all back and ask once more.
-    cudaGetLastError();
-    check(cudaStreamSynchronize(stream_), "waiting for the GPU");
-    check(cudaMemPoolTrimTo(pool_, 0), "giving memory back");
+    trim();
     error = cudaMallocAsync(&data, size, stream);
   }
-  if (error == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    std::size_t free = 0, total = 0;
-    cudaMemGetInfo(&free, &total);
-    throw OutOfMemory("the memory of the GPU is full: " + std::to_string(bytes >> 20) + " MiB were asked for, " +
-                      std::to_string(usedBytes_ >> 20) + " MiB are in use by tensors and " +
-                      std::to_string(free >> 20) + " of " + std::to_string(total >> 20) + " MiB are free");
-  }
+  if (error == cudaErrorMemoryAllocation) throw full(std::to_string(bytes >> 20) + " MiB were asked for");
   check(error, "taking memory");
   sizes_.emplace(data, bytes);
   usedBytes_ += bytes;
   peakBytes_ = std::max(peakBytes_, usedBytes_);
   return data;
+}
+
+void Context::trim() {
+  cudaGetLastError();
+  check(cudaStreamSynchronize(stream_), "the work of the GPU");
+  check(cudaMemPoolTrimTo(pool_, 0), "giving memory back");
+}
+
+OutOfMemory Context::full(const std::string& what) const {
+  cudaGetLastError();
+  std::size_t free = 0, total = 0;
+  cudaMemGetInfo(&free, &total);
+  return OutOfMemory("the memory of the GPU is full: " + what + ", " + std::to_string(usedBytes_ >> 20) +
+                     " MiB are in use by tensors and " + std::to_string(free >> 20) + " of " +
+                     std::to_string(total >> 20) + " MiB are free");
 }
 
 void Context::give(void* data) {

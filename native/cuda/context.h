@@ -150,6 +150,13 @@ class Context {
   int64_t usedBytes() const { return usedBytes_; }
   /** The most that those were at once since the last call. */
   int64_t takePeakBytes() { return std::exchange(peakBytes_, usedBytes_); }
+  /**
+   * Waits for the stream and gives back to the driver what the pool keeps without use: it may lie in pieces, or be wanted
+   * by something else than tensors.
+   */
+  void trim();
+  /** What to throw when there is no memory for `what`. */
+  OutOfMemory full(const std::string& what) const;
 
   Buffer* allocate(int64_t count, Type type) { return allocate(count, type, stream_); }
   /** The same with memory that `stream` may use at once, without waiting for the work of the other stream. */
@@ -193,7 +200,15 @@ class Context {
     config.blockDim = block;
     config.dynamicSmemBytes = sharedBytes;
     config.stream = stream_;
-    check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "the launch of a kernel");
+    const auto begin = [&] { return cudaLaunchKernelEx(&config, kernel, arguments...); };
+    cudaError_t error = begin();
+    // The first launch of a kernel brings its code to the device, for which the pool may have left no room.
+    if (error == cudaErrorMemoryAllocation) {
+      trim();
+      error = begin();
+    }
+    if (error == cudaErrorMemoryAllocation) throw full("the code of a kernel was to be loaded");
+    check(error, "the launch of a kernel");
   }
 
  private:

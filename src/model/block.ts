@@ -40,8 +40,8 @@ export function finish(shape: ModelShape, weights: LayerWeights, x: tf.Tensor2D,
 export interface BlockContext {
   shape: ModelShape;
   layer: number;
-  /** One position per token, the same for all sequences of the batch, `[T]`. */
-  positions: Int32Array;
+  /** One position per token, the same for all sequences of the batch, int32 `[T]`. */
+  positions: tf.Tensor1D;
   /** Where the document of each token begins, int32 `[B, T]`, when a token sees no other; absent: all before it. */
   firstVisible?: tf.Tensor;
   /** The memories that this block reads; none outside the memory layers. */
@@ -58,10 +58,10 @@ export function block(
   weights: LayerWeights,
   x: tf.Tensor2D,
 ): { x: tf.Tensor2D; share?: tf.Tensor4D } {
-  const { query, key, value } = project(shape, weights, x, positions.length);
+  const { query, key, value } = project(shape, weights, x, positions.size);
   const rotated = rope(key, positions, shape.ropeTheta);
   const stored = cache?.append(layer, rotated, value);
-  const { keys, values, length: keyTokens } = stored ?? { keys: rotated, values: value, length: positions.length };
+  const { keys, values, length: keyTokens } = stored ?? { keys: rotated, values: value, length: positions.size };
   const rotatedQuery = rope(query, positions, shape.ropeTheta);
   const { out, share } = attention(rotatedQuery, keys, values, memory, { keyTokens, firstVisible });
   return { x: finish(shape, weights, x, out), ...(memory && { share }) };

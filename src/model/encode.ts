@@ -61,13 +61,14 @@ export function encodeReferences(
     const indices: tf.Tensor3D[] = [];
     const keys: tf.Tensor4D[] = [];
     const values: tf.Tensor4D[] = [];
-    const rowLengths = tf.tensor1d(ownLengths, 'int32');
-    const own = contextLengths && ownRows(ownLengths, contextLengths, prefixLength, rowLength(ids, lengths.length));
+    const tokens = rowLength(ids, lengths.length);
+    const own = contextLengths && ownTokens(ownLengths, contextLengths, prefixLength, tokens);
+    const rows = { lengths: tf.tensor1d(ownLengths, 'int32'), positions: positionsBelow(tokens), own };
     let x = embedding(flatIds(ids), model.embedding);
     for (let layer = 0; layer < memoryLayers; layer++) {
       const input = x;
       const encoded = tf.tidy(() => {
-        const { indices: chosen, ...whole } = encodeLayer(model, layer, input, rowLengths, options, own);
+        const { indices: chosen, ...whole } = encodeLayer(model, layer, input, rows, options);
         const sparse = { keys: gatherTokens(whole.keys, chosen), values: gatherTokens(whole.values, chosen) };
         return { ...sparse, indices: released(chosen), x: whole.x };
       });
@@ -107,45 +108,58 @@ export async function keptPlaces(
 /** Keys after RoPE and values of all tokens but the context, `[N, L, K, D]`; the residual stream `[N·L, d]`, but for the last layer. */
 type EncodedTokens = { keys: tf.Tensor4D; values: tf.Tensor4D; x?: tf.Tensor2D };
 
-type EncoderInputs = LayerWeights & { x: tf.Tensor2D };
+/** What is known of the rows that are encoded. */
+interface Rows {
+  /** Tokens of each row, context not counted, int32 `[N]`. */
+  lengths: tf.Tensor1D;
+  /** int32 `[L]`. */
+  positions: tf.Tensor1D;
+  /** Where there is context. */
+  own?: OwnTokens;
+}
+
+/** The rows of `[N·L, …]` that are no context, int32 `[N·L']`, and the positions that they get, int32 `[L']`. */
+interface OwnTokens {
+  rows: tf.Tensor1D;
+  positions: tf.Tensor1D;
+}
+
+type EncoderInputs = LayerWeights & { x: tf.Tensor2D; positions: tf.Tensor1D };
 
 function encodeLayer(
   model: Model,
   layer: number,
   x: tf.Tensor2D,
-  lengths: tf.Tensor1D,
+  { lengths, own, ...rows }: Rows,
   options: EncodeOptions,
-  own?: tf.Tensor1D,
 ): EncodedTokens & { indices: tf.Tensor3D } {
   const { shape } = model;
-  const tokens = x.shape[0] / lengths.size;
-  const positions = Int32Array.from({ length: tokens }, (_, token) => token);
   let indices: tf.Tensor3D | undefined;
-  const encode = ({ x: input, ...weights }: EncoderInputs): EncodedTokens => {
-    const { query, key, value } = project(shape, weights, input, tokens);
-    const reference = own ? withoutContext({ query, key, value }, own, lengths.size) : { query, key, value };
+  const encode = ({ x: input, positions, ...weights }: EncoderInputs): EncodedTokens => {
+    const { query, key, value } = project(shape, weights, input, positions.size);
+    const reference = own ? withoutContext({ query, key, value }, own.rows, lengths.size) : { query, key, value };
     // When the backward pass comes through here again, the tokens are chosen already.
     indices ??= tf.keep(chooseTokens(reference.query, reference.key, lengths, options));
     // A reference keeps its place in the interval that all memories share, wherever it stands in its document.
-    const places = positions.subarray(0, reference.key.shape[1]);
+    const places = own?.positions ?? positions;
     const written = { keys: rope(reference.key, places, shape.ropeTheta), values: reference.value };
     if (layer === shape.memoryLayers - 1) return written;
     const keys = own ? rope(key, positions, shape.ropeTheta) : written.keys;
     const { out } = attention(rope(query, positions, shape.ropeTheta), keys, value);
     return { ...written, x: finish(shape, weights, input, out) };
   };
-  const inputs = { x, ...model.layers[layer]! };
+  const inputs = { x, positions: rows.positions, ...model.layers[layer]! };
   const encoded = options.recompute ? recomputed(encode, inputs, x.shape[0]) : encode(inputs);
   return { ...encoded, indices: indices! };
 }
 
-/** Rows of `[N·L, …]` that are prefix or reference, int32 `[N·L']`, padded at the end of each reference. */
-function ownRows(
+/** Those that are prefix or reference, padded at the end of each reference. */
+function ownTokens(
   lengths: Int32Array,
   contextLengths: ArrayLike<number>,
   prefixLength: number,
   tokens: number,
-): tf.Tensor1D {
+): OwnTokens {
   const longest = Math.max(...lengths);
   const rows = new Int32Array(lengths.length * longest);
   for (const [reference, length] of lengths.entries()) {
@@ -157,8 +171,14 @@ function ownRows(
       rows[reference * longest + token] = start + token + skipped;
     }
   }
-  return tf.tensor1d(rows, 'int32');
+  return { rows: tf.tensor1d(rows, 'int32'), positions: positionsBelow(longest) };
 }
+
+const positionsBelow = (count: number): tf.Tensor1D =>
+  tf.tensor1d(
+    Int32Array.from({ length: count }, (_, position) => position),
+    'int32',
+  );
 
 /** L, the width of a row. */
 function rowLength(ids: TokenIds, count: number): number {

@@ -28,18 +28,19 @@ export function encodeQueries(
   model: Model,
   ids: TokenIds,
   lengths: ArrayLike<number>,
-  { prefixLength, positions }: QueryOptions,
+  options: QueryOptions,
 ): tf.Tensor3D[] {
   const { shape } = model;
   return tf.tidy(() => {
+    const positions = tf.tensor1d(options.positions, 'int32');
     const group = shape.numHeads / shape.kvHeads;
-    const weights = tokenWeights(lengths, prefixLength, positions.length, group);
+    const weights = tokenWeights(lengths, options.prefixLength, positions.size, group);
     const queries: tf.Tensor3D[] = [];
     let x = embedding(flatIds(ids), model.embedding);
     for (const [layer, parameters] of model.layers.slice(0, shape.memoryLayers).entries()) {
       const input = x;
       const encoded = tf.tidy(() => {
-        const { query, key, value } = project(shape, parameters, input, positions.length);
+        const { query, key, value } = project(shape, parameters, input, positions.size);
         const turned = rope(query, positions, shape.ropeTheta);
         const mean = meanQuery(turned, weights, shape.kvHeads);
         if (layer === shape.memoryLayers - 1) return { mean, x: undefined };

@@ -61,10 +61,11 @@ export interface ForwardOutput {
  * @returns tensors owned by the caller (or by the enclosing `tf.tidy`)
  */
 export function forward(model: Model, input: ForwardInput): ForwardOutput {
-  const { ids, positions, memories, cache, recompute } = input;
+  const { ids, memories, cache, recompute } = input;
   const { shape } = model;
   return tf.tidy(() => {
-    const firstVisible = input.firstVisible && tf.tensor1d(input.firstVisible, 'int32').reshape([-1, positions.length]);
+    const positions = tf.tensor1d(input.positions, 'int32');
+    const firstVisible = input.firstVisible && tf.tensor1d(input.firstVisible, 'int32').reshape([-1, positions.size]);
     let x = embedding(flatIds(ids), model.embedding);
     const shares: tf.Tensor4D[] = [];
     for (const [layer, weights] of model.layers.entries()) {
@@ -94,17 +95,21 @@ function memoryOfLayer(memories: LayerMemories, layer: number): AttentionMemory 
 }
 
 function recomputedBlock(context: BlockContext, weights: LayerWeights, x: tf.Tensor2D): ReturnType<typeof block> {
-  type Made = { keys?: tf.Tensor; values?: tf.Tensor; lengths?: tf.Tensor; firstVisible?: tf.Tensor };
+  type Made = { positions: tf.Tensor1D; firstVisible?: tf.Tensor } & Partial<
+    Pick<AttentionMemory, 'keys' | 'values' | 'lengths'>
+  >;
   const { memory } = context;
   let share: tf.Tensor4D | undefined;
   // Given memories outlive the step; what is made in it lives as long as it is an input.
   const made: Made = {
+    positions: context.positions,
     firstVisible: context.firstVisible,
     ...(memory?.gradient && { keys: memory.keys, values: memory.values, lengths: memory.lengths }),
   };
-  const run = ({ x: input, keys, values, lengths, firstVisible, ...own }: LayerWeights & Made & { x: tf.Tensor2D }) => {
+  const run = (inputs: LayerWeights & Made & { x: tf.Tensor2D }) => {
+    const { x: input, positions, firstVisible, keys, values, lengths, ...own } = inputs;
     const read = memory && keys && values && lengths ? { ...memory, keys, values, lengths } : memory;
-    const result = block({ ...context, firstVisible, memory: read }, own, input);
+    const result = block({ ...context, positions, firstVisible, memory: read }, own, input);
     // It has no gradient, so it need not travel with what has; the first run tells it.
     share ??= result.share && tf.keep(result.share);
     return { x: result.x };

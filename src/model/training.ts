@@ -75,11 +75,14 @@ export async function lossAndGradients(
     }
     return loss(model, hidden, targets).lossSum;
   }, variables);
-  const [lossSum = Number.NaN] = await value.data<'float32'>();
+  // Read together: an engine that computes behind JavaScript has nothing to do from the first answer to the last.
+  const [[lossSum = Number.NaN], shares] = await Promise.all([
+    value.data<'float32'>(),
+    mass && meanShares(model, batch, mass),
+  ]);
   value.dispose();
   const gradients = new Map(names.map((name, i) => [name, ofVariables[i]!]));
-  const result = { lossSum, count: countTargets(targets), gradients };
-  return mass ? { ...result, ...(await meanShares(model, batch, mass)) } : result;
+  return { lossSum, count: countTargets(targets), gradients, ...shares };
 }
 
 /**
@@ -118,10 +121,12 @@ async function meanShares(
   batch: TrainingBatch,
   { sum, byHead }: { sum: tf.Scalar; byHead?: tf.Tensor2D },
 ): Promise<Pick<LossAndGradients, 'memoryShare' | 'headShares'>> {
-  const [total = Number.NaN] = await sum.data<'float32'>();
-  const sums = await byHead?.data<'float32'>();
+  const [[total = Number.NaN], sums, readers] = await Promise.all([
+    sum.data<'float32'>(),
+    byHead?.data<'float32'>(),
+    countReaders(batch),
+  ]);
   tf.dispose(byHead ? [sum, byHead] : sum);
-  const readers = await countReaders(batch);
   const memoryShare = readers === 0 ? 0 : total / (readers * model.shape.numHeads * model.shape.memoryLayers);
   return sums
     ? { memoryShare, headShares: Float64Array.from(sums, (part) => part / Math.max(1, readers)) }
@@ -132,12 +137,14 @@ async function meanShares(
 async function countReaders({ memories, onlineReferences, positions }: TrainingBatch): Promise<number> {
   const reading = onlineReferences ?? memories;
   if (!reading) return 0;
-  const readable = onlineReferences
-    ? Array.from(onlineReferences.lengths, (length) => length > onlineReferences.prefixLength)
-    : Array.from(await memories!.lengths.data<'int32'>(), (length) => length > 0);
   const { index, start, chunkLength } = reading;
   const [, chunks, slots] = index.shape;
-  const slotMemories = await index.data<'int32'>();
+  const [slotMemories, lengths] = await Promise.all([
+    index.data<'int32'>(),
+    onlineReferences?.lengths ?? memories!.lengths.data<'int32'>(),
+  ]);
+  const shortest = onlineReferences?.prefixLength ?? 0;
+  const readable = Array.from(lengths, (length) => length > shortest);
   let readers = 0;
   for (let row = 0; row < slotMemories.length / slots; row++) {
     if (!slotMemories.subarray(row * slots, (row + 1) * slots).some((memory) => readable[memory])) continue;

@@ -72,13 +72,11 @@ function halfTurn(dim: number): tf.Tensor2D {
 /**
  * Turns each pair of dimensions by position · theta^(−2i/D).
  * @param x `[B, T, heads, D]`, D even
- * @param positions one per token, `[T]`, the same for all sequences
+ * @param positions one per token, int32 `[T]`, the same for all sequences
  * @param theta base of the angles
  * @returns `[B, T, heads, D]`
  */
-export function rope(x: tf.Tensor4D, positions: Int32Array, theta: number): tf.Tensor4D {
-  const places = tf.tensor1d(positions, 'int32');
-  const [turned] = rotate({ x, positions: places }, { theta, inverse: false });
-  places.dispose();
+export function rope(x: tf.Tensor4D, positions: tf.Tensor1D, theta: number): tf.Tensor4D {
+  const [turned] = rotate({ x, positions }, { theta, inverse: false });
   return turned as tf.Tensor4D;
 }

@@ -32,9 +32,10 @@ export class AdamW {
   constructor(parameters: ReadonlyMap<string, tf.Variable>, config: OptimizerConfig) {
     this.parameters = parameters;
     this.config = config;
+    // Not tf.zeros, which makes them in JavaScript.
     for (const [name, parameter] of parameters) {
-      this.m.set(name, tf.keep(tf.zeros(parameter.shape)));
-      this.v.set(name, tf.keep(tf.zeros(parameter.shape)));
+      this.m.set(name, tf.keep(tf.fill(parameter.shape, 0)));
+      this.v.set(name, tf.keep(tf.fill(parameter.shape, 0)));
     }
   }
 

@@ -131,4 +131,12 @@ function inProcess(environment: Record<string, string>): { found?: string; why?:
     );
     expect(inProcess(environment).why).toBeUndefined();
   });
+
+  it('is asked once more when there was no room for its code', () => {
+    const environment = { MEMORY3_CUDA_LIBS: FAKE_LIBRARIES };
+    expect(inProcess({ ...environment, FAKE_CUBLASLT_NO_ROOM: '1' }).why).toBeUndefined();
+    expect(inProcess({ ...environment, FAKE_CUBLASLT_NO_ROOM: '2' }).why).toMatch(
+      /^the memory of the GPU is full: cuBLASLt wanted some, \d+ MiB are in use by tensors/,
+    );
+  });
 });

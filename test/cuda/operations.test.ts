@@ -27,7 +27,11 @@ import { withGradients } from '../native/support.ts';
 import { cuda, expectAsNative, integers, NATIVE, numbers, open, valuesOn } from './engine_support.ts';
 import { describeCuda } from './support.ts';
 
-const positions = (tokens: number, first = 0): Int32Array => Int32Array.from({ length: tokens }, (_, i) => first + i);
+const positions = (tokens: number, first = 0): tf.Tensor1D =>
+  tf.tensor1d(
+    Array.from({ length: tokens }, (_, i) => first + i),
+    'int32',
+  );
 const backend = (): CudaBackend => tf.backend() as CudaBackend;
 
 describeCuda('operations on the cuda engine', () => {

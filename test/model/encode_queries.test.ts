@@ -36,7 +36,7 @@ it('takes the mean over the tokens of the chunk and the heads of a group, withou
   for (const [row, ids] of IDS.entries()) {
     const x = tf.tensor2d(ids.map((id) => input[id]!));
     const { query } = project(SHAPE, model.layers[0]!, x, 5);
-    const turned = rope(query, POSITIONS, SHAPE.ropeTheta).arraySync()[0]!;
+    const turned = rope(query, tf.tensor1d(POSITIONS, 'int32'), SHAPE.ropeTheta).arraySync()[0]!;
     for (const head of [0, 1]) {
       for (let i = 0; i < 4; i++) {
         let sum = 0;

@@ -76,7 +76,7 @@ describeNative('fused kernels of the native engine', () => {
     { shape: [3, 40, 4, 32], positions: Array.from({ length: 40 }, (_, i) => i + 100) },
   ])('rope $shape', ({ shape, positions }) =>
     expectAsComposed(() =>
-      withGradients((x) => [rope(x as tf.Tensor4D, Int32Array.from(positions), 10000)], [normals(shape, 1)]),
+      withGradients((x) => [rope(x as tf.Tensor4D, tf.tensor1d(positions, 'int32'), 10000)], [normals(shape, 1)]),
     ),
   );
 

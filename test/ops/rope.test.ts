@@ -1,4 +1,5 @@
 import { it } from 'vitest';
+import * as tf from '../../src/engine/tf.ts';
 import { rope } from '../../src/ops/rope.ts';
 import { type Array64, checkOperation, onEachBackend, random } from './support.ts';
 
@@ -26,7 +27,7 @@ onEachBackend('rope', () => {
   ])('turns $shape at positions $positions and back', ({ shape, positions }) => {
     checkOperation({
       inputs: [random(shape, 1)],
-      run: ([x]) => rope(x as Parameters<typeof rope>[0], Int32Array.from(positions), 10_000),
+      run: ([x]) => rope(x as Parameters<typeof rope>[0], tf.tensor1d(positions, 'int32'), 10_000),
       reference: (inputs) => reference(inputs, positions, 10_000),
     });
   });
@@ -40,7 +41,7 @@ onEachBackend('rope', () => {
       const positions = [start, start + 1];
       checkOperation({
         inputs: [random([1, 2, 2, 4], 1)],
-        run: ([x]) => rope(x as Parameters<typeof rope>[0], Int32Array.from(positions), theta),
+        run: ([x]) => rope(x as Parameters<typeof rope>[0], tf.tensor1d(positions, 'int32'), theta),
         reference: (inputs) => reference(inputs, positions, theta),
       });
     }
