@@ -154,7 +154,8 @@ void Transfers::write(const void* from, int64_t bytes, const Tensor& to) {
 
 void Transfers::add(const std::function<void()>& copy, std::function<void(cudaError_t)> then) {
   Job job{nullptr, std::move(then)};
-  check(cudaEventCreateWithFlags(&job.event, cudaEventDisableTiming), "making an event");
+  // The thread that waits sleeps: a whole step may pass, and another core is worth more than the microseconds.
+  check(cudaEventCreateWithFlags(&job.event, cudaEventDisableTiming | cudaEventBlockingSync), "making an event");
   try {
     copy();
     check(cudaEventRecord(job.event, context_.stream()), "recording an event");

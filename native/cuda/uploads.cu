@@ -113,7 +113,9 @@ void Uploads::send(const Job& job) {
 Uploads::Block& Uploads::nextBlock() {
   Block& block = blocks_[turn_];
   turn_ = 1 - turn_;
-  if (block.free == nullptr) check(cudaEventCreateWithFlags(&block.free, cudaEventDisableTiming), "making an event");
+  if (block.free == nullptr) {
+    check(cudaEventCreateWithFlags(&block.free, cudaEventDisableTiming | cudaEventBlockingSync), "making an event");
+  }
   if (block.data == nullptr) {
     check(cudaHostAlloc(&block.data, kBlockBytes, cudaHostAllocDefault), "taking pinned memory");
   }
