@@ -302,88 +302,96 @@ __device__ What* behindStages() {
   return reinterpret_cast<What*>(sharedMemory<unsigned char>() + 2 * Stage<D>::kBytes);
 }
 
-/** dq; a block takes 64 queries of a head, or two times 64. */
+/** What a block does for dq of 64 queries of a head, or two times 64: its tiles of keys, and what a warp adds of each. */
 template <int D>
-__global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
-  constexpr int kRows = kTile * kHalves<D>;
-  const AttentionInputs<Bf16>& in = given.in;
-  const AttentionShape& s = in.shape;
-  KeyTiles& keys = *behindStages<D, KeyTiles>();
-  if (threadIdx.x == 0) keys.set(given, static_cast<int>(blockIdx.x), kRows);
-  __syncthreads();
-  const auto ownQuery = [&](int half) { return keys.begin + half * kTile + kStep * warpNumber(); };
-  const auto firstSeen = [&](int token) {
-    return firstVisibleTo(in, keys.batch, min(max(token, 0), given.tokens() - 1));
-  };
-
+struct QueryGradient {
+  static constexpr int kRows = kTile * kHalves<D>;
+  const Backward& given;
+  const KeyTiles& keys;
   QueryRows<D> rows;
+
+  /** The first of the warp's 16 queries of a half, and the one of a lane's row, 0 or 1. */
+  __device__ int ownQuery(int half) const { return keys.begin + half * kTile + kStep * warpNumber(); }
+  __device__ int token(int half, int row) const { return ownQuery(half) + laneRow() + 8 * row; }
+  __device__ bool isThere(int half) const { return ownQuery(half) < keys.end && ownQuery(half) + kStep > 0; }
+  __device__ int firstSeen(int query) const {
+    return firstVisibleTo(given.in, keys.batch, min(max(query, 0), given.tokens() - 1));
+  }
+  __device__ int kvHead() const { return keys.head / given.group(); }
+
+  /** Brings the queries, dy and statistics of the warp's rows into registers, through the stages. */
+  __device__ __forceinline__ void load() {
 #pragma unroll
-  for (int half = 0; half < kHalves<D>; half++) {
-    const Stage<D> stage(half);
-    const int first = keys.begin + half * kTile;
-    copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(keys.batch, first + row, keys.head); },
-                                  TileSource{stage.left, in.q}, TileSource{stage.right, given.out.dy});
-    clear<D>(rows.dq[half]);
+    for (int half = 0; half < kHalves<D>; half++) {
+      const Stage<D> stage(half);
+      const int first = keys.begin + half * kTile;
+      copyTiles<D, kThreads, kTile>([&](int row) { return given.queryAt(keys.batch, first + row, keys.head); },
+                                    TileSource{stage.left, given.in.q}, TileSource{stage.right, given.out.dy});
+      clear<D>(rows.dq[half]);
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const int token = ownQuery(half) + laneRow() + 8 * i;
-      const bool isReal = token >= 0 && token < given.tokens();
-      rows.statistics[half][i] = isReal ? *given.statisticsAt(keys.batch, token, keys.head) : make_float2(INFINITY, 0);
+      for (int row = 0; row < 2; row++) {
+        const int query = token(half, row);
+        const bool isReal = query >= 0 && query < given.tokens();
+        rows.statistics[half][row] =
+            isReal ? *given.statisticsAt(keys.batch, query, keys.head) : make_float2(INFINITY, 0);
+      }
+    }
+    copyCommit();
+    copyWait<0>();
+    __syncthreads();
+#pragma unroll
+    for (int half = 0; half < kHalves<D>; half++) {
+      loadFragments<D>(rows.q[half], rows.dy[half], Stage<D>(half), kStep * warpNumber());
     }
   }
-  copyCommit();
-  copyWait<0>();
-  __syncthreads();
-#pragma unroll
-  for (int half = 0; half < kHalves<D>; half++) {
-    loadFragments<D>(rows.q[half], rows.dy[half], Stage<D>(half), kStep * warpNumber());
-  }
 
-  // Where row `key` of the memories lies, negative for none; and the chunk that it belongs to.
-  const auto memoryKey = [&](int key, int* chunk) -> int64_t {
+  /** Where row `key` of the memories lies, negative for none; and the chunk that it belongs to. */
+  __device__ __forceinline__ int64_t memoryKey(int key, int* chunk) const {
     if (key >= keys.memoryKeys) return -1;
+    const AttentionShape& s = given.in.shape;
     const int kept = static_cast<int>(s.kept), slots = static_cast<int>(s.slots), place = key / kept;
     *chunk = keys.firstChunk + place / slots;
-    const MemorySlot slot = memorySlot(in, keys.batch, *chunk, place % slots);
-    return key % kept < slot.length ? given.memoryAt(slot.memory, keys.head / given.group(), key % kept) : -1;
-  };
-  const auto copy = [&](int i, const Stage<D>& stage) {
+    const MemorySlot slot = memorySlot(given.in, keys.batch, *chunk, place % slots);
+    return key % kept < slot.length ? given.memoryAt(slot.memory, kvHead(), key % kept) : -1;
+  }
+
+  /** Begins to copy tile i: of the context, then of the memories, with the chunk of each key or −2. */
+  __device__ __forceinline__ void copy(int i, const Stage<D>& stage) const {
     if (i < keys.context) {
-      const int b = keys.batch, first = keys.contextBegin + i * kTile, kvHead = keys.head / given.group();
-      copyTiles<D, kThreads, kTile>([&](int row) { return given.keyAt(b, first + row, kvHead); },
-                                    TileSource{stage.left, in.k}, TileSource{stage.right, in.v});
+      const int first = keys.contextBegin + i * kTile;
+      copyTiles<D, kThreads, kTile>([&](int row) { return given.keyAt(keys.batch, first + row, kvHead()); },
+                                    TileSource{stage.left, given.in.k}, TileSource{stage.right, given.in.v});
       return;
     }
     const int from = (i - keys.context) * kTile;
     int chunk = 0;
     copyTiles<D, kThreads, kTile>([&](int row) { return memoryKey(from + row, &chunk); },
-                                  TileSource{stage.left, in.memoryKeys}, TileSource{stage.right, in.memoryValues});
+                                  TileSource{stage.left, given.in.memoryKeys},
+                                  TileSource{stage.right, given.in.memoryValues});
     if (threadIdx.x < kTile) {
       const int64_t at = memoryKey(from + static_cast<int>(threadIdx.x), &chunk);
       static_cast<int32_t*>(stage.notes)[threadIdx.x] = at < 0 ? -2 : chunk;
     }
-  };
+  }
 
-  const float factor = given.scale * kLog2e;
-  const auto isThere = [&](int half) { return ownQuery(half) < keys.end && ownQuery(half) + kStep > 0; };
-  const auto work = [&](int i, const Stage<D>& stage) {
-    if (i < keys.context) {
-      const int tile = keys.contextBegin + i * kTile, past = given.past();
-      const bool masked = i >= keys.full || tile < firstSeen(keys.begin + kRows - 1);
+  __device__ __forceinline__ void addContext(int i, const Stage<D>& stage, float factor) {
+    const int tile = keys.contextBegin + i * kTile, past = given.past();
+    const bool masked = i >= keys.full || tile < firstSeen(keys.begin + kRows - 1);
 #pragma unroll 1
-      for (int key = 0; key < kTile; key += kStep) {
-        const auto sees = [&](int half) {
-          const int own = ownQuery(half);
-          return isThere(half) && (!masked || (tile + key < own + kStep + past && tile + key + kStep > firstSeen(own)));
-        };
-        rows.addKeysWhere(sees, stage, key, factor, masked, [&](int half, int row, int column) {
-          const int token = ownQuery(half) + laneRow() + 8 * row;
-          return tile + column <= token + past && tile + column >= firstSeen(token);
-        });
-      }
-      return;
+    for (int key = 0; key < kTile; key += kStep) {
+      const auto sees = [&](int half) {
+        const int own = ownQuery(half);
+        return isThere(half) && (!masked || (tile + key < own + kStep + past && tile + key + kStep > firstSeen(own)));
+      };
+      rows.addKeysWhere(sees, stage, key, factor, masked, [&](int half, int row, int column) {
+        const int query = token(half, row);
+        return tile + column <= query + past && tile + column >= firstSeen(query);
+      });
     }
-    const int from = (i - keys.context) * kTile;
+  }
+
+  __device__ __forceinline__ void addMemories(int from, const Stage<D>& stage, float factor) {
+    const AttentionShape& s = given.in.shape;
 #pragma unroll 1
     for (int key = 0; key < kTile && from + key < keys.memoryKeys; key += kStep) {
       const int keysOfChunk = static_cast<int>(s.slots * s.kept);
@@ -394,19 +402,38 @@ __global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
                chunkOf(s, min(ownQuery(half) + kStep, keys.end) - 1) >= firstChunk;
       };
       rows.addKeysWhere(sees, stage, key, factor, true, [&](int half, int row, int column) {
-        return static_cast<const int32_t*>(stage.notes)[column] == chunkOf(s, ownQuery(half) + laneRow() + 8 * row);
+        return static_cast<const int32_t*>(stage.notes)[column] == chunkOf(s, token(half, row));
       });
     }
-  };
-  forTiles<D>(keys.tiles(), copy, work);
-
-#pragma unroll
-  for (int half = 0; half < kHalves<D>; half++) {
-    const int64_t upper = given.queryAt(keys.batch, ownQuery(half) + laneRow(), keys.head);
-    const int64_t lower = given.queryAt(keys.batch, ownQuery(half) + laneRow() + 8, keys.head);
-    storeRows<D>(rows.dq[half], given.scale, upper < 0 ? nullptr : given.out.dq + upper,
-                 lower < 0 ? nullptr : given.out.dq + lower);
   }
+
+  __device__ __forceinline__ void store() const {
+#pragma unroll
+    for (int half = 0; half < kHalves<D>; half++) {
+      const int64_t upper = given.queryAt(keys.batch, token(half, 0), keys.head);
+      const int64_t lower = given.queryAt(keys.batch, token(half, 1), keys.head);
+      storeRows<D>(rows.dq[half], given.scale, upper < 0 ? nullptr : given.out.dq + upper,
+                   lower < 0 ? nullptr : given.out.dq + lower);
+    }
+  }
+};
+
+/** dq */
+template <int D>
+__global__ void __launch_bounds__(kThreads, 2) queryGradKernel(Backward given) {
+  KeyTiles& keys = *behindStages<D, KeyTiles>();
+  if (threadIdx.x == 0) keys.set(given, static_cast<int>(blockIdx.x), QueryGradient<D>::kRows);
+  __syncthreads();
+  QueryGradient<D> gradient{given, keys, {}};
+  gradient.load();
+  const float factor = given.scale * kLog2e;
+  forTiles<D>(
+      keys.tiles(), [&](int i, const Stage<D>& stage) { gradient.copy(i, stage); },
+      [&](int i, const Stage<D>& stage) {
+        if (i < keys.context) return gradient.addContext(i, stage, factor);
+        gradient.addMemories((i - keys.context) * kTile, stage, factor);
+      });
+  gradient.store();
 }
 
 /** The tiles of queries that see some keys, those of each head of the group in turn; in shared memory like KeyTiles. */
@@ -604,6 +631,36 @@ __device__ __forceinline__ void forPlaces(const AttentionInputs<Bf16>& in, int m
   }
 }
 
+/** Adds up what the warps have of 16 tokens of a memory, [4, 2, 16, D] in place of the stages, and writes it. */
+template <int D>
+__device__ __forceinline__ void storeMemoryRows(const Backward& given, const KeyRows<D>& rows, int memory, int kvHead,
+                                                int firstToken, int length) {
+  auto* sums = sharedMemory<float>();
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < D / 8; i++) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const int at = (laneRow() + j / 2 * 8) * D + 8 * i + laneColumn() + j % 2;
+      sums[(2 * warpNumber()) * kStep * D + at] = rows.dKeys[i][j];
+      sums[(2 * warpNumber() + 1) * kStep * D + at] = rows.dValues[i][j];
+    }
+  }
+  __syncthreads();
+  for (int at = static_cast<int>(threadIdx.x); at < kStep * D; at += kThreads) {
+    const int token = firstToken + at / D;
+    if (token >= given.in.shape.kept) break;
+    float dKey = 0, dValue = 0;
+    for (int warp = 0; warp < kWarps && token < length; warp++) {
+      dKey += sums[2 * warp * kStep * D + at];
+      dValue += sums[(2 * warp + 1) * kStep * D + at];
+    }
+    const int64_t to = given.memoryAt(memory, kvHead, token) + at % D;
+    given.out.dMemoryKeys[to] = fromFloat<Bf16>(dKey * given.scale);
+    given.out.dMemoryValues[to] = fromFloat<Bf16>(dValue);
+  }
+}
+
 /**
  * Gradients of a memory's keys and values; a block takes 16 tokens of a memory and key-value head, whose fragments all of its
  * warps hold: of each tile of queries every warp takes 16, and their sums are added at the end, in order.
@@ -660,31 +717,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2) memoryGradKernel(Ba
   };
   if (firstToken() < length) forPlaces(in, memory(), shared.marks, addPlace);
 
-  // The sums of the warps, [4, 2, 16, D], in place of the stages.
-  auto* sums = sharedMemory<float>();
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < D / 8; i++) {
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const int at = (laneRow() + j / 2 * 8) * D + 8 * i + laneColumn() + j % 2;
-      sums[(2 * warpNumber()) * kStep * D + at] = rows.dKeys[i][j];
-      sums[(2 * warpNumber() + 1) * kStep * D + at] = rows.dValues[i][j];
-    }
-  }
-  __syncthreads();
-  for (int at = static_cast<int>(threadIdx.x); at < kStep * D; at += kThreads) {
-    const int token = firstToken() + at / D;
-    if (token >= s.kept) break;
-    float dKey = 0, dValue = 0;
-    for (int warp = 0; warp < kWarps && token < length; warp++) {
-      dKey += sums[2 * warp * kStep * D + at];
-      dValue += sums[(2 * warp + 1) * kStep * D + at];
-    }
-    const int64_t to = given.memoryAt(memory(), kvHead(), token) + at % D;
-    given.out.dMemoryKeys[to] = fromFloat<Bf16>(dKey * given.scale);
-    given.out.dMemoryValues[to] = fromFloat<Bf16>(dValue);
-  }
+  storeMemoryRows<D>(given, rows, memory(), kvHead(), firstToken(), length);
 }
 
 template <int D>
