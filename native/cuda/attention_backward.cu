@@ -31,9 +31,9 @@
  * score −∞, or is a row that nobody stores.
  *
  * ptxas for sm_90a (sm_80 as many or up to 16 less): registers of dq | dk, dv | memories, shared memory; no spills, no stack.
- *   D = 16   116 |  80 |  80   13 KB      D =  80   243 | 168 | 210   46 KB
- *   D = 32   149 | 114 | 114   22 KB      D =  96   168 | 226 | 238   54 KB
- *   D = 48   183 | 144 | 154   30 KB      D = 112   190 | 244 | 254   62 KB
+ *   D = 16   116 |  80 |  78   13 KB      D =  80   243 | 168 | 208   46 KB
+ *   D = 32   149 | 114 | 116   22 KB      D =  96   168 | 226 | 238   54 KB
+ *   D = 48   183 | 144 | 152   30 KB      D = 112   190 | 244 | 250   62 KB
  *   D = 64   217 | 168 | 168   38 KB      D = 128   209 | 255 | 255   71 KB
  * So a multiprocessor holds at least 2 blocks of 4 warps of dq, of dk and dv 3 up to D = 80 and 2 above, on either
  * architecture.
@@ -631,10 +631,25 @@ __device__ __forceinline__ void forPlaces(const AttentionInputs<Bf16>& in, int m
   }
 }
 
-/** Adds up what the warps have of 16 tokens of a memory, [4, 2, 16, D] in place of the stages, and writes it. */
+/** The 16 tokens of a memory and key-value head that a block takes. */
+struct MemoryTokens {
+  const Backward& given;
+
+  __device__ int block() const { return static_cast<int>(blockIdx.x); }
+  __device__ int first() const { return block() % given.tiles * kStep; }
+  __device__ int kvHead() const { return block() / given.tiles % given.kvHeads(); }
+  __device__ int memory() const { return block() / given.tiles / given.kvHeads(); }
+  /** Valid tokens of the memory. */
+  __device__ int length() const {
+    return min(max(given.in.lengths[memory()], 0), static_cast<int32_t>(given.in.shape.kept));
+  }
+  __device__ int64_t at(int token) const { return given.memoryAt(memory(), kvHead(), token); }
+};
+
+/** Adds up what the warps have of the tokens, [4, 2, 16, D] in place of the stages, and writes it. */
 template <int D>
-__device__ __forceinline__ void storeMemoryRows(const Backward& given, const KeyRows<D>& rows, int memory, int kvHead,
-                                                int firstToken, int length) {
+__device__ __forceinline__ void storeMemoryRows(const MemoryTokens& own, const KeyRows<D>& rows) {
+  const Backward& given = own.given;
   auto* sums = sharedMemory<float>();
   __syncthreads();
 #pragma unroll
@@ -647,15 +662,16 @@ __device__ __forceinline__ void storeMemoryRows(const Backward& given, const Key
     }
   }
   __syncthreads();
+  const int length = own.length();
   for (int at = static_cast<int>(threadIdx.x); at < kStep * D; at += kThreads) {
-    const int token = firstToken + at / D;
+    const int token = own.first() + at / D;
     if (token >= given.in.shape.kept) break;
     float dKey = 0, dValue = 0;
     for (int warp = 0; warp < kWarps && token < length; warp++) {
       dKey += sums[2 * warp * kStep * D + at];
       dValue += sums[(2 * warp + 1) * kStep * D + at];
     }
-    const int64_t to = given.memoryAt(memory, kvHead, token) + at % D;
+    const int64_t to = own.at(token) + at % D;
     given.out.dMemoryKeys[to] = fromFloat<Bf16>(dKey * given.scale);
     given.out.dMemoryValues[to] = fromFloat<Bf16>(dValue);
   }
@@ -669,18 +685,16 @@ template <int D>
 __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2) memoryGradKernel(Backward given) {
   const AttentionInputs<Bf16>& in = given.in;
   const AttentionShape& s = in.shape;
-  const auto firstToken = [&] { return static_cast<int>(blockIdx.x) % given.tiles * kStep; };
-  const auto kvHead = [&] { return static_cast<int>(blockIdx.x) / given.tiles % given.kvHeads(); };
-  const auto memory = [&] { return static_cast<int>(blockIdx.x) / given.tiles / given.kvHeads(); };
-  const int length = min(max(in.lengths[memory()], 0), static_cast<int32_t>(s.kept));
+  const MemoryTokens own{given};
+  const int length = own.length();
 
   KeyRows<D> rows;
   clear<D>(rows.dKeys);
   clear<D>(rows.dValues);
   copyTiles<D, kThreads, kStep>(
       [&](int row) {
-        const int token = firstToken() + row;
-        return token < length ? given.memoryAt(memory(), kvHead(), token) : int64_t{-1};
+        const int token = own.first() + row;
+        return token < length ? own.at(token) : int64_t{-1};
       },
       TileSource{Stage<D>(0).left, in.memoryKeys}, TileSource{Stage<D>(0).right, in.memoryValues});
   copyCommit();
@@ -697,7 +711,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2) memoryGradKernel(Ba
       const int chunks = static_cast<int>(s.chunks), slots = static_cast<int>(s.slots);
       const int chunk = place / slots % chunks;
       queries.batch = place / slots / chunks;
-      queries.firstHead = kvHead() * given.group();
+      queries.firstHead = own.kvHead() * given.group();
       queries.first = static_cast<int>(min(s.start + chunk * s.chunkLength, s.tokens));
       const int behind = static_cast<int>(min(queries.first + s.chunkLength, s.tokens));
       queries.setQueries(queries.first, chunk == chunks - 1 ? given.tokens() : behind);
@@ -715,9 +729,9 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2) memoryGradKernel(Ba
           });
         });
   };
-  if (firstToken() < length) forPlaces(in, memory(), shared.marks, addPlace);
+  if (own.first() < length) forPlaces(in, own.memory(), shared.marks, addPlace);
 
-  storeMemoryRows<D>(given, rows, memory(), kvHead(), firstToken(), length);
+  storeMemoryRows<D>(own, rows);
 }
 
 template <int D>
