@@ -207,7 +207,7 @@ try_out() {
   say "a tiny training ran: $(tail -1 "$work/run")"
 
   if command -v python3 > /dev/null; then
-    rm "$box/bin/xz" && ln -s "$(readlink -f "$(command -v python3)")" "$box/bin/python3"
+    rm "$box/bin/xz" && ln -s "$(python3 -c 'import sys; print(sys.executable)')" "$box/bin/python3"
     "${inside[@]}" "MEMORY3_RUNTIME=$box/by python" "$box/pack/run" --version > /dev/null || fail "python3 does not unpack the pack"
     say "python3 unpacks it too, without xz"
   fi

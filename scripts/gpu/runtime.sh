@@ -4,7 +4,7 @@
 # written, in a temporary folder.
 #   MEMORY3_RUNTIME       another folder for what is unpacked
 #   MEMORY3_CUDA_LIBS     where cuBLAS is; found in the wheels of python3 when it is not set
-#   PYTHON                another python3: the one with PyTorch
+#   PYTHON                another python3: the one with PyTorch and the wheels
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -19,16 +19,16 @@ unpack() {
   local partial="$2.partial.$$"
   mkdir -p "$partial" || fail "cannot write to $(dirname "$2"); MEMORY3_RUNTIME names another folder"
   if command -v tar > /dev/null && command -v xz > /dev/null; then
-    xz -dc "$1" | tar -xf - -C "$partial"
+    xz -dc "$1" | tar -xf - -C "$partial" || true
   elif command -v "$python" > /dev/null; then
-    "$python" -W ignore -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$1" "$partial"
+    "$python" -W ignore -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$1" "$partial" || true
   else
     rm -rf "$partial"
     fail "unpacking $1 needs tar and xz, or python3"
   fi
-  if [ ! -x "$partial/node" ]; then
+  if [ ! -f "$partial/package.json" ]; then # the last file of the archive
     rm -rf "$partial"
-    fail "$1 could not be unpacked to $2; is the disk full?"
+    fail "$1 could not be unpacked to $2; is the disk full, the archive whole?"
   fi
   mv -T "$partial" "$2" 2> /dev/null || rm -rf "$partial" # another process was first
 }
