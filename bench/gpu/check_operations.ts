@@ -26,6 +26,7 @@ export async function checkOperations(
   { names, from, precisions }: Only,
   report: (finding: Finding) => void,
 ): Promise<number | undefined> {
+  await openCuda(precisions[0]!); // without a GPU nothing is worth computing
   const all = operations(size).filter(({ name }) => name.includes(names));
   for (const [number, operation] of all.entries()) {
     if (number < from) continue;

@@ -31,6 +31,7 @@ const cudaBackend = (): CudaBackend => tf.backend() as CudaBackend;
 
 /** The same steps on the native engine, on CUDA in float32 and in bfloat16; on CUDA twice. */
 export async function checkTraining(steps: number, kinds: readonly Kind[], report: Report): Promise<void> {
+  await openCuda('float32'); // without a GPU nothing is worth computing
   for (const kind of kinds) {
     await openEngine('native', 0);
     const expected = await train(kind, steps);

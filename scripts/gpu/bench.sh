@@ -9,13 +9,13 @@ usage() {
   cat << 'USAGE'
 usage: scripts/gpu/bench.sh [options]
 
-About 5 minutes. Each part has a time limit; one that fails or is cut off loses only its own figures.
+5 minutes at most. Each part has a time limit; one that fails or is cut off loses only its own figures.
   --out FOLDER     figures.jsonl, logs, table.txt (default: build/gpu-bench below this folder)
   --parts LIST     of peak,attention,ours,eager,compiled,memories (default: all). peak: products; attention: alone, both sides;
                    ours: all steps of memory3; eager, compiled: PyTorch's warmup step; memories: its steps with memories
   --shape NAME     of bench/gpu/shapes.json (default: paper)
   --runs N         steps that are measured (default: 5)
-  --seconds N      for everything together (default: 300)
+  --seconds N      for everything together (default: 300); with more, each part has more
   --peer-device D  of PyTorch (default: cuda); cpu, in float32, tries the programs out with --shape tiny
   --add            keep the figures that are there and add to them
 

@@ -9,19 +9,22 @@ usage() {
 usage: scripts/gpu/check.sh [options]
 
 Every operation against the CPU engine in values and gradients, 50 steps of a small model beside it, bad input, the paper's
-2.4 B shape, a checkpoint and its resumption, and the operations under compute-sanitizer. About 4 minutes.
+2.4 B shape, a checkpoint and its resumption, and the operations under compute-sanitizer. 4 minutes at most. Each part has a
+time limit; one that fails or is cut off leaves the others their time, and after an illegal access the operations go on in
+another process.
   --out FOLDER     results, logs, table (default: build/gpu-check below this folder)
   --parts LIST     of operations,training,errors,memcheck,racecheck,shape,resume (default: all)
   --size small     operations in the sizes for emulated devices (default: large)
   --steps N        of the small model (default: 50)
   --shape NAME     of bench/gpu/shapes.json for shape and resume (default: paper)
-  --seconds N      for everything together (default: 240)
+  --seconds N      for everything together (default: 240); with more, each part has more
 
 examples:
   scripts/gpu/check.sh
   scripts/gpu/check.sh --parts operations,training
-  MEMORY3_CUDA_ADDON=build/native/memory3_cuda_emulated.node scripts/gpu/check.sh --size small --shape tiny --steps 3 \
-    --parts operations,training,errors,shape,resume      (no GPU: the same kernels on an emulated device)
+  MEMORY3_CUDA_ADDON=build/native/memory3_cuda_emulated.node MEMORY3_CUDA_LIBS=build/native/fake_cuda_libs \
+    scripts/gpu/check.sh --size small --shape tiny --steps 3 --seconds 900 --parts operations,training,errors,shape,resume
+                         (no GPU: the same kernels on an emulated device)
 USAGE
 }
 
@@ -87,6 +90,7 @@ sanitized() {
   part "$1" 150 "$words LD_LIBRARY_PATH=\$node_libraries '$sanitizer' --tool $1 ${*:3} --launch-timeout 60 \
     --target-processes all --error-exitcode 9 --log-file '$out/$1.txt' \
     \"\$node_binary\" \"\${words[@]}\" operations --size small --only '$2'"
+  sed -i "s/\"part\":\"operations/\"part\":\"$1/" "$out/$1.jsonl"
   if [ -s "$out/$1.jsonl" ] && ! grep -q '"ok":false' "$out/$1.jsonl"; then
     printf '{"part":"%s","name":"nothing found","ok":true}\n' "$1" >> "$out/$1.jsonl"
   elif grep -q 'SUMMARY: [1-9]' "$out/$1.txt" 2> /dev/null; then

@@ -184,7 +184,7 @@ sizes() {
 mebibytes() { du -sk --apparent-size "$1" | awk '{printf "%.1f", $1 / 1024}'; }
 
 # What the scripts of a pack call, but for python3 and nvidia-smi.
-TOOLS='bash env basename dirname mkdir mv rm id uname cat grep tail cut tee timeout date'
+TOOLS='bash env basename dirname mkdir mv rm id uname cat grep sed tail cut tee timeout date'
 
 # try_out: a copy of the pack in a temporary folder, where no other program is on the path.
 try_out() {
