@@ -100,7 +100,9 @@ sanitized() {
 
 has() { [[ ",$parts," == *",$1,"* ]]; }
 
-# What needs little memory goes on together; the large shape has the GPU for itself.
+# The large shape has the GPU for itself; then what needs little memory goes on together, sanitizers as long as there is time.
+has shape && part shape 110 run_program check shape --shape "$shape"
+has resume && part resume 110 run_program check resume --shape "$shape" &
 has operations && part operations 120 run_program check operations --size "$size" &
 for kind in warmup bank online; do
   has training && part "training-$kind" 100 run_program check training --steps "$steps" --kinds "$kind" &
@@ -110,8 +112,6 @@ has errors && part errors 60 run_program check errors &
 has memcheck && sanitized memcheck '' --report-api-errors no &
 has racecheck && sanitized racecheck attention &
 wait
-has shape && part shape 110 run_program check shape --shape "$shape"
-has resume && part resume 70 run_program check resume --shape "$shape"
 
 cat "$out"/*.jsonl > "$out/all.jsonl" 2> /dev/null
 run_program check table "$out/all.jsonl" | tee "$out/table.txt"
