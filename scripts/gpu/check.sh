@@ -81,13 +81,13 @@ sanitizer=$(PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/bin com
 # sanitized TOOL TEXT OPTION...: the operations whose names contain TEXT under compute-sanitizer; without it the part is
 # skipped. Node takes longer to come to the GPU than the sanitizer waits by default.
 sanitized() {
-  local words='mapfile -t words < <(program check); '
+  local found='mapfile -t words < <(program check);'
   if [ -z "$sanitizer" ]; then
     printf '{"part":"%s","name":"compute-sanitizer","ok":true,"skipped":true,"note":"%s"}\n' "$1" \
       'it is not here; it comes with the CUDA toolkit' > "$out/$1.jsonl"
     return
   fi
-  part "$1" 150 "$words LD_LIBRARY_PATH=\$node_libraries '$sanitizer' --tool $1 ${*:3} --launch-timeout 60 \
+  part "$1" 150 "$found LD_LIBRARY_PATH=\$node_libraries '$sanitizer' --tool $1 ${*:3} --launch-timeout 60 \
     --target-processes all --error-exitcode 9 --log-file '$out/$1.txt' \
     \"\$node_binary\" \"\${words[@]}\" operations --size small --only '$2'"
   sed -i "s/\"part\":\"operations/\"part\":\"$1/" "$out/$1.jsonl"

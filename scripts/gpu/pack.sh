@@ -132,7 +132,7 @@ libraries_of() {
 newest() {
   local symbols=$1
   shift
-  objdump -T "$@" | grep -oE "\\b$symbols[0-9.]+" | sort -uV | tail -1
+  objdump -T "$@" | grep -oE "\\b${symbols}[0-9.]+" | sort -uV | tail -1
 }
 
 # add_node: Node and the libraries of the engines.
