@@ -59,7 +59,7 @@ const TILE = 1_000_003;
 const STD = 0.01;
 
 /** Initial weights; of large models random numbers that repeat, norms one. */
-export function weightsOf(shape: ModelShape): Map<string, Float32Array> {
+function weightsOf(shape: ModelShape): Map<string, Float32Array> {
   const sizes = [...parameterShapes(shape)].map(([name, size]) => ({ name, size, count: sizeOf(size) }));
   if (sizes.reduce((sum, { count }) => sum + count, 0) < MANY) return initParameters(shape, 1);
   const tile = randomNormals(1, PURPOSE.test, 0, TILE).map((value) => value * STD);

@@ -22,7 +22,7 @@ type Report = (finding: Finding) => void;
 const LOSS_TOLERANCE: Record<CudaPrecision, number> = { float32: 1e-3, bfloat16: 2e-2 };
 
 /** A small model with every part, as the tests train it. */
-export function smallCase(): GpuCase {
+function smallCase(): GpuCase {
   const given = caseOf('tiny');
   return { ...given, shape: { ...given.shape, hiddenSize: 64, mlpWidth: 96, vocabSize: 256 }, tokens: 48 };
 }

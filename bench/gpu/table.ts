@@ -25,7 +25,7 @@ const ratio = (value: number): string => value.toFixed(3);
 const gib = (value: number): string => `${(value / GIB).toFixed(1)} GiB`;
 
 /**
- * Prints all figures and the table of the issue with pass and fail.
+ * Prints all figures and, in a table, those that must be reached, with pass and fail.
  * @returns whether all that must be reached has been measured and is reached
  */
 export function printFigures(path: string, shape: string): boolean {

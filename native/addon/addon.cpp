@@ -18,6 +18,7 @@
 #include "cuda_driver.h"
 #include "faiss.h"
 #include "gemm.h"
+#include "kernel_names.h"
 #include "kernels.h"
 #include "stream.h"
 #include "tile.h"
@@ -314,34 +315,9 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("added", added);
   add("done", done);
   add("takeProfile", takeProfile);
-  add("embedding", run<embedding>);
-  add("embeddingGrad", run<embeddingGrad>);
-  add("rmsNorm", run<rmsNorm>);
-  add("rmsNormGrad", run<rmsNormGrad>);
-  add("linear", run<linear>);
-  add("linearGrad", run<linearGrad>);
-  add("rope", run<rope>);
-  add("attention", run<attention>);
-  add("attentionGrad", run<attentionGrad>);
-  add("swiglu", run<swiglu>);
-  add("swigluGrad", run<swigluGrad>);
-  add("crossEntropy", run<crossEntropy>);
-  add("tokenScores", run<tokenScores>);
-  add("selectTokens", run<selectTokens>);
-  add("gatherTokens", run<gatherTokens>);
-  add("gatherTokensGrad", run<gatherTokensGrad>);
-  add("unpackMemories", run<unpackMemories>);
-  add("adamw", run<adamw>);
-  add("globalNorm", run<globalNorm>);
-  add("matMul", run<matMul>);
-  add("add", run<memory3::add>);
-  add("multiply", run<multiply>);
-  add("scale", run<scale>);
-  add("sumAxis", run<sumAxis>);
-  add("copyRows", run<copyRows>);
-  add("argMax", run<argMax>);
-  add("fill", run<fill>);
-  add("cast", run<memory3::cast>);
+#define MEMORY3_EXPORT(name) add(#name, run<memory3::name>);
+  MEMORY3_KERNELS(MEMORY3_EXPORT)
+#undef MEMORY3_EXPORT
   exportBank(env, exports);
   exportCudaDriver(env, exports);
   exportFaiss(env, exports);

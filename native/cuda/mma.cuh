@@ -50,11 +50,11 @@ __device__ inline void mma16816(float (&c)[4], const uint32_t (&a)[4], const uin
 
 #if defined(MEMORY3_EMULATED)
 /** The rows of 16 bytes that all lanes name; lane l names row l % 8 of matrix l / 8. */
-__device__ inline void loadMatrices(uint32_t* into, int matrices, const void* row, bool transposed) {
+__device__ inline void loadMatrices(uint32_t (&into)[4], const void* row, bool transposed) {
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0) abort();
   const unsigned char* all = emulator::exchange(kAllLanes, &row, sizeof row);
   const int lane = emulator::threadNumber() % kWarpSize, g = lane / 4, t = lane % 4;
-  for (int matrix = 0; matrix < matrices; matrix++) {
+  for (int matrix = 0; matrix < 4; matrix++) {
     const auto element = [&](int r, int c) {
       const uint16_t* address;
       memcpy(&address, all + 64 * (8 * matrix + r), sizeof address);
@@ -77,7 +77,7 @@ __device__ inline uint32_t sharedAddress(const void* address) {
  */
 __device__ inline void loadMatrix4(uint32_t (&r)[4], const void* row) {
 #if defined(MEMORY3_EMULATED)
-  loadMatrices(r, 4, row, false);
+  loadMatrices(r, row, false);
 #else
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -89,33 +89,10 @@ __device__ inline void loadMatrix4(uint32_t (&r)[4], const void* row) {
 /** The same of the transposed matrices: r[i] gets the elements (2t, g) and (2t + 1, g). */
 __device__ inline void loadMatrix4Transposed(uint32_t (&r)[4], const void* row) {
 #if defined(MEMORY3_EMULATED)
-  loadMatrices(r, 4, row, true);
+  loadMatrices(r, row, true);
 #else
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(sharedAddress(row))
-               : "memory");
-#endif
-}
-
-/** Two matrices; lanes 0 to 15 name the rows. */
-__device__ inline void loadMatrix2(uint32_t (&r)[2], const void* row) {
-#if defined(MEMORY3_EMULATED)
-  loadMatrices(r, 2, row, false);
-#else
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-               : "=r"(r[0]), "=r"(r[1])
-               : "r"(sharedAddress(row))
-               : "memory");
-#endif
-}
-
-__device__ inline void loadMatrix2Transposed(uint32_t (&r)[2], const void* row) {
-#if defined(MEMORY3_EMULATED)
-  loadMatrices(r, 2, row, true);
-#else
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-               : "=r"(r[0]), "=r"(r[1])
                : "r"(sharedAddress(row))
                : "memory");
 #endif

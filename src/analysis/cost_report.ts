@@ -117,7 +117,7 @@ const GIB = 2 ** 30;
 
 /** A line a way of training; the total is about what a card must have free. */
 function trainingText(training: CostReport['training']): string[] {
-  const heads = ['GiB', 'tokens', 'weights', 'AdamW', 'gradients', 'activations', 'loss', 'total'];
+  const heads = ['GiB', 'tokens', 'weights', 'AdamW', 'gradients', 'activations', 'peak', 'total'];
   const rows = training.map(({ name, tokens, total, ...parts }) => {
     const columns = [
       parts.weights + parts.copies,
@@ -131,12 +131,14 @@ function trainingText(training: CostReport['training']): string[] {
   });
   const [{ precision } = { precision: 'bfloat16' }] = training;
   return [
-    `Memory of a GPU that training takes (engine: cuda, ${precision}), by tokens of a micro-batch:`,
+    `Memory of a GPU that training takes, estimated (engine: cuda, ${precision}), by tokens of a micro-batch:`,
     '',
     ...[heads, ...rows].map(
       ([name, ...cells]) =>
         `  ${name!.padEnd(27)}${cells.map((cell, i) => cell.padStart(heads[i + 1]!.length + 2)).join('')}`,
     ),
+    '',
+    'peak: what comes on top at the fullest moment, the loss or new gradients. The driver takes about half a GiB besides.',
   ];
 }
 

@@ -108,19 +108,21 @@ export async function openEngine(
       if (choice !== 'auto') throw unavailable(choice, candidate.why, found, cause);
     }
   }
-  throw unavailable(choice, `nothing here computes in ${precision}; cuda: ${found[0]!.why}`, found);
+  throw withoutPrecision(found, precision);
 }
 
 /** An engine and what was found out about it. */
 type Found = Availability & { engine: Engine };
 
+const suits = ({ precisions }: Engine, precision: Precision): boolean =>
+  precision === 'auto' || precisions.includes(precision);
+
 /** What to open, best first. @throws UserError when the engine that was chosen cannot be */
 function candidates(found: Found[], choice: EngineName, precision: Precision): Found[] {
-  const suits = ({ engine: { precisions } }: Found): boolean => precision === 'auto' || precisions.includes(precision);
-  if (choice === 'auto') return found.filter((candidate) => candidate.ok && suits(candidate));
+  if (choice === 'auto') return found.filter(({ ok, engine }) => ok && suits(engine, precision));
   const chosen = found.filter(({ engine: { name } }) => name === choice);
   for (const candidate of chosen) {
-    if (!suits(candidate)) throw wrongPrecision(candidate.engine, precision);
+    if (!suits(candidate.engine, precision)) throw wrongPrecision(candidate.engine, precision);
     if (!candidate.ok) throw unavailable(choice, candidate.why, found);
   }
   return chosen;
@@ -136,6 +138,15 @@ function told(found: Found[], { why }: Found, choice: EngineName): Pick<EngineIn
     reason: reasons.join('; '),
     available: found.map(({ engine: { name }, ok, why: of }) => ({ name, ok, why: of })),
   };
+}
+
+function withoutPrecision(found: Found[], precision: Precision): UserError {
+  const able = found.filter(({ engine }) => suits(engine, precision));
+  return new UserError('engine_unavailable', {
+    where: `precision: ${precision}`,
+    what: `nothing here computes so; ${able.map(({ engine: { name }, why }) => `${name}: ${why}`).join('; ')}`,
+    action: 'Repair what is missing, or use precision: auto, which takes what an engine that is here computes in.',
+  });
 }
 
 function wrongPrecision({ name, precisions }: Engine, precision: Precision): UserError {

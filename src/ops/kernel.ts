@@ -1,14 +1,15 @@
 /**
  * What all fused operations share: an operation is a tfjs kernel with a name of its own. An engine that registers a
  * kernel of that name gets to run it; on any other backend the portable composition in plain tfjs ops becomes the
- * kernel. An engine that says it has them all must: a missing one is an error there, never a silent slow path. Gradients are registered once, under the name alone, and call a kernel `<Name>Grad` in their turn.
+ * kernel. An engine that says it has them all must: a missing one is an error there, never a silent slow path. Gradients are
+ * registered once, under the name alone, and call a kernel `<Name>Grad` in their turn.
  */
 
 import { isComplete } from '../engine/complete.ts';
 import * as tf from '../engine/tf.ts';
 
 export type KernelInputs = Record<string, tf.Tensor>;
-export type KernelAttributes = Record<string, number | boolean | string>;
+export type KernelAttributes = Record<string, number | boolean | string | number[]>;
 
 export interface KernelGradient<I extends KernelInputs, A extends KernelAttributes> {
   /** Inputs that `backward` needs. */

@@ -53,7 +53,7 @@ describe('memory3 cost', () => {
   });
 
   it('tells the memory of a GPU that training takes', async () => {
-    expect(await cost()).toMatch(/bfloat16\), by tokens of a micro-batch:\n/);
+    expect(await cost()).toMatch(/estimated \(engine: cuda, bfloat16\), by tokens of a micro-batch:\n/);
     expect(await cost()).toMatch(/warmup, recompute: false +8,192( +[\d.]+){5} +68\.9\n/);
     const run = await cost('-c', QUICKSTART, '--set', 'precision=float32', '--set', 'engine=native');
     expect(run).toMatch(/float32\), by tokens/);

@@ -107,7 +107,7 @@ describeNative('native backend', () => {
       'CrossEntropy',
       'GatherTokens',
     ];
-    const single = ['LinearResidual', 'Rope', 'TokenScores', 'SelectTokens', 'Adamw', 'GlobalNorm'];
+    const single = ['LinearResidual', 'View', 'Rope', 'TokenScores', 'SelectTokens', 'Adamw', 'GlobalNorm'];
     const all = [...single, ...pairs, ...pairs.map((name) => `${name}Grad`)];
     expect(all.filter((name) => !before.has(name))).toEqual([]);
   });

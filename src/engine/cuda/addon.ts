@@ -57,7 +57,7 @@ export interface CudaAddon extends Kernels<CudaValues, CudaValues, CudaValues> {
 }
 
 /** Where scripts/build_native.sh leaves the addon, the same from src/ and from dist/; or what MEMORY3_CUDA_ADDON names. */
-export function cudaAddonPath(): string {
+function cudaAddonPath(): string {
   const built = new URL('../../../build/native/memory3_cuda.node', import.meta.url);
   return process.env.MEMORY3_CUDA_ADDON ?? fileURLToPath(built);
 }

@@ -1,7 +1,8 @@
 /**
  * The fused operations of src/ops, under the names, inputs, attributes and outputs that they have there. Activations and
- * their gradients are made as such; losses, sums, scores, what a gradient keeps and gradients of weights in full precision. Legend: B batch, T tokens, Tk context tokens, H query heads, K key-value heads, D headDim, d hiddenSize,
- * V vocabulary, M memories, S kept tokens per memory, C chunks, R memory slots per chunk.
+ * their gradients are made as such; losses, sums, scores, what a gradient keeps and gradients of weights in full precision.
+ * Legend: B batch, T tokens, Tk context tokens, H query heads, K key-value heads, D headDim, d hiddenSize, V vocabulary,
+ * M memories, S kept tokens per memory, C chunks, R memory slots per chunk.
  */
 
 import * as tf from '../tf.ts';
@@ -69,6 +70,8 @@ for (const name of ['LinearGrad', 'LinearPairGrad', 'LinearTripleGrad']) {
     return [dx, ...dWeights];
   });
 }
+
+fusedKernel<'x', { shape: number[] }>('View', (backend, { x }, { shape }) => [backend.share(x, shape)]);
 
 fusedKernel<'x' | 'positions', { theta: number; inverse: boolean }>(
   'Rope',
