@@ -1,6 +1,6 @@
 /** Every operation on the CUDA engine against the native one: values, gradients, bits of two runs, leaks, NaN. */
 
-import type { CudaBackend, CudaPrecision } from '../../src/engine/cuda/backend.ts';
+import { CudaBackend, type CudaPrecision } from '../../src/engine/cuda/backend.ts';
 import { openCuda } from '../../src/engine/cuda/cuda.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
@@ -13,23 +13,50 @@ import { type Operation, operations, type Size } from './operations.ts';
 /** Largest normalised error of values and gradients. */
 export const TOLERANCE: Record<CudaPrecision, number> = { float32: 1e-5, bfloat16: 1e-2 };
 
-/** @param only operations whose names contain this */
+/** Which operations: those whose names contain `names`, in their order from number `from` on. */
+export interface Only {
+  names: string;
+  from: number;
+  precisions: readonly CudaPrecision[];
+}
+
+/** @returns the number to go on from in another process when the device was lost, else undefined */
 export async function checkOperations(
   size: Size,
-  precisions: readonly CudaPrecision[],
-  only: string,
+  { names, from, precisions }: Only,
   report: (finding: Finding) => void,
-): Promise<void> {
-  for (const operation of operations(size).filter(({ name }) => name.includes(only))) {
+): Promise<number | undefined> {
+  await openCuda(precisions[0]!); // without a GPU nothing is worth computing
+  const all = operations(size).filter(({ name }) => name.includes(names));
+  for (const [number, operation] of all.entries()) {
+    if (number < from) continue;
     for (const precision of precisions) {
       const about = { part: `operations, ${precision}`, name: operation.name };
+      console.error(`${operation.name}, ${precision}`); // the last words when it hangs
       try {
         report({ ...about, ...(await checkOperation(operation, precision)) });
       } catch (error) {
         report({ ...about, ok: false, note: firstLine(error) });
+        if (isDeviceLost()) return number + 1;
       }
     }
   }
+  return undefined;
+}
+
+/** Whether waiting fails again after it failed: the error stays, as after an illegal access. */
+function isDeviceLost(): boolean {
+  const backend = tf.backend();
+  if (!(backend instanceof CudaBackend)) return false;
+  const fails = [0, 1].map(() => {
+    try {
+      backend.kernels.wait();
+      return false;
+    } catch {
+      return true;
+    }
+  });
+  return fails[1]!;
 }
 
 export function firstLine(error: unknown): string {

@@ -25,6 +25,8 @@ export interface Finding {
   part: string;
   name: string;
   ok: boolean;
+  /** It could not be checked here. */
+  skipped?: boolean;
   /** What was measured, and what it may be at most. */
   value?: number;
   limit?: number;
@@ -49,12 +51,17 @@ export function printLine(line: object): void {
   writeSync(1, `${JSON.stringify(line)}\n`);
 }
 
-/** The lines of JSON in a file; others, such as warnings of libraries, are passed over. */
+/** The lines of JSON in a file; others, such as warnings of libraries and what was cut off, are passed over. */
 export function linesOf<T>(path: string): T[] {
   return readFileSync(path, 'utf8')
     .split('\n')
-    .filter((line) => line.startsWith('{') && line.endsWith('}'))
-    .map((line) => JSON.parse(line) as T);
+    .flatMap((line) => {
+      try {
+        return line.startsWith('{') ? [JSON.parse(line) as T] : [];
+      } catch {
+        return [];
+      }
+    });
 }
 
 export function printTable(rows: readonly string[][]): void {

@@ -59,6 +59,7 @@ trap 'rm -rf "$folder"' EXIT
 
 # compile ARCHITECTURE NAME: leaves NAME.ptx, NAME.cubin, what ptxas says and, where cuobjdump is, the machine code. The
 # options are those of native/cuda/CMakeLists.txt.
+# shellcheck disable=SC2317 # xargs calls it
 compile() {
   local out=$folder/$1
   mkdir -p "$out/$2"
@@ -76,6 +77,8 @@ export nvcc folder
 
 # figures ARCHITECTURE: a line of tab-separated figures a kernel, mangled name first.
 figures() {
+  local -a files=("$folder/$1"/*.log "$folder/$1"/*.ptx)
+  if compgen -G "$folder/$1/*.sass" > /dev/null; then files+=("$folder/$1"/*.sass); fi
   awk -v OFS='\t' '
     function first(pattern) { return match($0, pattern) ? substr($0, RSTART, RLENGTH) + 0 : 0 }
     /Compiling entry function/ { split($0, part, "\047"); name = part[2]; seen[name] = 1 }
@@ -97,7 +100,7 @@ figures() {
     END {
       for (name in seen) print name, registers[name], spill[name] + 0, stack[name] + 0, shared[name] + 0, \
         barriers[name] + 0, mma[name] + 0, load[name] + 0, copy[name] + 0, (name in coded) ? hmma[name] + 0 : "-"
-    }' "$folder/$1"/*.log "$folder/$1"/*.ptx $(compgen -G "$folder/$1/*.sass")
+    }' "${files[@]}"
 }
 
 # table ARCHITECTURE: prints it, and ends with 1 when something is wrong.
@@ -124,6 +127,7 @@ table() {
 
 status=0
 for architecture in ${architectures//,/ }; do
+  # shellcheck disable=SC2016 # for the inner bash
   printf '%s\n' "${names[@]}" | xargs -P "${JOBS:-2}" -I{} bash -c 'compile "$0" {}' "$architecture" || {
     say "the kernels do not compile for sm_$architecture"
     exit 1

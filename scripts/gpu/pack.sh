@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes a folder that runs on a GPU box without internet and without Node: Node, the built code, its dependencies as far as
-# they are used, the engines with their libraries, configs, and the programs that check and measure. At most 60 MiB.
+# Makes a folder that runs on a GPU box without internet and without Node: the scripts, configs and docs, and in one archive
+# Node, the built code, its dependencies as far as they are used, the engines with their libraries, and the programs that
+# check and measure. At most 60 MiB.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -9,12 +10,13 @@ usage() {
 usage: scripts/gpu/pack.sh [--verify] [--no-build] [FOLDER]
 
 Makes a pack for boxes without internet in FOLDER (build/pack), replacing what is there.
-  --verify    also unpack a copy in an empty environment and run memory3 --help, doctor and a tiny training there
+  --verify    also run a copy in an empty environment: memory3 --help, doctor, a tiny training from warmup to evaluation,
+              and the check on the emulated device, which is lent to the copy
   --no-build  take dist/ and build/native as they are
 
 examples:
   scripts/gpu/pack.sh --verify
-  scp -r build/pack gpu-box: && ssh gpu-box pack/scripts/gpu/check.sh
+  scp -r build/pack gpu-box: && ssh gpu-box bash pack/scripts/gpu/check.sh
   pack/run doctor                         on the box: memory3 doctor
   pack/run run -c pack/configs/paper/2.4b.yaml
 USAGE
@@ -36,7 +38,7 @@ say() { echo "pack: $*"; }
 fail() { say "$*" >&2 && exit 1; }
 
 [ "$(uname -sm)" = 'Linux x86_64' ] || fail "a pack holds programs for Linux on x86_64 and is made there"
-for tool in tar xz strip ldd npm; do
+for tool in tar xz strip objdump ldd npm; do
   command -v "$tool" > /dev/null || fail "$tool is missing (Debian: apt-get install xz-utils binutils)"
 done
 if [ -n "$build" ]; then
@@ -50,43 +52,48 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 pack=$work/pack
-mkdir -p "$pack"
+runtime=$work/runtime
+mkdir -p "$pack" "$runtime"
 
-# copy_files FOLDER FIND-EXPRESSION...: those files of a folder of the repository, at the same place.
+# copy_files TARGET FOLDER FIND-EXPRESSION...: those files of a folder of the repository, at the same place in TARGET.
 copy_files() {
-  local from=$1
-  shift
-  find "$from" -type f "$@" -print0 | tar -c --null --files-from=- | tar -x -C "$pack"
+  local to=$1 from=$2
+  shift 2
+  find "$from" -type f "$@" -print0 | tar -c --null --files-from=- | tar -x -C "$to"
+}
+
+# add_texts: what people read and change.
+add_texts() {
+  cp LICENSE "$pack/"
+  copy_files "$pack" configs
+  copy_files "$pack" docs -name '*.md'
+  copy_files "$pack" scripts/gpu -name '*.sh' ! -name pack.sh ! -name inspect.sh
 }
 
 # add_code: what memory3 is, without types and maps.
 add_code() {
-  cp package.json LICENSE "$pack/"
-  copy_files bin
-  copy_files configs
-  copy_files dist ! -name '*.map' ! -name '*.d.ts'
-  copy_files docs -name '*.md'
+  cp package.json "$runtime/"
+  copy_files "$runtime" bin
+  copy_files "$runtime" dist ! -name '*.map' ! -name '*.d.ts' ! -name '.*'
 }
 
-# add_programs: bench/gpu compiled, beside dist/ instead of src/.
+# add_programs: bench/gpu compiled, beside dist/ instead of src/, and the peer.
 add_programs() {
   local compiled=$work/compiled
   npx --no-install tsc -p tsconfig.json --noEmit false --noCheck --outDir "$compiled" --rootDir . --sourceMap false > "$work/tsc.log" ||
     { cat "$work/tsc.log" >&2 && fail "the programs of bench/gpu do not compile"; }
-  mkdir -p "$pack/bench/gpu"
-  cp "$compiled"/bench/gpu/*.js bench/gpu/*.json "$pack/bench/gpu/"
-  sed -i 's|\.\./\.\./src/|../../dist/|g' "$pack"/bench/gpu/*.js
-  copy_files bench/peers/gpu -name '*.py'
-  copy_files scripts/gpu -name '*.sh' ! -name pack.sh
+  mkdir -p "$runtime/bench/gpu"
+  cp "$compiled"/bench/gpu/*.js bench/gpu/*.json "$runtime/bench/gpu/"
+  sed -i 's|\.\./\.\./src/|../../dist/|g' "$runtime"/bench/gpu/*.js
+  copy_files "$runtime" bench/peers/gpu -name '*.py'
 }
 
 # add_engines: the addons without symbols.
 add_engines() {
   local addon
-  mkdir -p "$pack/build/native"
-  for addon in build/native/memory3_*.node; do
-    case $addon in *_emulated.node) continue ;; esac
-    strip --strip-unneeded -o "$pack/$addon" "$addon"
+  mkdir -p "$runtime/build/native"
+  for addon in build/native/memory3_native.node build/native/memory3_cuda.node; do
+    if [ -f "$addon" ]; then strip --strip-unneeded -o "$runtime/$addon" "$addon"; fi
   done
 }
 
@@ -104,13 +111,12 @@ add_dependencies() {
     case $name in
       @tensorflow/*)
         main=$(node -p "require('./$path/package.json').main")
-        copy_files "$path" \( -path "$path/package.json" -o -path "$path/$main" -o -path "$path/wasm-out/*.wasm" \)
+        copy_files "$runtime" "$path" \( -path "$path/package.json" -o -path "$path/$main" -o -path "$path/wasm-out/*.wasm" \)
         ;;
-      tokenizers) copy_files "$path" \( -name '*.js' -o -name package.json -o -name '*.linux-x64-gnu.node' \) ;;
+      tokenizers) copy_files "$runtime" "$path" \( -name '*.js' -o -name package.json -o -name '*.linux-x64-gnu.node' \) ;;
       *)
-        copy_files "$path" ! -name '*.map' ! -name '*.ts' ! -name '*.cts' ! -name '*.mts' ! -name '*.md' ! -name '*.flow' \
-          ! -name 'LICENSE*' ! -path '*/zod/src/*' ! -path '*/apache-arrow/src/*' ! -path "$path/node_modules/*" ! -path '*/test/*' ! -path '*/bundles/*' \
-          ! -path '*/docs/*' ! -path '*/Arrow.es*'
+        copy_files "$runtime" "$path" ! -name '*.map' ! -name '*.ts' ! -name '*.cts' ! -name '*.mts' ! -name '*.md' ! -name '*.flow' \
+          ! -path '*/zod/src/*' ! -path '*/apache-arrow/src/*' ! -path '*/Arrow.es*' ! -path "$path/node_modules/*"
         ;;
     esac
   done < "$work/packages"
@@ -122,9 +128,17 @@ libraries_of() {
     grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux-x86-64)\.so' || true
 }
 
-# add_runtime: Node and the libraries of the engines, in one archive.
-add_runtime() {
-  local runtime=$work/runtime library name
+# newest SYMBOLS FILE...: the newest version of these symbols that the files ask for.
+newest() {
+  local symbols=$1
+  shift
+  objdump -T "$@" | grep -oE "\\b${symbols}[0-9.]+" | sort -uV | tail -1
+}
+
+# add_node: Node and the libraries of the engines.
+add_node() {
+  local library name
+  local -a programs=("$runtime/node" "$runtime"/build/native/*.node "$runtime"/node_modules/tokenizers/*.node)
   mkdir -p "$runtime/lib/cxx"
   strip -o "$runtime/node" "$(readlink -f "$(command -v node)")"
   while read -r library; do
@@ -133,8 +147,16 @@ add_runtime() {
       libstdc++* | libgcc_s*) cp -L "$library" "$runtime/lib/cxx/$name" ;;
       *) cp -L "$library" "$runtime/lib/$name" && strip --strip-unneeded "$runtime/lib/$name" ;;
     esac
-  done < <(libraries_of build/native/memory3_native.node "$(command -v node)" node_modules/tokenizers/*.linux-x64-gnu.node)
-  tar -c -C "$runtime" . | xz -9 -T0 > "$pack/runtime.tar.xz"
+  done < <(libraries_of "${programs[@]}")
+  newest GLIBCXX_ "${programs[@]}" > "$runtime/lib/cxx/version"
+  say "wants glibc $(newest GLIBC_ "${programs[@]}" "$runtime"/lib/*.so*) with a C++ library of $(< "$runtime/lib/cxx/version")," \
+    "else $(newest GLIBC_ "$runtime"/lib/cxx/*.so*)"
+}
+
+# add_archive: all that runs, and its checksum, by which the folder is called into which it is unpacked.
+add_archive() {
+  tar -c --sort=name --owner=0 --group=0 -C "$runtime" . | xz -T0 > "$pack/runtime.tar.xz"
+  cksum < "$pack/runtime.tar.xz" | cut -d ' ' -f 1 > "$pack/runtime.sum"
 }
 
 # add_launcher: `run`, which is memory3.
@@ -144,54 +166,73 @@ add_launcher() {
 # memory3 on a box without Node: run ARGUMENT... is memory3 ARGUMENT...
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/gpu/runtime.sh"
-run_node "$root/bin/memory3.js" "$@"
+run_node "$code/bin/memory3.js" "$@"
 LAUNCHER
   chmod +x "$pack/run" "$pack"/scripts/gpu/*.sh
 }
 
-# sizes: MiB of each part.
+# sizes: MiB of each part before compression.
 sizes() {
   local part
-  say 'MiB  part'
-  for part in "$pack"/runtime.tar.xz "$pack"/node_modules "$pack"/build "$pack"/dist "$pack"/bench "$pack"/docs "$pack"/configs; do
-    printf 'pack: %5.1f  %s\n' "$(du -sk --apparent-size "$part" | awk '{print $1 / 1024}')" "$(basename "$part")"
+  say 'MiB uncompressed'
+  for part in node lib build node_modules dist bench; do
+    printf 'pack: %6.1f  %s\n' "$(mebibytes "$runtime/$part")" "$part"
   done
 }
 
-# try_out: the pack in a temporary folder, where no program is on the path but the few that it asks for.
+# mebibytes FOLDER
+mebibytes() { du -sk --apparent-size "$1" | awk '{printf "%.1f", $1 / 1024}'; }
+
+# What the scripts of a pack call, but for python3 and nvidia-smi.
+TOOLS='bash env basename dirname mkdir mv rm id uname cat grep sed tail cut tee timeout date'
+
+# try_out: a copy of the pack in a temporary folder, where no other program is on the path.
 try_out() {
-  local box=$work/box program
-  mkdir -p "$box/bin" "$box/texts"
-  for program in bash env tar xz basename dirname mkdir mv rm id cksum tr uname cat; do
-    ln -s "$(command -v "$program")" "$box/bin/$program"
-  done
-  cp -r "$folder" "$box/pack"
+  local box=$work/the\ box i
   local -a inside=(env -i "PATH=$box/bin" "HOME=$box" LANG=C.UTF-8)
+  mkdir -p "$box/bin" "$box/texts"
+  for i in $TOOLS tar xz; do ln -s "$(command -v "$i")" "$box/bin/$i"; done
+  cp -r "$folder" "$box/pack"
+
   "${inside[@]}" "$box/pack/run" --help > "$work/help" || fail "memory3 --help failed"
   grep -q 'memory3 doctor' "$work/help" || fail "memory3 --help names no commands"
   "${inside[@]}" "$box/pack/run" doctor | tee "$work/doctor"
-  grep -qi 'native' "$work/doctor" || fail "doctor does not name the native engine"
-  local i
+  grep -q 'native' "$work/doctor" || fail "doctor does not name the native engine"
+  say "--help and doctor ran"
+
   for i in $(seq 80); do echo "The river number $i runs through the town of Nowhere-$i and ends in lake $((i * 7))."; echo; done > "$box/texts/a.txt"
   "${inside[@]}" "$box/pack/run" run -c "$box/pack/configs/tiny.yaml" --set "runsFolder=$box/runs" --set engine=native \
-    --set "data.sources=[{path: $box/texts}]" --set "data.references=[{path: $box/texts}]" > "$work/run" 2>&1 ||
+    --set "data.sources=[{path: '$box/texts'}]" --set "data.references=[{path: '$box/texts'}]" > "$work/run" 2>&1 ||
     { tail -20 "$work/run" >&2 && fail "the tiny training failed"; }
-  "${inside[@]}" bash -c "source '$box/pack/scripts/gpu/runtime.sh' && run_program check --help" > "$work/list" ||
-    fail "the check program does not start"
-  say "verified: --help, doctor, a tiny training and the check program ran without Node and without the repository"
+  say "a tiny training ran: $(tail -1 "$work/run")"
+
+  if command -v python3 > /dev/null; then
+    rm "$box/bin/xz" && ln -s "$(python3 -c 'import sys; print(sys.executable)')" "$box/bin/python3"
+    "${inside[@]}" "MEMORY3_RUNTIME=$box/by python" "$box/pack/run" --version > /dev/null || fail "python3 does not unpack the pack"
+    say "python3 unpacks it too, without xz"
+  fi
+
+  local emulated=$PWD/build/native/memory3_cuda_emulated.node
+  [ -f "$emulated" ] || fail "$emulated is not there, the check cannot be tried: scripts/build_native.sh"
+  "${inside[@]}" "MEMORY3_CUDA_ADDON=$emulated" "MEMORY3_CUDA_LIBS=$PWD/build/native/fake_cuda_libs" bash "$box/pack/scripts/gpu/check.sh" \
+    --size small --shape tiny --steps 2 --parts training,errors,shape,resume --seconds 600 || fail "the check failed on the emulated device"
+  say "the check ran on the emulated device"
+  say "PASS: --help, doctor, a tiny training and the check ran in $box, without Node and without the repository"
 }
 
+add_texts
 add_code
 add_programs
 add_engines
 add_dependencies
-add_runtime
+add_node
+add_archive
 add_launcher
 sizes
-total=$(du -sk --apparent-size "$pack" | awk '{printf "%.1f", $1 / 1024}')
 rm -rf "$folder"
 mkdir -p "$(dirname "$folder")"
 cp -r "$pack" "$folder"
-if [ -n "$verify" ]; then try_out; fi
+total=$(mebibytes "$folder")
 say "$total MiB in $folder (limit $LIMIT)"
 awk -v total="$total" -v limit=$LIMIT 'BEGIN { exit !(total <= limit) }' || fail "the pack is larger than $LIMIT MiB"
+if [ -n "$verify" ]; then try_out; fi
