@@ -28,6 +28,9 @@ Context::Context(int device) : device_(device) {
   const cudaError_t looking = cudaGetDeviceCount(&count);
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
+  if (driver == 0) {
+    throw std::runtime_error("NVIDIA's driver is not there; install it, or start a container with its GPUs");
+  }
   if (looking == cudaErrorInsufficientDriver) {
     throw std::runtime_error("NVIDIA's driver is too old: it is for CUDA " + versionText(driver) +
                              ", and the addon was built with CUDA " + versionText(runtime) +

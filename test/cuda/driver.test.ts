@@ -1,11 +1,13 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { ADDON_PATH, type CudaDriver } from '../../src/engine/native/addon.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ADDON_PATH, type CudaDriver, type NativeAddon } from '../../src/engine/native/addon.ts';
 import { describeNative } from '../native/support.ts';
+import { EMULATED_PATH } from './support.ts';
 
 const SOURCE = fileURLToPath(new URL('fake_libcuda.cpp', import.meta.url));
 
@@ -69,5 +71,26 @@ describeNative('the driver of GPUs', () => {
     expect(driverWith('')).toEqual({
       why: expect.stringMatching(/driver is not there \(libcuda.so.1: .*\); install it/),
     });
+  });
+});
+
+const BUILT_BY_NVCC = join(dirname(ADDON_PATH), 'memory3_cuda.node');
+
+// Only where nvcc is; nothing else looks at what it made, since no GPU need be here.
+describe.skipIf(!existsSync(BUILT_BY_NVCC))('the addon for real GPUs', () => {
+  const require = createRequire(import.meta.url);
+
+  it('loads without a driver and has the kernels of the emulated one', () => {
+    const real = require(BUILT_BY_NVCC) as object;
+    const expected = Object.keys(require(EMULATED_PATH) as object).filter((name) => name !== 'emulated');
+    expect(Object.keys(real)).toEqual(expect.arrayContaining(expected));
+    expect(expected).toContain('attentionGrad');
+  });
+
+  it('says what is missing when it is opened where there is no GPU', ({ skip }) => {
+    const { cudaDriver } = require(ADDON_PATH) as NativeAddon;
+    if (!('why' in cudaDriver())) skip('there is a GPU');
+    const { open } = require(BUILT_BY_NVCC) as { open(device: number): string };
+    expect(() => open(0)).toThrow(/driver/);
   });
 });
