@@ -22,6 +22,8 @@ const MARK = 0x5a;
 /** Runs every kernel on copies of its arrays that have marks before and behind them. */
 function guardedAddon(addon: NativeAddon, broken: Set<string>): NativeAddon {
   const call = (name: string, args: unknown[]): unknown => {
+    // Values that are written while something is being read come to the array behind that.
+    addon.wait();
     const marked: { array: TensorValues; bytes: Uint8Array }[] = [];
     const guard = (value: unknown): unknown => {
       if (Array.isArray(value)) return value.map(guard);
