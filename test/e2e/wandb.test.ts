@@ -8,6 +8,8 @@ import { historyOf, readFile } from '../tracking/wandb/reader.ts';
 import { checkpoints, filesBelow, memory3, Playground, Running, rows, type Stage, steps, succeed } from './support.ts';
 
 const STEPS = 500;
+/** Long enough that no machine is through before a sink, which looks once a second, has one of them. */
+const CONTINUAL_STEPS = 3 * STEPS;
 const STAGE = { steps: STEPS, validateEvery: 100, checkpointEvery: 100, keepCheckpoints: 1 };
 const SECRETS = {
   key: 'planted-key-77c0ffee',
@@ -21,7 +23,7 @@ let server: FakeServer;
 beforeAll(async () => {
   playground = new Playground({
     warmup: STAGE,
-    continual: STAGE,
+    continual: { ...STAGE, steps: CONTINUAL_STEPS },
     tracking: { sinks: ['wandb', 'tensorboard', 'csv'], hardwareEvery: 1, attentionEvery: 60, retrievalsEvery: 60 },
   });
   server = await FakeServer.start(SECRETS.key);
@@ -103,7 +105,7 @@ it('offline: killed in both stages and resumed, the file has each step once', as
   const original = offlineFile(run);
   const records = readFile(original);
   const history = historyOf(records);
-  expect(history.map(({ step }) => step)).toEqual(steps(2 * STEPS));
+  expect(history.map(({ step }) => step)).toEqual(steps(STEPS + CONTINUAL_STEPS));
   expect(history.map(({ values }) => Number(values['train/loss']))).toEqual(losses(run));
   expect(records.at(-1)!.type).toBe('exit');
   expect(records.filter(({ type }) => type === 'stats').length).toBeGreaterThan(0);
@@ -131,7 +133,7 @@ it('online: killed in both stages, with a server that fails now and then, and re
   const history = [...server.run.lines['wandb-history.jsonl']!];
   output += await killedAt(STEPS + 10, run, args, taken);
   const { stdout, stderr } = await succeed('run', ...args);
-  expect(server.steps()).toEqual(steps(2 * STEPS));
+  expect(server.steps()).toEqual(steps(STEPS + CONTINUAL_STEPS));
   expect(server.run.lines['wandb-history.jsonl']!.slice(0, history.length)).toEqual(history);
   expect(server.history().map((row) => row['train/loss'])).toEqual(losses(run));
   expect([server.run.complete, server.run.exitCode, server.refused]).toEqual([true, 0, []]);
