@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/engine.ts';
@@ -108,6 +108,10 @@ describe.skipIf(!existsSync(EMULATED_PATH) || !existsSync(ADDON_PATH))('a machin
     choice = 'cuda',
   ): { code?: string; message?: string; name?: string; reason?: string } =>
     JSON.parse(inProcess(`open ${choice}`, environment)) as object;
+
+  it('finds an addon by a path from the current folder', () => {
+    expect(opened({ MEMORY3_CUDA_ADDON: relative(process.cwd(), EMULATED_PATH) })).toMatchObject({ name: 'cuda' });
+  });
 
   it('refuses cuda in words', () => {
     expect(opened({ MEMORY3_CUDA_ADDON: join(folder, 'none.node') })).toMatchObject({

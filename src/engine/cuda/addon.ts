@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Kernels, TensorValues } from '../kernels/kernels.ts';
 import type { KernelProfile } from '../native/addon.ts';
@@ -59,7 +60,7 @@ export interface CudaAddon extends Kernels<CudaValues, CudaValues, CudaValues> {
 /** Where scripts/build_native.sh leaves the addon, the same from src/ and from dist/; or what MEMORY3_CUDA_ADDON names. */
 function cudaAddonPath(): string {
   const built = new URL('../../../build/native/memory3_cuda.node', import.meta.url);
-  return process.env.MEMORY3_CUDA_ADDON ?? fileURLToPath(built);
+  return resolve(process.env.MEMORY3_CUDA_ADDON ?? fileURLToPath(built));
 }
 
 const require = createRequire(import.meta.url);
