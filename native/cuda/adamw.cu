@@ -76,16 +76,7 @@ __device__ void updatePart(const Parameter& p, const Coefficients& c, int64_t be
 }
 
 __global__ void adamwKernel(const __grid_constant__ Update update) {
-  int low = 0, high = update.count - 1;  // the last parameter whose blocks begin at or before this one
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (update.parameters[middle].firstBlock <= blockIdx.x) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  const Parameter& own = update.parameters[low];
+  const Parameter& own = ownerOfBlock(update.parameters, update.count);
   const int64_t begin = static_cast<int64_t>(blockIdx.x - own.firstBlock) * kBlock;
   if (own.halfGradient) {
     updatePart<Bf16>(own, update.coefficients, begin);

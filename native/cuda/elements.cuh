@@ -171,4 +171,22 @@ void moveRows(Context& context, const Rows& rowAt, int64_t rows, int64_t width, 
   }
 }
 
+/**
+ * Of the entries of a table, whose blocks follow on each other, the one that the running block belongs to: the last whose
+ * `firstBlock` is at or before it.
+ */
+template <class Entry>
+__device__ inline const Entry& ownerOfBlock(const Entry* entries, int count) {
+  int low = 0, high = count - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (entries[middle].firstBlock <= blockIdx.x) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return entries[low];
+}
+
 }  // namespace memory3

@@ -71,16 +71,7 @@ __device__ double blockSumOf(double x) {
 }
 
 __global__ void squaresKernel(const __grid_constant__ Batch batch, double* sums) {
-  int low = 0, high = batch.count - 1;  // the last tensor whose blocks begin at or before this one
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (batch.tensors[middle].firstBlock <= blockIdx.x) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  const Part& own = batch.tensors[low];
+  const Part& own = ownerOfBlock(batch.tensors, batch.count);
   const int64_t begin = static_cast<int64_t>(blockIdx.x - own.firstBlock) * kBlock;
   const double sum = blockSumOf(own.half ? squaresOfPart<Bf16>(own, begin) : squaresOfPart<float>(own, begin));
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
