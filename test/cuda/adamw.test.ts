@@ -1,11 +1,11 @@
 import { expect, it } from 'vitest';
-import { PURPOSE, randomNormals } from '../../src/random.ts';
 import {
   cudaAddon,
   describeCuda,
   expectAsNative,
   expectAsNativeAnywhere,
   type KernelCall,
+  normals,
   output,
   rounded,
   runOnCuda,
@@ -13,7 +13,6 @@ import {
   TOLERANCE,
 } from './support.ts';
 
-const normals = (count: number, seed: number): Float32Array => randomNormals(seed, PURPOSE.test, 0, count);
 const squares = (count: number, seed: number): Float32Array => normals(count, seed).map((x) => x * x);
 const OPTIONS = [1e-2, 0.9, 0.95, 1e-8, 0.1, 3, 0.5];
 

@@ -4,8 +4,7 @@
  * tokens per memory, C chunks, R memory slots per chunk.
  */
 
-import { PURPOSE, randomNormals } from '../../src/random.ts';
-import { type KernelCall, output, rounded, runOnNative, type Storage } from './support.ts';
+import { type KernelCall, normals, output, rounded, runOnNative, type Storage } from './support.ts';
 
 export interface MemoryCase {
   kept: number;
@@ -33,9 +32,6 @@ export interface AttentionCase {
   /** Scale of the queries. */
   scale?: number;
 }
-
-const normals = (count: number, seed: number, scale = 1): Float32Array =>
-  randomNormals(seed, PURPOSE.test, 0, count).map((value) => value * scale);
 
 /** The first key that each query sees, `[B, T]`; nothing without documents. */
 function firstVisible({ batch = 2, tokens, keyTokens = tokens, documents }: AttentionCase): Int32Array {

@@ -1,10 +1,7 @@
 import { beforeAll, expect, it } from 'vitest';
-import { PURPOSE, randomNormals } from '../../src/random.ts';
-import { normalisedError } from '../native/support.ts';
-import { cudaAddon, describeCuda, expectAsNative, openBlas, output, runOnCuda } from './support.ts';
+import { normalisedError } from '../../bench/gpu/compare.ts';
+import { cudaAddon, describeCuda, expectAsNative, normals, openBlas, output, runOnCuda } from './support.ts';
 
-const normals = (count: number, seed: number, scale = 1): Float32Array =>
-  randomNormals(seed, PURPOSE.test, 0, count).map((value) => value * scale);
 const NONE = new Float32Array();
 
 /** Every third is ignored, the others go over the whole vocabulary. */

@@ -1,11 +1,11 @@
 import { expect, it } from 'vitest';
 import type { TensorValues } from '../../src/engine/native/addon.ts';
-import { PURPOSE, randomNormals } from '../../src/random.ts';
 import {
   describeCuda,
   expectAsNative,
   expectAsNativeAnywhere,
   type KernelCall,
+  normals,
   output,
   rounded,
   runOnCuda,
@@ -13,7 +13,6 @@ import {
   TOLERANCE,
 } from './support.ts';
 
-const normals = (count: number, seed: number): Float32Array => randomNormals(seed, PURPOSE.test, 0, count);
 const SIZES = [[0], [1], [7], [16], [1003], [30_005]];
 
 describeCuda('plain kernels on CUDA', () => {

@@ -1,16 +1,16 @@
 import { expect, it } from 'vitest';
-import { PURPOSE, randomInt, randomNormals } from '../../src/random.ts';
+import { PURPOSE, randomInt } from '../../src/random.ts';
 import {
   describeCuda,
   expectAsNativeAnywhere,
   type KernelCall,
+  normals,
   output,
   runOnCuda,
   STORAGES,
   TOLERANCE,
 } from './support.ts';
 
-const normals = (count: number, seed: number): Float32Array => randomNormals(seed, PURPOSE.test, 0, count);
 const ids = (count: number, below: number): Int32Array =>
   Int32Array.from({ length: count }, (_, i) => randomInt(5, PURPOSE.test, 0, i, below));
 

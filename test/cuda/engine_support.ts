@@ -1,11 +1,11 @@
 /** What the tests of the cuda engine as a whole share: it beside the native one, in both precisions. */
 
 import { expect } from 'vitest';
+import { normalisedError } from '../../bench/gpu/compare.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import * as tf from '../../src/engine/tf.ts';
 import { PURPOSE, randomNormals } from '../../src/random.ts';
 import { hasCuda } from '../engines.ts';
-import { normalisedError } from '../native/support.ts';
 import { rounded, type Storage, TOLERANCE } from './support.ts';
 
 if (hasCuda) await openEngine('native', 2);

@@ -1,8 +1,5 @@
 import { beforeAll, expect, it } from 'vitest';
-import { PURPOSE, randomNormals } from '../../src/random.ts';
-import { cudaAddon, describeCuda, expectAsNative, openBlas, output } from './support.ts';
-
-const normals = (count: number, seed: number): Float32Array => randomNormals(seed, PURPOSE.test, 0, count);
+import { cudaAddon, describeCuda, expectAsNative, normals, openBlas, output } from './support.ts';
 
 describeCuda('matMul on CUDA', () => {
   beforeAll(() => {

@@ -1,8 +1,5 @@
 import { it } from 'vitest';
-import { PURPOSE, randomNormals } from '../../src/random.ts';
-import { describeCuda, expectAsNativeAnywhere, output, STORAGES, TOLERANCE } from './support.ts';
-
-const normals = (count: number, seed: number): Float32Array => randomNormals(seed, PURPOSE.test, 0, count);
+import { describeCuda, expectAsNativeAnywhere, normals, output, STORAGES, TOLERANCE } from './support.ts';
 
 describeCuda('rope on CUDA', () => {
   for (const storage of STORAGES) {

@@ -9,9 +9,10 @@ import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect } from 'vitest';
+import { normalisedError } from '../../bench/gpu/compare.ts';
 import { ADDON_PATH, type NativeAddon, type TensorValues } from '../../src/engine/native/addon.ts';
 import { packHalf, unpackHalf } from '../../src/ops/half.ts';
-import { normalisedError } from '../native/support.ts';
+import { PURPOSE, randomNormals } from '../../src/random.ts';
 
 export const EMULATED_PATH = fileURLToPath(new URL('../../build/native/memory3_cuda_emulated.node', import.meta.url));
 /** The addon under test: the emulated one, or what MEMORY3_TEST_CUDA names, so that the same tests run on a GPU. */
@@ -83,6 +84,10 @@ function nativeAddon(): NativeAddon & RawKernels {
   }
   return native;
 }
+
+/** Standard normal numbers times `scale`. */
+export const normals = (count: number, seed: number, scale = 1): Float32Array =>
+  randomNormals(seed, PURPOSE.test, 0, count).map((value) => value * scale);
 
 /** An array for a kernel to fill; what it does not write stays NaN. */
 export const output = (length: number): Float32Array => new Float32Array(length).fill(Number.NaN);

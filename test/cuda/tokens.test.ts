@@ -1,19 +1,19 @@
 /** Token scores, the selection of tokens and their gathering. Legend: B references, T tokens, H heads, K key-value heads. */
 
 import { expect, it } from 'vitest';
-import { PURPOSE, randomInt, randomNormals } from '../../src/random.ts';
+import { PURPOSE, randomInt } from '../../src/random.ts';
 import {
   describeCuda,
   expectAsNative,
   expectAsNativeAnywhere,
   type KernelCall,
+  normals,
   output,
   runOnCuda,
   STORAGES,
   TOLERANCE,
 } from './support.ts';
 
-const normals = (count: number, seed: number): Float32Array => randomNormals(seed, PURPOSE.test, 0, count);
 const below = (count: number, limit: number): Int32Array =>
   Int32Array.from({ length: count }, (_, i) => randomInt(9, PURPOSE.test, 0, i, limit));
 

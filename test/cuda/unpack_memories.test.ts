@@ -1,9 +1,6 @@
 import { expect, it } from 'vitest';
 import { packHalf } from '../../src/ops/half.ts';
-import { PURPOSE, randomNormals } from '../../src/random.ts';
-import { describeCuda, expectAsNativeAnywhere, output, runOnCuda, STORAGES, TOLERANCE } from './support.ts';
-
-const normals = (count: number, seed: number): Float32Array => randomNormals(seed, PURPOSE.test, 0, count);
+import { describeCuda, expectAsNativeAnywhere, normals, output, runOnCuda, STORAGES, TOLERANCE } from './support.ts';
 
 /** Numbers of each size that a stored type has, as the words of a bank. */
 function stored(type: number, count: number): Int32Array {

@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { describe, expect } from 'vitest';
+import { normalisedError } from '../../bench/gpu/compare.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import { ADDON_PATH, type NativeAddon } from '../../src/engine/native/addon.ts';
 import type { NativeBackend } from '../../src/engine/native/backend.ts';
@@ -45,18 +46,6 @@ export async function valuesOn(
   expect(tf.memory().numTensors).toBe(before.numTensors);
   expect(tf.memory().numDataBuffers).toBe(before.numDataBuffers);
   return values;
-}
-
-/** The largest difference relative to the largest magnitude; infinite when a value is not a number. */
-export function normalisedError(actual: Float32Array, expected: Float32Array): number {
-  if (actual.length !== expected.length) return Number.POSITIVE_INFINITY;
-  let difference = 0;
-  let largest = 1e-2;
-  for (let i = 0; i < expected.length; i++) {
-    difference = Math.max(difference, Math.abs(actual[i]! - expected[i]!)); // NaN if one is
-    largest = Math.max(largest, Math.abs(expected[i]!));
-  }
-  return Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference / largest;
 }
 
 /** The addon of the current backend. */

@@ -1,6 +1,7 @@
 /** Training as a whole on the native engine: the same bits, whatever the threads the same numbers, and no leaks. */
 
 import { expect, it } from 'vitest';
+import { normalisedError } from '../../bench/gpu/compare.ts';
 import { openEngine } from '../../src/engine/engine.ts';
 import type { NativeBackend } from '../../src/engine/native/backend.ts';
 import * as tf from '../../src/engine/tf.ts';
@@ -9,7 +10,7 @@ import { initParameters } from '../../src/model/shape.ts';
 import { lossAndGradients } from '../../src/model/training.ts';
 import { AdamW } from '../../src/optim/adamw.ts';
 import { clipAndUpdate, disposeGradients } from '../../src/optim/update.ts';
-import { describeNative, normalisedError, normals } from './support.ts';
+import { describeNative, normals } from './support.ts';
 
 const SHAPE = {
   ...{ numLayers: 2, hiddenSize: 48, numHeads: 6, kvHeads: 2, headDim: 16, mlpWidth: 80, memoryLayers: 2 },
