@@ -20,6 +20,7 @@
 #include "gemm.h"
 #include "kernel_names.h"
 #include "kernels.h"
+#include "reads.h"
 #include "stream.h"
 #include "tile.h"
 
@@ -32,22 +33,11 @@ struct Bytes {
   std::size_t size;
 };
 
-/** A promise of JavaScript, and the array that must live until it is kept. */
-struct Read {
-  Napi::Promise::Deferred deferred;
-  Napi::ObjectReference target;
-  std::string error;
-};
-
-struct Engine;
-void deliver(Napi::Env env, Napi::Function, Engine* engine, Read* read);
-using Deliveries = Napi::TypedThreadSafeFunction<Engine, Read, deliver>;
-
 /** One engine for each JavaScript environment (main thread or worker). */
 struct Engine {
   Context context{std::make_unique<ThreadPool>(1, prepareThread), &bestTiles(), {}, {}};
   Stream stream{prepareThread};
-  Deliveries deliveries;
+  Deliveries<Engine> deliveries;
   int pendingReads = 0;
 };
 
@@ -141,25 +131,6 @@ Napi::Value run(const Napi::CallbackInfo& info) {
     enqueueKernel(info, kernel);
     return info.Env().Undefined();
   });
-}
-
-/** Keeps the promise of a read; called on the thread of JavaScript. */
-void deliver(Napi::Env env, Napi::Function, Engine* engine, Read* read) {
-  if (env == nullptr) {
-    // JavaScript has ended; its handles went with it.
-    return;
-  }
-  try {
-    if (read->error.empty()) {
-      read->deferred.Resolve(read->target.Value());
-    } else {
-      read->deferred.Reject(Napi::Error::New(env, read->error).Value());
-    }
-    delete read;
-    if (--engine->pendingReads == 0) engine->deliveries.Unref(env);
-  } catch (const Napi::Error&) {
-    // The thread of JavaScript is being ended: nobody waits any more.
-  }
 }
 
 /** read(source, target): a promise of `target` with the bytes that `source` has when the stream comes to it. */
@@ -296,7 +267,7 @@ Napi::Value alignment(const Napi::CallbackInfo& info) {
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   auto* engine = new Engine();
   env.SetInstanceData(engine);
-  engine->deliveries = Deliveries::New(env, "memory3 reads", 0, 1, engine);
+  engine->deliveries = Deliveries<Engine>::New(env, "memory3 reads", 0, 1, engine);
   engine->deliveries.Unref(env);
   // The arrays of JavaScript go when it ends; no kernel may run then.
   env.AddCleanupHook([engine] { engine->stream.close(); });

@@ -19,21 +19,12 @@
 #include "kernel_names.h"
 #include "kernels.h"
 #include "ranges.h"
+#include "reads.h"
 #include "transfers.h"
 #include "uploads.h"
 
 namespace memory3 {
 namespace {
-
-struct Device;
-/** A promise of JavaScript, and the array that must live until it is kept. */
-struct Read {
-  Napi::Promise::Deferred deferred;
-  Napi::ObjectReference target;
-  std::string error;
-};
-void deliver(Napi::Env env, Napi::Function, Device* device, Read* read);
-using Deliveries = Napi::TypedThreadSafeFunction<Device, Read, deliver>;
 
 /** What the calls of one kernel took on the GPU. */
 struct Timing {
@@ -55,7 +46,7 @@ struct Device {
   std::vector<Source> sources;
   std::vector<Buffer*> buffers{nullptr};  // by number; number 0 is no tensor
   std::vector<uint32_t> freeNumbers;
-  Deliveries deliveries;
+  Deliveries<Device> deliveries;
   int pendingReads = 0;
   bool profiling = false;
   std::vector<Timing> timings;
@@ -277,26 +268,6 @@ Napi::Value release(const Napi::CallbackInfo& info) {
   });
 }
 
-/** Keeps the promise of a read; called on the thread of JavaScript. */
-void deliver(Napi::Env env, Napi::Function, Device* device, Read* read) {
-  if (env == nullptr) {  // JavaScript has ended; its handles went with it.
-    read->target.SuppressDestruct();
-    delete read;
-    return;
-  }
-  try {
-    if (read->error.empty()) {
-      read->deferred.Resolve(read->target.Value());
-    } else {
-      read->deferred.Reject(Napi::Error::New(env, read->error).Value());
-    }
-    delete read;
-    if (--device->pendingReads == 0) device->deliveries.Unref(env);
-  } catch (const Napi::Error&) {
-    // The thread of JavaScript is being ended: nobody waits any more.
-  }
-}
-
 /** read(tensor, target): a promise of `target` with what the tensor holds when the stream comes to it. */
 Napi::Value read(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
@@ -435,7 +406,7 @@ Napi::Value takeProfile(const Napi::CallbackInfo& info) {
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   auto* device = new Device();
   env.SetInstanceData(device);
-  device->deliveries = Deliveries::New(env, "memory3 reads", 0, 1, device);
+  device->deliveries = Deliveries<Device>::New(env, "memory3 reads", 0, 1, device);
   device->deliveries.Unref(env);
   env.AddCleanupHook([device] { closeDevice(*device); });
   const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
